@@ -1,0 +1,1 @@
+"""SMS, email and telephony for any Flask app, through interchangeable providers."""

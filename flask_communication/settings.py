@@ -1,0 +1,191 @@
+"""The COMMUNICATION_* settings, read once at ``init_app`` into a frozen dataclass."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import SettingError
+
+PREFIX = "COMMUNICATION_"
+
+
+@dataclass(frozen=True)
+class RemoteAddress:
+    """Where a provider that speaks the HTTP contract lives: an entry of COMMUNICATION_PROVIDERS."""
+
+    url: str
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the host decided; each field is the setting COMMUNICATION_<FIELD IN CAPITALS>."""
+
+    url_prefix: str = "/communication"
+    redis_url: str | None = field(default=None, repr=False)
+    queue: str = "communication"
+    concurrency: int = 20
+    encryption_keys: tuple[str, ...] = field(default=(), repr=False)
+    public_url: str | None = None
+    providers: Mapping[str, RemoteAddress] = field(default_factory=dict)
+    default_region: str | None = None
+    default_sender: str | None = None
+    only_to: tuple[str, ...] = ()
+    redirect_to: str | None = None
+    embedded_worker: bool = True
+    register_blueprint: bool = True
+    database_url: str | None = field(default=None, repr=False)
+    migrations: str = "own"
+    allow_get_delete: bool = True
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+        """Read the settings of an ``app.config``.
+
+        Raises :class:`SettingError` that names the setting, for a wrong value as for a name that
+        does not exist (a misspelt COMMUNICATION_REDIS_URI would silently mean "no Redis").
+        """
+        given = {name: config[name] for name in config if name.startswith(PREFIX)}
+        _refuse_strangers(given)
+        values = {
+            name.removeprefix(PREFIX).lower(): _READERS[name.removeprefix(PREFIX).lower()](name, raw)
+            for name, raw in given.items()
+        }
+        return cls(**values)
+
+
+def _refuse_strangers(given: Mapping[str, Any]) -> None:
+    known = [PREFIX + one.name.upper() for one in fields(Settings)]
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise SettingError(f"{name} is not a setting of Flask-Communication{hint}")
+
+
+def _wrong(name: str, needs: str) -> SettingError:
+    # The value itself is not repeated: it may be a key or a password.
+    return SettingError(f"{name} must be {needs}")
+
+
+def _text(name: str, raw: Any) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise _wrong(name, "a non-empty string")
+    return raw.strip()
+
+
+def _maybe(read: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, raw: None if raw is None else read(name, raw)
+
+
+def _flag(name: str, raw: Any) -> bool:
+    if not isinstance(raw, bool):
+        raise _wrong(name, "True or False")
+    return raw
+
+
+def _prefix(name: str, raw: Any) -> str:
+    if raw in ("", "/"):
+        return ""
+    text = _text(name, raw)
+    if not text.startswith("/") or text.endswith("/"):
+        raise _wrong(name, 'a path that begins, and does not end, with "/", such as "/communication"')
+    return text
+
+
+def _concurrency(name: str, raw: Any) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= 1000:
+        raise _wrong(name, "a whole number from 1 to 1000")
+    return raw
+
+
+def _url(name: str, raw: Any, schemes: tuple[str, ...] = ("http", "https")) -> str:
+    text = _text(name, raw)
+    parts = urlsplit(text)
+    if parts.scheme not in schemes or not (parts.netloc or parts.scheme == "unix"):
+        raise _wrong(name, "an address that begins with " + " or ".join(f"{s}://" for s in schemes))
+    return text.rstrip("/")
+
+
+def _redis(name: str, raw: Any) -> str:
+    return _url(name, raw, ("redis", "rediss", "unix"))
+
+
+def _texts(name: str, raw: Any) -> tuple[str, ...]:
+    if isinstance(raw, str | bytes) or not isinstance(raw, list | tuple | set | frozenset):
+        raise _wrong(name, "a list of strings")
+    return tuple(_text(name, one) for one in raw)
+
+
+def _keys(name: str, raw: Any) -> tuple[str, ...]:
+    from cryptography.fernet import Fernet
+
+    keys = _texts(name, raw)
+    for key in keys:
+        try:
+            Fernet(key)
+        except ValueError:
+            raise _wrong(
+                name, "a list of Fernet keys; make one with: flask communication generate-key"
+            ) from None
+    return keys
+
+
+def _providers(name: str, raw: Any) -> dict[str, RemoteAddress]:
+    if not isinstance(raw, Mapping):
+        raise _wrong(name, 'a mapping such as {"pkg": {"url": "https://…", "secret": "…"}}')
+    return {pkg: _address(f"{name}[{pkg!r}]", one) for pkg, one in raw.items()}
+
+
+def _address(name: str, raw: Any) -> RemoteAddress:
+    if isinstance(raw, str):
+        raw = {"url": raw}
+    if not isinstance(raw, Mapping) or "url" not in raw or set(raw) - {"url", "secret"}:
+        raise _wrong(name, 'a mapping with "url" and, optionally, "secret"')
+    secret = raw.get("secret")
+    return RemoteAddress(
+        _url(f"{name}['url']", raw["url"]), None if secret is None else _text(f"{name}['secret']", secret)
+    )
+
+
+def _region(name: str, raw: Any) -> str:
+    text = _text(name, raw).upper()
+    if len(text) != 2 or not text.isalpha():
+        raise _wrong(name, 'a two-letter country code (ISO 3166), such as "IN"')
+    try:
+        import phonenumbers  # noqa: F401
+    except ImportError:
+        raise SettingError(
+            f"{name} needs the phonenumbers library; pip install flask-communication[phone]"
+        ) from None
+    return text
+
+
+def _migrations(name: str, raw: Any) -> str:
+    if raw not in ("own", "host"):
+        raise _wrong(name, '"own" or "host"')
+    return str(raw)
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "url_prefix": _prefix,
+    "redis_url": _maybe(_redis),
+    "queue": _text,
+    "concurrency": _concurrency,
+    "encryption_keys": _keys,
+    "public_url": _maybe(_url),
+    "providers": _providers,
+    "default_region": _maybe(_region),
+    "default_sender": _maybe(_text),
+    "only_to": _texts,
+    "redirect_to": _maybe(_text),
+    "embedded_worker": _flag,
+    "register_blueprint": _flag,
+    "database_url": _maybe(_text),
+    "migrations": _migrations,
+    "allow_get_delete": _flag,
+}
