@@ -66,9 +66,9 @@ class Provider:
     """A way to reach people: subclass it, name it, and implement what its ``types`` promise.
 
     Every method gets ``config``, the decrypted dictionary that the operator stored. A send returns
-    :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said no)
-    or :class:`OutcomeUnknown` (may have left). Any other exception counts as *unknown*. Methods are
-    called from several threads at once, so instances must not keep state between calls.
+    :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said
+    no) or :class:`OutcomeUnknown` (may have left). Any other exception counts as *unknown*. Methods
+    are called from several threads at once, so instances must not keep state between calls.
     """
 
     name: str = ""
@@ -85,6 +85,15 @@ class Provider:
     # The most messages one send_sms_bulk call may carry; used only with the "bulk" feature.
     bulk_limit: int = 500
 
+    # False until learn() has run, for a provider that must ask somebody what it can do.
+    is_known: bool = True
+
+    def learn(self) -> None:
+        """Find out what the provider can do; called in a worker thread before features are read.
+
+        It may block for one call, and never raises: what cannot be found out is not there.
+        """
+
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Send one SMS; return :class:`Accepted` or raise a :class:`ProviderError`."""
         raise Refused(f"{self.name} does not send SMS")
@@ -98,10 +107,13 @@ class Provider:
     ) -> Sequence[Accepted | ProviderError]:
         """Send many SMS in one call; return one result each, in order (feature ``bulk``).
 
-        An exception raised here, rather than returned, is the outcome of every message of the batch.
+        An exception raised here, rather than returned, is the outcome of the whole batch.
         """
         raise NotImplementedError(f"{self.name} promises bulk and has no send_sms_bulk")
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Fetch delivery reports; leave out what is not known yet. Raise ProviderError on failure."""
+        """Fetch delivery reports; leave out what is not known yet.
+
+        Raise a :class:`ProviderError` when the provider could not be asked, or refused.
+        """
         return ()

@@ -1,0 +1,282 @@
+"""The one outbound HTTP client of all providers: a deadline, a size cap, no redirects.
+
+httpx's own timeouts are per read: a server that drips one byte every few seconds would hold a
+worker for ever. Here one clock runs over connecting, writing and reading.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
+from .network import TROUBLE, UNSENT, Clock, Line
+from .strict_json import encode_json, parse_json
+
+# A provider that asks for more patience than this is asked again after it.
+LONGEST_RETRY_AFTER = 3600.0
+_QUOTED = 200
+_MASK = "********"
+# Shorter strings are no secrets, and masking them would shred the text.
+_SHORTEST_SECRET = 6
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered: ``json`` is the parsed dict or list, None for anything else.
+
+    ``text`` is the beginning of the body, for error messages. ``flaw`` says why the body could not
+    be read (too long, or compressed although we asked for plain); :func:`classify` looks at it.
+    """
+
+    status: int
+    headers: httpx.Headers = field(repr=False)
+    json: Any = field(default=None, repr=False)
+    text: str = field(default="", repr=False)
+    flaw: str | None = None
+
+
+class Http:
+    """Call a provider over HTTP, from any number of threads.
+
+    ``deadline`` and ``connect`` are seconds, of the whole call and of connecting (TCP and TLS);
+    ``body_cap`` is the most bytes of an answer that are read. ``transport`` replaces the network,
+    for tests and for calls into a WSGI application. Every method returns a :class:`Reply` for any
+    complete answer, whatever its status, or raises :class:`NotSent` if no byte of the request can
+    have left, else :class:`OutcomeUnknown`. Proxies of the environment are not used; the variable
+    SSL_CERT_FILE, for a private certificate authority, is.
+    """
+
+    def __init__(
+        self,
+        deadline: float = 20.0,
+        connect: float = 5.0,
+        body_cap: int = 256 * 1024,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.deadline = deadline
+        self.connect = connect
+        self.body_cap = body_cap
+        self._transport = transport
+        self._local = threading.local()
+
+    def post_json(
+        self, url: str | httpx.URL, payload: Any, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Post ``payload`` as JSON."""
+        return self.post(url, encode_json(payload), "application/json", headers)
+
+    def post_form(
+        self,
+        url: str | httpx.URL,
+        fields: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Post ``fields`` as an HTML form would; a value that is a list repeats its field."""
+        pairs = fields if isinstance(fields, Mapping) else list(fields)
+        body = urlencode(pairs, doseq=True).encode()
+        return self.post(url, body, "application/x-www-form-urlencoded", headers)
+
+    def get_json(
+        self,
+        url: str | httpx.URL,
+        headers: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Reply:
+        """Get a document that should be JSON."""
+        return self.request("GET", url, b"", headers or {}, deadline)
+
+    def post(
+        self,
+        url: str | httpx.URL,
+        body: bytes,
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Post exactly these bytes, which a signature in ``headers`` may cover."""
+        return self.request("POST", url, body, {"Content-Type": content_type, **(headers or {})})
+
+    def request(
+        self,
+        method: str,
+        url: str | httpx.URL,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: float | None = None,
+    ) -> Reply:
+        """Make one call; the other methods are spellings of this one."""
+        line = self._line()
+        line.clock.start(self.deadline if deadline is None else deadline, self.connect)
+        try:
+            request = httpx.Request(method, url, content=body, headers={**_HEADERS, **headers})
+        except (httpx.InvalidURL, ValueError, TypeError) as exc:
+            raise NotSent(
+                f"the address or a header of the provider is unusable ({type(exc).__name__}); "
+                "check its URL and its key"
+            ) from None
+        try:
+            return self._exchange(line, request)
+        except TROUBLE as exc:
+            raise _outcome(exc, line, request.url.host) from None
+
+    def _exchange(self, line: Line, request: httpx.Request) -> Reply:
+        response = line.transport.handle_request(request)
+        try:
+            body, flaw = _read(response, self.body_cap, line.clock)
+        finally:
+            response.close()
+        return Reply(response.status_code, response.headers, _document(body), _prefix(body), flaw)
+
+    def _line(self) -> Line:
+        line: Line | None = getattr(self._local, "line", None)
+        # A socket shared with the parent of a fork would mix two conversations.
+        if line is None or line.pid != os.getpid():
+            line = self._local.line = Line(self._transport)
+        return line
+
+
+def classify(reply: Reply) -> Reply:
+    """Return a 2xx reply that could be read, else raise the outcome that its status means.
+
+    429, 425 (RFC 8470: not risked) and 503 with Retry-After are :class:`NotSent`; other 4xx are
+    :class:`Refused`; all else is :class:`OutcomeUnknown`. So is 408, although RFC 9110 §15.5.9
+    means "your request did not arrive": gateways also say it when a server behind them was slow.
+    """
+    status = reply.status
+    if 200 <= status < 300 and reply.flaw is None:
+        return reply
+    reason = f"the provider answered {status}{_said(reply)}"
+    if status in (425, 429) or (status == 503 and "retry-after" in reply.headers):
+        raise NotSent(reason, http_status=status, retry_after=retry_after(reply.headers))
+    if 400 <= status < 500 and status != 408:
+        raise Refused(reason, http_status=status)
+    raise OutcomeUnknown(
+        f"{reason}; look the message up at the provider before sending it again",
+        http_status=status,
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After (RFC 9110 §10.2.3: seconds, or a date) as seconds, at most an hour.
+
+    None where it is absent, negative or garbage.
+    """
+    raw = headers.get("retry-after", "").strip()
+    seconds = float(raw) if raw.isascii() and raw.isdecimal() and len(raw) < 20 else _until(raw)
+    if seconds is None or seconds < 0:
+        return None
+    return min(seconds, LONGEST_RETRY_AFTER)
+
+
+def basic_auth(user: str, password: str) -> dict[str, str]:
+    """Return the Authorization header of HTTP Basic authentication (RFC 7617)."""
+    token = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {token}"}
+
+
+def clean(text: str, config: Mapping[str, Any] | None = None) -> str:
+    """Make a stranger's text fit for a log line: one short printable line without our secrets.
+
+    Strings of ``config`` that the text repeats are masked, whether they are secrets or not.
+    """
+    for secret in sorted(_strings(config or {}), key=len, reverse=True):
+        text = text.replace(secret, _MASK)
+    line = "".join(char if char.isprintable() else " " for char in text[: 4 * _QUOTED])
+    return " ".join(line.split())[:_QUOTED]
+
+
+def masked(error: ProviderError, config: Mapping[str, Any]) -> ProviderError:
+    """Return ``error`` with the strings of ``config`` masked in its text."""
+    for secret in sorted(_strings(config), key=len, reverse=True):
+        error.reason = error.reason.replace(secret, _MASK)
+    error.args = (error.reason,)
+    return error
+
+
+_HEADERS = {
+    "User-Agent": "Flask-Communication",
+    "Accept": "application/json",
+    # A few kilobytes of gzip can unfold to hundreds of megabytes.
+    "Accept-Encoding": "identity",
+}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if len(value) >= _SHORTEST_SECRET:
+            yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _said(reply: Reply) -> str:
+    if reply.flaw:
+        return f", and its body {reply.flaw}"
+    if 300 <= reply.status < 400:
+        return ", a redirect, which is never followed; correct the provider's address"
+    document = reply.json if isinstance(reply.json, dict) else {}
+    said = document.get("msg") or document.get("message")
+    text = clean(said if isinstance(said, str) else reply.text)
+    return f": {text}" if text and not text.startswith("<") else ""
+
+
+def _until(date: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return (moment - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _read(response: httpx.Response, cap: int, clock: Clock) -> tuple[bytes, str | None]:
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        return b"", f"came compressed ({clean(coding)[:20]}) although plain was asked for"
+    parts: list[bytes] = []
+    size = 0
+    # The stream of a response made in memory (tests) was read when it was made.
+    stream = [response.content] if response.is_stream_consumed else response.iter_raw()
+    for part in stream:
+        size += len(part)
+        if size > cap:
+            return b"", f"is longer than {cap} bytes"
+        clock.left()
+        parts.append(part)
+    return b"".join(parts), None
+
+
+def _document(body: bytes) -> Any:
+    try:
+        value = parse_json(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _prefix(body: bytes) -> str:
+    return body[:500].decode("utf-8", "replace")
+
+
+def _outcome(exc: Exception, line: Line, host: str) -> ProviderError:
+    what = f"{host or 'the provider'}: {type(exc).__name__}"
+    if isinstance(exc, UNSENT) or (line.network and not line.clock.wrote):
+        return NotSent(f"{what}, so nothing was sent; check that the provider can be reached")
+    return OutcomeUnknown(
+        f"{what} after the request was on its way; look the message up at the provider "
+        "before sending it again"
+    )

@@ -1,0 +1,82 @@
+"""JSON as strangers send it: read strictly, so that what is read can also be stored."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from ..errors import Refused
+
+_DEEPEST = 32
+
+
+def encode_json(payload: Any) -> bytes:
+    """Write ``payload`` as compact JSON; raise :class:`Refused` for what JSON cannot say."""
+    try:
+        return json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise Refused(
+            f"the message or its configuration cannot be written as JSON ({type(exc).__name__})"
+        ) from None
+
+
+def parse_json(raw: bytes) -> Any:
+    """Read JSON that can also be stored: raise ValueError for anything doubtful.
+
+    Doubtful are other encodings than UTF-8, a byte order mark, NaN and infinities, a key given
+    twice, more than 32 levels, and the characters databases choke on (NUL, lone surrogates).
+    """
+    try:
+        value = json.loads(
+            raw.decode("utf-8"),
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_once,
+        )
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    # Without an escape there can be no odd character, without many brackets no depth.
+    if b"\\u" in raw or raw.count(b"[") + raw.count(b"{") > _DEEPEST:
+        _check_storable(value)
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number too large")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _check_storable(root: Any) -> None:
+    level = [root]
+    for _ in range(_DEEPEST + 1):
+        if not level:
+            return
+        deeper: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                deeper += value.keys()
+                deeper += value.values()
+            elif isinstance(value, list):
+                deeper += value
+            elif isinstance(value, str) and not _storable(value):
+                raise ValueError("a character that cannot be stored")
+        level = deeper
+    raise ValueError("too deeply nested")
+
+
+def _storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
