@@ -87,14 +87,14 @@ class Speech:
     def later(self, seconds: str) -> str:
         """Say "``seconds`` from now", NULL if ``seconds`` is NULL."""
         if self.name == "postgresql":
-            return f"clock_timestamp() + make_interval(secs => {seconds})"
+            return f"statement_timestamp() + make_interval(secs => {seconds})"
         # SQLAlchemy stores six digits; SQLite's %f gives three.
         return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
 
     def since(self, column: str) -> str:
         """Say "seconds since ``column``"."""
         if self.name == "postgresql":
-            return f"extract(epoch from clock_timestamp() - {column})::double precision"
+            return f"extract(epoch from statement_timestamp() - {column})::double precision"
         return f"((julianday('now') - julianday({column})) * 86400.0)"
 
     def rows(self, columns: Mapping[str, str], parameter: str = "rows") -> str:
@@ -108,6 +108,12 @@ class Speech:
         picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
         return f"(SELECT {picked} FROM json_each(:{parameter}))"
 
+    def returning(self, *columns: str) -> str:
+        """Say "return these columns of the updated table ``m``"."""
+        # SQLite knows only that table there, and not by its alias.
+        prefix = "m." if self.name == "postgresql" else ""
+        return " RETURNING " + ", ".join(prefix + column for column in columns)
+
     def time(self, value: datetime) -> str:
         """Write a moment as this database stores it."""
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + (
@@ -120,7 +126,8 @@ class Speech:
 
 
 SPEECHES = {
-    "postgresql": Speech("postgresql", "clock_timestamp()", "FOR UPDATE SKIP LOCKED"),
+    # statement_timestamp(), unlike clock_timestamp(), is stable, and so may be looked up in an index.
+    "postgresql": Speech("postgresql", "statement_timestamp()", "FOR UPDATE SKIP LOCKED"),
     # One writer at a time: BEGIN IMMEDIATE has locked everything already.
     "sqlite": Speech("sqlite", "strftime('%Y-%m-%d %H:%M:%f000', 'now')", ""),
 }
@@ -342,9 +349,7 @@ def _explained() -> Iterator[None]:
     except (OperationalError, ProgrammingError) as wrong:
         said = str(wrong.orig)
         if "communication_" in said and ("no such" in said or "does not exist" in said):
-            raise NotUpgraded(
-                "our tables are missing or old; run: flask communication upgrade"
-            ) from wrong
+            raise NotUpgraded("our tables are missing or old; run: flask communication upgrade") from wrong
         if "database is locked" in said:
             raise DatabaseError(
                 "SQLite stayed locked by another transaction; if it is your own, pass its session as "

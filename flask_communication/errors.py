@@ -125,9 +125,7 @@ class ProviderError(CommunicationError):
     ``code`` is the vendor's own error code, ``http_status`` the status of its answer, if any.
     """
 
-    def __init__(
-        self, reason: str, *, code: str | None = None, http_status: int | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, code: str | None = None, http_status: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code

@@ -101,6 +101,9 @@ class Message(Base):
     # How often a person chose to send again; each time the provider gets a new key.
     resends: Mapped[int] = mapped_column(Integer, server_default="0")
     first_tried_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # Set while an earlier try is in doubt and may be repeated, because the provider ignores repeats of
+    # the same key until then.
+    repeat_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     body_hash: Mapped[str | None] = mapped_column(String(64))

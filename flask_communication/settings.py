@@ -148,7 +148,8 @@ def _address(name: str, raw: Any) -> RemoteAddress:
         raise _wrong(name, 'a mapping with "url" and, optionally, "secret"')
     secret = raw.get("secret")
     return RemoteAddress(
-        _url(f"{name}['url']", raw["url"]), None if secret is None else _text(f"{name}['secret']", secret)
+        _url(f"{name}['url']", raw["url"]),
+        None if secret is None else _text(f"{name}['secret']", secret),
     )
 
 

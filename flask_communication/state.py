@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flask import current_app
 
+from .bell import Bell
 from .database import Database
 from .errors import NotInitialised
 from .registry import Registry
@@ -23,7 +24,14 @@ EXTENSION = "communication"
 Authorize = Callable[[str, Any], bool]
 
 
-@dataclass
+class Wakeable(Protocol):
+    """A worker, as seen from below."""
+
+    def wake(self) -> None:
+        """Say that there is new work."""
+
+
+@dataclass(eq=False)
 class State:
     """The objects of one application."""
 
@@ -33,8 +41,12 @@ class State:
     registry: Registry
     vault: Vault
     authorize: Authorize | None = None
-    # Tells the workers that there is work; replaced by the doorbell at init_app.
+    # Tells the workers that there is work; see worker.engage.
     ring: Callable[[], None] = field(default=lambda: None)
+    bell: Bell | None = None
+    # The worker of this very process, while it is one.
+    worker: Wakeable | None = None
+    warned: set[str] = field(default_factory=set)
 
 
 def state_of(app: Flask) -> State:

@@ -41,9 +41,7 @@ RANK: dict[str, int] = {
 STATUSES = frozenset(RANK)
 
 # Nobody needs to look at these again unless a person or a late report says so.
-FINAL = frozenset(
-    {DELIVERED, READ, UNDELIVERED, FAILED, REJECTED, EXPIRED, CANCELLED, RECEIVED}
-)
+FINAL = frozenset({DELIVERED, READ, UNDELIVERED, FAILED, REJECTED, EXPIRED, CANCELLED, RECEIVED})
 # Rows in these statuses may carry a due_at.
 OPEN = frozenset({QUEUED, SENDING, SENT, UNKNOWN})
 # The statuses a delivery report may bring.
@@ -83,21 +81,19 @@ MOVES: dict[str, Move] = {
     # The provider dedupes on our key and we are inside its window: repeating is safe.
     "repeat": _move("sending", QUEUED, fenced=True),
     # A stale worker returns with *accepted*: it rang, so it wins over whatever we guessed.
-    "late_truth": _move(
-        "queued held sending unknown failed rejected expired cancelled", SENT
-    ),
+    "late_truth": _move("queued held sending unknown failed rejected expired cancelled", SENT),
     # The provider cannot even be called (blocked, unknown package): a claimed row waits.
     "defer": _move("queued", QUEUED, fenced=True),
     "block": _move("queued", REJECTED, fenced=True),
     "expire": _move("queued", EXPIRED, fenced=True),
+    # In doubt from an earlier try, and the provider's window for repeating it has closed.
+    "give_up": _move("queued", UNKNOWN, fenced=True),
     # A lease ran out while dialling.
     "rescue_repeat": _move("sending", QUEUED),
     "rescue_doubt": _move("sending", UNKNOWN),
     "cancel": _move("queued held", CANCELLED),
     "retry": _move("failed rejected expired undelivered cancelled", QUEUED),
-    "force_retry": _move(
-        "failed rejected expired undelivered cancelled unknown sent delivered read", QUEUED
-    ),
+    "force_retry": _move("failed rejected expired undelivered cancelled unknown sent delivered read", QUEUED),
     "resolve_sent": _move("unknown", SENT),
     "resolve_resend": _move("unknown", QUEUED),
     "resolve_drop": _move("unknown", FAILED),
@@ -105,6 +101,14 @@ MOVES: dict[str, Move] = {
 }
 
 
+# The rank a report must have to move a message from each status. One that waits or is being sent may
+# be on a second try of the same provider id, so only news that ends it counts: the rest is old.
+THRESHOLD: dict[str, int] = {
+    status: RANK[DELIVERED] if status in (QUEUED, HELD, SENDING) else rank + 1
+    for status, rank in RANK.items()
+}
+
+
 def applies(reported: str, current: str) -> bool:
     """Tell whether a report of ``reported`` may move a message that stands at ``current``."""
-    return reported in REPORTED and RANK[current] < RANK[reported]
+    return reported in REPORTED and RANK[reported] >= THRESHOLD[current]

@@ -1,0 +1,176 @@
+"""What a person decides about a message: send it again, stop it, or say what became of it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sqlalchemy import TextClause, select, text
+from sqlalchemy.engine import Connection
+
+from . import events, routing
+from .announce import announce
+from .database import Speech, speech_of
+from .errors import (
+    CommunicationError,
+    Conflict,
+    InvalidQuery,
+    MessageNotFound,
+    NotCancellable,
+    NotResolvable,
+    NotRetryable,
+)
+from .models import Config, Message
+from .outbox import among
+from .state import State
+from .status import MOVES
+
+RESOLUTIONS = {"sent": "resolve_sent", "resend": "resolve_resend", "drop": "resolve_drop"}
+
+_WHY_NOT_RETRY = {
+    "held": "it is held back; release it instead",
+    "sending": "it is being sent at this moment",
+    "sent": "the provider has it; it would ring twice. force=True sends it again all the same",
+    "delivered": "it was delivered; it would ring twice. force=True sends it again all the same",
+    "read": "it was read; it would ring twice. force=True sends it again all the same",
+    "unknown": 'it may have arrived; look, then resolve(msg_uuid, "sent" | "resend" | "drop")',
+    "received": "it came in",
+}
+
+
+def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool = False) -> str:
+    """Send a message again and return its uuid; one that waits for its turn is sent at once.
+
+    Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless ``force``.
+    """
+    with state.database.write() as connection:
+        if _hurry(connection, uuid, channel) is None:
+            move = "force_retry" if force else "retry"
+            moved = _move(connection, move, uuid, channel, lifetime)
+            if moved is None:
+                raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
+            _reroute(connection, channel, moved)
+            events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
+    state.ring()
+    return uuid
+
+
+def cancel(state: State, channel: str, uuid: str) -> str:
+    """Stop a message that has not left, and return its uuid.
+
+    Raises :class:`MessageNotFound`, or :class:`NotCancellable` if it has left or may have.
+    """
+    with state.database.write() as connection:
+        moved = _move(connection, "cancel", uuid, channel, 1.0)
+        if moved is None:
+            why = {"queued": "an earlier try may have arrived, and it will be repeated until it is known"}
+            raise _refusal(connection, channel, uuid, NotCancellable, "cancelled", why)
+        events.note(connection, moved, "cancelled", "cancelled by a person")
+    return uuid
+
+
+def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: float) -> str:
+    """Say what became of an ``unknown`` message and return its uuid.
+
+    ``sent``: it went. ``resend``: send it again, under a new key. ``drop``: let it be. Raises
+    :class:`InvalidQuery`, :class:`MessageNotFound`, or :class:`NotResolvable` if it is not ``unknown``.
+    """
+    move = RESOLUTIONS.get(decision)
+    if move is None:
+        raise InvalidQuery({"decision": [f"must be one of {', '.join(RESOLUTIONS)}"]})
+    with state.database.write() as connection:
+        moved = _move(connection, move, uuid, channel, lifetime)
+        if moved is None:
+            raise _refusal(connection, channel, uuid, NotResolvable, "resolved", {})
+        events.note(connection, moved, "resolved", f"a person decided: {decision}")
+    announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
+    announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
+    state.ring()
+    return uuid
+
+
+def _refusal(
+    connection: Connection,
+    channel: str,
+    uuid: str,
+    kind: type[Conflict],
+    done: str,
+    why: dict[str, str],
+) -> CommunicationError:
+    found = connection.scalar(select(Message.status).where(Message.uuid == uuid, Message.channel == channel))
+    if found is None:
+        return MessageNotFound(f"there is no {channel} message {uuid}")
+    reason = why.get(found, "an earlier try may have arrived" if kind is NotRetryable else "")
+    return kind(f"message {uuid} is {found} and cannot be {done}" + (f": {reason}" if reason else ""))
+
+
+def _reroute(connection: Connection, channel: str, message_id: int) -> None:
+    gone = connection.scalar(
+        select(Config.id)
+        .join(Message, Message.config_id == Config.id)
+        .where(Message.id == message_id, Config.deleted_at.is_not(None))
+    )
+    if gone is not None:
+        _send_by(connection, message_id, routing.choose(connection, channel, None))
+
+
+def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
+    """Send a message by another configuration, which knows nothing of it yet."""
+    connection.execute(
+        text(
+            "UPDATE communication_message SET config_id = :config_id, provider_ref = NULL"
+            " WHERE id = :id AND status = 'queued'"
+        ),
+        {"id": message_id, "config_id": config_id},
+    )
+
+
+def _move(connection: Connection, move: str, uuid: str, channel: str, lifetime: float) -> int | None:
+    """Make a person's move on one message; return its id, or None if its status does not allow it.
+
+    A move back to ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
+    """
+    found = connection.execute(
+        _move_sql(speech_of(connection), move),
+        {"uuid": uuid, "channel": channel, "lifetime": lifetime},
+    )
+    moved: int | None = found.scalar()
+    return moved
+
+
+# What a move demands besides the status, so that nothing rings twice unless a person forces it.
+_BESIDES = {
+    "cancel": " AND m.repeat_until IS NULL",
+    "retry": " AND NOT EXISTS (SELECT 1 FROM communication_attempt AS a WHERE a.message_id = m.id"
+    " AND a.state IN ('open', 'unknown') AND NOT EXISTS (SELECT 1 FROM communication_attempt AS b"
+    " WHERE b.message_id = a.message_id AND b.key = a.key AND b.state IN ('accepted', 'rejected')))",
+}
+
+
+@cache
+def _move_sql(speech: Speech, move: str) -> TextClause:
+    target = MOVES[move].target
+    change = {
+        "queued": f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, tries = 0,"
+        " crashes = 0, resends = m.resends + 1, first_tried_at = NULL, error = NULL, error_code = NULL",
+        "sent": f", due_at = NULL, sent_at = {speech.now}",
+    }.get(target, ", due_at = NULL")
+    return text(
+        f"UPDATE communication_message AS m SET status = '{target}', fence = m.fence + 1,"
+        f" repeat_until = NULL, updated_at = {speech.now}{change}"
+        " WHERE m.uuid = :uuid AND m.channel = :channel AND CAST(:lifetime AS double precision) > 0"
+        f" AND m.status IN ({among(move)}){_BESIDES.get(move, '')}{speech.returning('id')}"
+    )
+
+
+def _hurry(connection: Connection, uuid: str, channel: str) -> int | None:
+    """Make a message that waits in ``queued`` due now; return its id, or None."""
+    speech = speech_of(connection)
+    found = connection.execute(
+        text(
+            f"UPDATE communication_message SET due_at = {speech.now}, updated_at = {speech.now}"
+            " WHERE uuid = :uuid AND channel = :channel AND status = 'queued' RETURNING id"
+        ),
+        {"uuid": uuid, "channel": channel},
+    )
+    moved: int | None = found.scalar()
+    return moved

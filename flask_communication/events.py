@@ -1,0 +1,75 @@
+"""What was said of messages: reports of providers, decisions of people, discoveries of workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.engine import Connection
+
+from .database import Speech, as_rows, speech_of
+
+COLUMNS = {
+    "message_id": "bigint",
+    "config_id": "int",
+    "kind": "text",
+    "status": "text",
+    "ref": "text",
+    "dedupe_key": "text",
+    "detail": "text",
+    "code": "text",
+    "occurred_at": "timestamptz",
+    "applied": "boolean",
+}
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a key that the same report always has again."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
+def store(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Keep events (see ``COLUMNS``); one that is known already is not stored twice.
+
+    A row without ``message_id`` is matched by ``config_id`` and ``ref``, and kept in any case.
+    """
+    if rows:
+        speech = speech_of(connection)
+        given = [
+            {**row, "occurred_at": speech.time(row["occurred_at"])} if row.get("occurred_at") else row
+            for row in rows
+        ]
+        connection.execute(_store(speech), {"rows": as_rows(given)})
+
+
+@cache
+def _store(speech: Speech) -> TextClause:
+    return text(
+        "INSERT INTO communication_event (message_id, config_id, kind, status, provider_ref, dedupe_key,"
+        " detail, code, occurred_at, received_at, applied)"
+        " SELECT COALESCE(r.message_id, (SELECT max(m.id) FROM communication_message AS m"
+        " WHERE m.config_id = r.config_id AND m.provider_ref = r.ref)),"
+        " r.config_id, r.kind, r.status, r.ref, r.dedupe_key, r.detail, r.code, r.occurred_at,"
+        f" {speech.now}, COALESCE(r.applied, false) FROM {speech.rows(COLUMNS)} AS r WHERE true"
+        " ON CONFLICT (dedupe_key) DO NOTHING"
+    )
+
+
+def note(connection: Connection, message_id: int, kind: str, detail: str) -> None:
+    """Keep what a person or a worker did to one message."""
+    store(
+        connection,
+        [
+            {
+                "message_id": message_id,
+                "kind": kind,
+                "detail": detail[:500],
+                "dedupe_key": uuid4().hex,
+                "applied": True,
+            }
+        ],
+    )

@@ -1,0 +1,129 @@
+"""The record of messages: one with its whole story, or a page of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import selectinload
+
+from .errors import InvalidQuery, MessageNotFound
+from .models import Config, Message
+from .state import State
+from .status import STATUSES
+
+MOST_A_PAGE = 500
+
+
+class Page(NamedTuple):
+    """Messages, newest first, and the cursor of the next page: pass it as ``after``; None at the end."""
+
+    items: list[Message]
+    next: str | None
+
+
+def get(state: State, channel: str | None, uuid: str) -> Message:
+    """Return one message with its attempts and events; raise :class:`MessageNotFound`."""
+    wanted = select(Message).where(Message.uuid == str(uuid))
+    if channel is not None:
+        wanted = wanted.where(Message.channel == channel)
+    with state.database.session() as session:
+        found = session.scalar(
+            wanted.options(
+                selectinload(Message.attempts),
+                selectinload(Message.events),
+                selectinload(Message.config),
+            )
+        )
+    if found is None:
+        raise MessageNotFound(f"there is no {channel or ''} message {uuid}".replace("  ", " "))
+    return found
+
+
+def statuses(state: State, channel: str, uuids: Sequence[str]) -> dict[str, str]:
+    """Return the statuses of the messages that exist: uuid -> status."""
+    if not uuids:
+        return {}
+    wanted = select(Message.uuid, Message.status).where(
+        Message.channel == channel, Message.uuid.in_(list(uuids))
+    )
+    with state.database.read() as connection:
+        return {row.uuid: row.status for row in connection.execute(wanted)}
+
+
+def page(
+    state: State,
+    channel: str | None = None,
+    *,
+    status: str | None = None,
+    destination: str | None = None,
+    key: str | int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> Page:
+    """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
+
+    Raises :class:`InvalidQuery` that names the filter.
+    """
+    wanted = _limited(_filtered(channel, status, destination, since, until), after, limit)
+    if key is not None:
+        wanted = wanted.where(Message.config_id.in_(_configs(channel, str(key))))
+    with state.database.session() as session:
+        found = list(session.scalars(wanted))
+    more = len(found) > limit
+    items = found[:limit]
+    return Page(items, str(items[-1].id) if more else None)
+
+
+def _filtered(
+    channel: str | None,
+    status: str | None,
+    destination: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Select[tuple[Message]]:
+    if status is not None and status not in STATUSES:
+        raise InvalidQuery({"status": [f"must be one of {', '.join(sorted(STATUSES))}"]})
+    conditions = [
+        channel is not None and Message.channel == channel,
+        status is not None and Message.status == status,
+        destination is not None and Message.destination == destination,
+        since is not None and Message.created_at >= _aware("since", since),
+        until is not None and Message.created_at < _aware("until", until),
+    ]
+    return select(Message).where(*(one for one in conditions if one is not False))
+
+
+def _aware(name: str, moment: datetime) -> datetime:
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidQuery({name: ["must be a datetime with a time zone"]})
+    return moment
+
+
+def _limited(wanted: Select[tuple[Message]], after: str | None, limit: int) -> Select[tuple[Message]]:
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
+        raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
+    if after is not None:
+        wanted = wanted.where(Message.id < _cursor(after))
+    # One more than asked tells whether there is a next page.
+    return wanted.order_by(Message.id.desc()).limit(limit + 1)
+
+
+def _cursor(after: str) -> int:
+    text = str(after)
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})
+    return int(text)
+
+
+def _configs(channel: str | None, key: str) -> Select[tuple[int]]:
+    # Deleted ones too: their messages are still there.
+    named = Config.key == key
+    if key.isascii() and key.isdigit() and len(key) < 10:
+        named |= Config.id == int(key)
+    wanted = select(Config.id).where(named)
+    return wanted if channel is None else wanted.where(Config.type == channel)

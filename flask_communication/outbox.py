@@ -1,0 +1,390 @@
+"""Accept, claim, start, settle, rescue, report: what workers and providers do to a message's status.
+
+A person's moves are in ``decisions``; nothing else changes a status.
+
+Each function is one or two SQL statements for any number of rows, inside a transaction the caller has
+opened. Guards come from ``status.MOVES``. The statements are text, not Core: this is the hot path, and
+text is 2.5 times as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.engine import Connection, Row
+
+from .database import Speech, as_rows, speech_of
+from .models import PRIORITIES
+from .status import MOVES, OPEN, THRESHOLD
+
+# A claim, and a call, must be over by then, or somebody else takes the message up.
+LEASE = 60.0
+
+Rows = Sequence[Mapping[str, Any]]
+
+NEW = {
+    "uuid": "text",
+    "channel": "text",
+    "destination": "text",
+    "sender": "text",
+    "body": "text",
+    "config_id": "int",
+    "priority": "int",
+    "send_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "lifetime": "double precision",
+    "idempotency_key": "text",
+    "body_hash": "text",
+    "meta": "json",
+}
+STARTING = {"id": "bigint", "fence": "int", "config_id": "int", "key": "text"}
+SETTLING = {
+    "id": "bigint",
+    "fence": "int",
+    "status": "text",
+    "state": "text",
+    "delay": "double precision",
+    "repeat_for": "double precision",
+    "ref": "text",
+    "extra": "json",
+    "error": "text",
+    "code": "text",
+    "http_status": "int",
+}
+DISMISSING = {
+    "id": "bigint",
+    "fence": "int",
+    "status": "text",
+    "delay": "double precision",
+    "error": "text",
+}
+REPORTING = {
+    "config_id": "int",
+    "ref": "text",
+    "status": "text",
+    "rank": "int",
+    "delay": "double precision",
+}
+
+
+def among(move: str) -> str:
+    """Write the statuses a move may start from; constants, so that partial indexes are used."""
+    return ", ".join(f"'{status}'" for status in sorted(MOVES[move].sources))
+
+
+def accept(connection: Connection, rows: Rows) -> set[str]:
+    """Insert messages as ``queued``; return the uuids that were new.
+
+    A row whose idempotency key exists already is left out: see :func:`accepted_before`.
+    """
+    found = connection.execute(_accept(speech_of(connection)), {"rows": as_rows(rows)})
+    return set(found.scalars())
+
+
+@cache
+def _accept(speech: Speech) -> TextClause:
+    return text(
+        "INSERT INTO communication_message (uuid, channel, direction, status, destination, sender, body,"
+        " config_id, priority, due_at, expires_at, idempotency_key, body_hash, meta,"
+        " fence, tries, crashes, resends, created_at, updated_at)"
+        " SELECT r.uuid, r.channel, 'out', 'queued', r.destination, r.sender, r.body, r.config_id,"
+        f" r.priority, COALESCE(r.send_at, {speech.now}),"
+        f" COALESCE(r.expires_at, {speech.later('r.lifetime')}), r.idempotency_key, r.body_hash, r.meta,"
+        f" 0, 0, 0, 0, {speech.now}, {speech.now} FROM {speech.rows(NEW)} AS r WHERE true"
+        " ON CONFLICT (channel, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
+        " RETURNING uuid"
+    )
+
+
+def accepted_before(connection: Connection, channel: str, keys: Iterable[str]) -> dict[str, Row[Any]]:
+    """Return what idempotency keys were used for: key -> (idempotency_key, uuid, body_hash)."""
+    speech = speech_of(connection)
+    found = connection.execute(
+        _accepted_before(speech),
+        {"channel": channel, "rows": as_rows([{"key": key} for key in keys])},
+    )
+    return {row.idempotency_key: row for row in found}
+
+
+@cache
+def _accepted_before(speech: Speech) -> TextClause:
+    return text(
+        "SELECT m.idempotency_key, m.uuid, m.body_hash FROM communication_message AS m"
+        f" JOIN {speech.rows({'key': 'text'})} AS r ON m.idempotency_key = r.key"
+        " WHERE m.channel = :channel AND m.idempotency_key IS NOT NULL"
+    )
+
+
+def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
+    """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds.
+
+    Each row has what a call needs, its new ``fence``, ``stale`` (past its ``expires_at``), ``in_doubt``
+    and ``closed`` (an earlier try is in doubt; and may no longer be repeated), and ``age`` (seconds since
+    the first try, NULL before it).
+    """
+    claimed: list[Row[Any]] = []
+    for priority in sorted(PRIORITIES.values()):
+        if len(claimed) < limit:
+            claimed += connection.execute(
+                _claim(speech_of(connection)),
+                {"priority": priority, "limit": limit - len(claimed), "lease": lease},
+            ).all()
+    return claimed
+
+
+@cache
+def _claim(speech: Speech) -> TextClause:
+    due = (
+        "SELECT id FROM communication_message WHERE status = 'queued' AND priority = :priority"
+        f" AND due_at <= {speech.now} ORDER BY due_at, id LIMIT :limit {speech.skip_locked}"
+    )
+    change = (
+        f"UPDATE communication_message SET fence = fence + 1, due_at = {speech.later(':lease')},"
+        f" updated_at = {speech.now}"
+    )
+    returned = (
+        " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, provider_ref,"
+        " resends, tries, meta, repeat_until IS NOT NULL AS in_doubt,"
+        f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
+        f" {speech.since('first_tried_at')} AS age"
+    )
+    # Materialised, because the planner may otherwise run the subquery again and claim more than asked.
+    if speech.name == "postgresql":
+        return text(f"WITH due AS MATERIALIZED ({due}) {change} WHERE id IN (SELECT id FROM due) {returned}")
+    return text(f"{change} WHERE id IN ({due}) {returned}")
+
+
+def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
+    """Write down that these claimed messages are about to be dialled; return the ids that may be.
+
+    The others were cancelled, or claimed by somebody else after our lease ran out.
+    """
+    if not rows:
+        return set()
+    speech, given = speech_of(connection), as_rows(rows)
+    started = connection.execute(_start(speech), {"rows": given, "lease": lease}).scalars()
+    ids = set(started)
+    connection.execute(_begin_attempts(speech), {"rows": given})
+    return ids
+
+
+@cache
+def _start(speech: Speech) -> TextClause:
+    return text(
+        "UPDATE communication_message AS m SET status = 'sending', tries = m.tries + 1,"
+        f" due_at = {speech.later(':lease')}, first_tried_at = COALESCE(m.first_tried_at, {speech.now}),"
+        f" config_id = r.config_id, updated_at = {speech.now} FROM {speech.rows(STARTING)} AS r"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('start')}){speech.returning('id')}"
+    )
+
+
+@cache
+def _begin_attempts(speech: Speech) -> TextClause:
+    return text(
+        "INSERT INTO communication_attempt (message_id, fence, config_id, key, state, started_at)"
+        f" SELECT m.id, m.fence, r.config_id, r.key, 'open', {speech.now}"
+        f" FROM {speech.rows(STARTING)} AS r JOIN communication_message AS m"
+        " ON m.id = r.id AND m.fence = r.fence WHERE m.status = 'sending'"
+    )
+
+
+def settle(connection: Connection, rows: Rows) -> set[int]:
+    """Write down how calls ended (see ``SETTLING``); return the ids of the messages that moved.
+
+    A message that somebody else has taken up since stays as it is, unless this call was *accepted*:
+    then it has rung, and that wins over whatever was guessed meanwhile.
+    """
+    if not rows:
+        return set()
+    speech, given = speech_of(connection), as_rows(rows)
+    moved = set(connection.execute(_settle(speech), {"rows": given}).scalars())
+    connection.execute(_end_attempts(speech), {"rows": given})
+    late = [row for row in rows if row["id"] not in moved and row["state"] == "accepted"]
+    if late:
+        moved |= set(connection.execute(_late_truth(speech), {"rows": as_rows(late)}).scalars())
+    return moved
+
+
+@cache
+def _settle(speech: Speech) -> TextClause:
+    retry_at = speech.least(speech.later("r.delay"), "m.expires_at")
+    return text(
+        "UPDATE communication_message AS m SET status = r.status,"
+        f" due_at = CASE WHEN r.status = 'queued' THEN {retry_at} ELSE {speech.later('r.delay')} END,"
+        f" repeat_until = CASE WHEN r.status <> 'queued' THEN NULL"
+        f" ELSE COALESCE(m.repeat_until, {speech.later('r.repeat_for')}) END,"
+        " provider_ref = COALESCE(r.ref, m.provider_ref), extra = COALESCE(r.extra, m.extra),"
+        " error = r.error, error_code = r.code,"
+        f" sent_at = CASE WHEN r.status = 'sent' THEN {speech.now} ELSE m.sent_at END,"
+        f" updated_at = {speech.now} FROM {speech.rows(SETTLING)} AS r"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('accept')}){speech.returning('id')}"
+    )
+
+
+@cache
+def _end_attempts(speech: Speech) -> TextClause:
+    return text(
+        f"UPDATE communication_attempt AS a SET state = r.state, ended_at = {speech.now},"
+        " http_status = r.http_status, provider_ref = r.ref, error = r.error, error_code = r.code"
+        f" FROM {speech.rows(SETTLING)} AS r WHERE a.message_id = r.id AND a.fence = r.fence"
+    )
+
+
+@cache
+def _late_truth(speech: Speech) -> TextClause:
+    return text(
+        "UPDATE communication_message AS m SET status = 'sent', fence = m.fence + 1,"
+        f" due_at = {speech.later('r.delay')}, repeat_until = NULL,"
+        " provider_ref = COALESCE(r.ref, m.provider_ref), extra = COALESCE(r.extra, m.extra),"
+        f" error = NULL, error_code = NULL, sent_at = {speech.now}, updated_at = {speech.now}"
+        f" FROM {speech.rows(SETTLING)} AS r"
+        f" WHERE m.id = r.id AND m.status IN ({among('late_truth')}){speech.returning('id')}"
+    )
+
+
+def dismiss(connection: Connection, rows: Rows) -> set[int]:
+    """End, or put off, claimed messages without a call (see ``DISMISSING``); return the ids moved."""
+    if not rows:
+        return set()
+    moved = connection.execute(_dismiss(speech_of(connection)), {"rows": as_rows(rows)})
+    return set(moved.scalars())
+
+
+@cache
+def _dismiss(speech: Speech) -> TextClause:
+    put_off = speech.least(speech.later("r.delay"), "m.expires_at")
+    return text(
+        f"UPDATE communication_message AS m SET status = r.status, due_at = {put_off},"
+        f" error = COALESCE(r.error, m.error), updated_at = {speech.now}"
+        f" FROM {speech.rows(DISMISSING)} AS r"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('expire')}){speech.returning('id')}"
+    )
+
+
+def stranded(connection: Connection, limit: int = 500) -> list[Row[Any]]:
+    """Find messages whose lease ran out while they were being dialled."""
+    speech = speech_of(connection)
+    return list(
+        connection.execute(
+            text(
+                "SELECT id, fence, uuid, channel, config_id, crashes,"
+                f" {speech.since('first_tried_at')} AS age FROM communication_message"
+                " WHERE status = 'sending' AND priority IN (0, 5, 9)"
+                f" AND due_at <= {speech.now} LIMIT :limit"
+            ),
+            {"limit": limit},
+        )
+    )
+
+
+def rescue(connection: Connection, rows: Rows) -> set[int]:
+    """Move stranded messages on (see ``SETTLING``); return the ids of those still stranded until now.
+
+    Their attempts become *unknown*: whoever made the call cannot tell us any more.
+    """
+    if not rows:
+        return set()
+    speech = speech_of(connection)
+    moved = set(connection.execute(_rescue(speech), {"rows": as_rows(rows)}).scalars())
+    mine = as_rows([row for row in rows if row["id"] in moved])
+    connection.execute(_abandon_attempts(speech), {"rows": mine})
+    return moved
+
+
+@cache
+def _rescue(speech: Speech) -> TextClause:
+    return text(
+        "UPDATE communication_message AS m SET status = r.status, fence = m.fence + 1,"
+        f" crashes = m.crashes + 1, due_at = {speech.later('r.delay')},"
+        f" repeat_until = CASE WHEN r.status <> 'queued' THEN NULL"
+        f" ELSE COALESCE(m.repeat_until, {speech.later('r.repeat_for')}) END,"
+        f" error = r.error, error_code = NULL, updated_at = {speech.now}"
+        f" FROM {speech.rows(SETTLING)} AS r WHERE m.id = r.id AND m.fence = r.fence"
+        f" AND m.status IN ({among('rescue_doubt')}) AND m.due_at <= {speech.now}{speech.returning('id')}"
+    )
+
+
+@cache
+def _abandon_attempts(speech: Speech) -> TextClause:
+    return text(
+        f"UPDATE communication_attempt AS a SET state = 'unknown', ended_at = {speech.now}, error = r.error"
+        f" FROM {speech.rows(SETTLING)} AS r WHERE a.message_id = r.id AND a.fence = r.fence"
+        " AND a.state = 'open'"
+    )
+
+
+def claim_silent(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
+    """Take up to ``limit`` messages whose delivery report is due to be asked for."""
+    return list(connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease}))
+
+
+@cache
+def _claim_silent(speech: Speech) -> TextClause:
+    return text(
+        f"UPDATE communication_message SET due_at = {speech.later(':lease')} WHERE id IN ("
+        "SELECT id FROM communication_message WHERE status IN ('sent', 'unknown')"
+        f" AND priority IN (0, 5, 9) AND due_at <= {speech.now} LIMIT :limit {speech.skip_locked})"
+        f" RETURNING id, channel, config_id, provider_ref, {speech.since('sent_at')} AS age"
+    )
+
+
+def ask_again(connection: Connection, rows: Rows) -> None:
+    """Set when to ask for the reports of ``{"id", "delay"}`` next; a NULL delay is never."""
+    if rows:
+        connection.execute(_ask_again(speech_of(connection)), {"rows": as_rows(rows)})
+
+
+@cache
+def _ask_again(speech: Speech) -> TextClause:
+    columns = {"id": "bigint", "delay": "double precision"}
+    return text(
+        f"UPDATE communication_message AS m SET due_at = {speech.later('r.delay')}"
+        f" FROM {speech.rows(columns)} AS r WHERE m.id = r.id AND m.status IN ('sent', 'unknown')"
+    )
+
+
+def report(connection: Connection, rows: Rows) -> list[Row[Any]]:
+    """Apply reports (see ``REPORTING``), one for each provider id; return the messages they moved.
+
+    A report that says less than the message already knows changes nothing.
+    """
+    if not rows:
+        return []
+    return list(connection.execute(_report(speech_of(connection)), {"rows": as_rows(rows)}))
+
+
+@cache
+def _report(speech: Speech) -> TextClause:
+    threshold = " ".join(f"WHEN '{status}' THEN {rank}" for status, rank in THRESHOLD.items())
+    return text(
+        "UPDATE communication_message AS m SET status = r.status, repeat_until = NULL,"
+        f" due_at = {speech.later('r.delay')}, error = CASE WHEN r.status = 'undelivered'"
+        " THEN COALESCE(r.detail, m.error) ELSE NULL END,"
+        " error_code = CASE WHEN r.status = 'undelivered' THEN r.code ELSE NULL END,"
+        f" updated_at = {speech.now} FROM"
+        f" {speech.rows(REPORTING | {'detail': 'text', 'code': 'text'})} AS r"
+        " WHERE m.config_id = r.config_id AND m.provider_ref = r.ref"
+        f" AND r.rank >= CASE m.status {threshold} END"
+        + speech.returning("id", "uuid", "channel", "status", "config_id", "provider_ref")
+    )
+
+
+def next_due(connection: Connection) -> float | None:
+    """Return in how many seconds a message needs attention, 0 or less for now, None for never."""
+    found: float | None = connection.execute(_next_due(speech_of(connection))).scalar()
+    return found
+
+
+@cache
+def _next_due(speech: Speech) -> TextClause:
+    # One look at the end of each range of the partial index, however much is open.
+    looks = " UNION ALL ".join(
+        "SELECT min(due_at) AS due_at FROM communication_message"
+        f" WHERE status = '{status}' AND priority = {priority} AND due_at IS NOT NULL"
+        for status in sorted(OPEN)
+        for priority in sorted(PRIORITIES.values())
+    )
+    return text(f"SELECT 0 - {speech.since('min(due_at)')} FROM ({looks}) AS soonest")

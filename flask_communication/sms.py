@@ -1,0 +1,296 @@
+"""What a user calls to send SMS."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from . import decisions, intake, messages, reports, segments
+from .announce import announce
+from .errors import InvalidMessage
+from .messages import Page
+from .models import PRIORITIES, Message
+from .reports import SyncResult
+from .segments import MOST_SEGMENTS, Estimate
+from .settings import Settings
+from .state import current
+
+__all__ = ["SMS", "Estimate", "Page", "SyncResult", "statuses"]
+
+CHANNEL = "sms"
+# An SMS that could not be sent by then is worthless (GOV.UK Notify gives up after the same 4 hours).
+LIFETIME = 4 * 3600.0
+MAX_KEY = 255
+MAX_METADATA = 10_000
+# ITU-T E.164: a country code that does not begin with 0, and at most 15 digits in all.
+E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
+_FIELDS = frozenset(
+    {
+        "destination",
+        "msg",
+        "send_at",
+        "expires_at",
+        "idempotency_key",
+        "priority",
+        "metadata",
+        "sender",
+    }
+)
+
+
+class SMS:
+    """Send SMS, follow them, and decide about those that need a person."""
+
+    @staticmethod
+    def send_msg(
+        destination: str,
+        msg: str,
+        key: str | int | None = None,
+        *,
+        send_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        idempotency_key: str | None = None,
+        priority: str = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        sender: str | None = None,
+        session: Any = None,
+    ) -> str:
+        """Accept one SMS and return its uuid; a worker sends it.
+
+        ``key`` names a configuration (None: the default one). ``send_at`` and ``expires_at`` are aware
+        datetimes (None: now; four hours later). The same ``idempotency_key`` with the same message
+        returns the same uuid. ``priority`` is high, normal or bulk. With ``session`` the message is sent
+        if and only if that session's transaction commits.
+
+        Raises :class:`InvalidMessage`, :class:`ConfigNotFound`, :class:`IdempotencyConflict`, and
+        :class:`SessionConflict` where it would wait for, or commit, your own transaction (SQLite).
+        """
+        draft = {
+            "destination": destination,
+            "msg": msg,
+            "send_at": send_at,
+            "expires_at": expires_at,
+            "idempotency_key": idempotency_key,
+            "priority": priority,
+            "metadata": metadata,
+            "sender": sender,
+        }
+        return SMS._accept([draft], key, session, "normal")[0]
+
+    @staticmethod
+    def send_bulk(
+        items: Sequence[Mapping[str, Any]], key: str | int | None = None, *, session: Any = None
+    ) -> list[str]:
+        """Accept many SMS in one transaction, all or none, and return their uuids in order.
+
+        Each item has ``destination`` and ``msg``, and may have what :meth:`send_msg` takes besides; the
+        priority is bulk unless it says otherwise. Raises what :meth:`send_msg` raises, and names the item.
+        """
+        return SMS._accept(items, key, session, "bulk")
+
+    @staticmethod
+    def _accept(
+        items: Sequence[Mapping[str, Any]], key: str | int | None, session: Any, priority: str
+    ) -> list[str]:
+        state = current()
+        drafts, wrong = [], {}
+        for place, item in enumerate(items):
+            try:
+                drafts.append(_draft(item, state.settings, priority))
+            except InvalidMessage as invalid:
+                prefix = f"[{place}]." if len(items) > 1 else ""
+                wrong |= {prefix + name: reasons for name, reasons in invalid.errors.items()}
+        if wrong:
+            raise InvalidMessage(wrong)
+        return intake.accept(state, CHANNEL, drafts, key, session)
+
+    @staticmethod
+    def retry_send(msg_uuid: str, force: bool = False) -> str:
+        """Send an SMS again and return its uuid; one that waits for its turn is sent at once.
+
+        Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice; ``force``
+        takes that risk.
+        """
+        return decisions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
+
+    @staticmethod
+    def cancel(msg_uuid: str) -> str:
+        """Stop an SMS that has not left, and return its uuid.
+
+        Raises :class:`MessageNotFound`, or :class:`NotCancellable` if it has left or may have.
+        """
+        return decisions.cancel(current(), CHANNEL, msg_uuid)
+
+    @staticmethod
+    def resolve(msg_uuid: str, decision: str) -> str:
+        """Say what became of an ``unknown`` SMS: ``sent``, ``resend`` or ``drop``; return its uuid.
+
+        Raises :class:`MessageNotFound`, :class:`InvalidQuery`, or :class:`NotResolvable`.
+        """
+        return decisions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
+
+    @staticmethod
+    def sync_delivery_report() -> SyncResult:
+        """Ask the providers now, in this process, about every SMS without a final report."""
+        state = current()
+        result, moved = reports.sync(state, CHANNEL)
+        announce(state.app, moved)
+        return result
+
+    @staticmethod
+    def get(msg_uuid: str) -> Message:
+        """Return one SMS with its attempts and events; raise :class:`MessageNotFound`."""
+        return messages.get(current(), CHANNEL, msg_uuid)
+
+    @staticmethod
+    def messages(
+        status: str | None = None,
+        destination: str | None = None,
+        key: str | int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Return a page of SMS, newest first: ``items``, and ``next`` to pass as ``after``.
+
+        ``since`` is inclusive, ``until`` is not. Raises :class:`InvalidQuery` that names the filter.
+        """
+        return messages.page(
+            current(),
+            CHANNEL,
+            status=status,
+            destination=destination,
+            key=key,
+            since=since,
+            until=until,
+            after=after,
+            limit=limit,
+        )
+
+    @staticmethod
+    def estimate(text: str) -> Estimate:
+        """Count what a text costs, and name the characters that make it dearer; needs no app."""
+        return segments.estimate(text)
+
+
+def statuses(uuids: Sequence[str]) -> dict[str, str]:
+    """Return the statuses of those SMS that exist: uuid -> status."""
+    return messages.statuses(current(), CHANNEL, uuids)
+
+
+def number(raw: Any, region: str | None = None) -> str:
+    """Return a phone number in E.164 form, ``+`` and 7 to 15 digits.
+
+    ``region`` (ISO 3166) is where a number without ``+`` belongs. Raises :class:`InvalidMessage`.
+    """
+    if not isinstance(raw, str):
+        raise InvalidMessage({"destination": ["must be a string such as +919999911111"]})
+    text = _PUNCTUATION.sub("", raw)
+    if region is not None and text.isascii() and text.isdigit():
+        text = _national(text, region)
+    if not E164.fullmatch(text):
+        raise InvalidMessage(
+            {"destination": ["must be a phone number in international form, such as +919999911111"]}
+        )
+    return text
+
+
+def _national(text: str, region: str) -> str:
+    import phonenumbers
+
+    try:
+        parsed = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return text
+    return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise InvalidMessage('each message must be a dictionary with "destination" and "msg"')
+    strangers = sorted(map(str, set(item) - _FIELDS))
+    if strangers:
+        raise InvalidMessage({name: ["is not a field of a message"] for name in strangers})
+    send_at = _moment("send_at", item.get("send_at"))
+    return {
+        "destination": number(item.get("destination"), settings.default_region),
+        "body": _body(item.get("msg")),
+        "sender": _line("sender", item.get("sender"), 320) or settings.default_sender,
+        "priority": _priority(item.get("priority") or priority),
+        "send_at": send_at,
+        "expires_at": _expiry(send_at, _moment("expires_at", item.get("expires_at"))),
+        "lifetime": LIFETIME,
+        "idempotency_key": _line("idempotency_key", item.get("idempotency_key"), MAX_KEY),
+        "meta": _metadata(item.get("metadata")),
+    }
+
+
+def _body(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw.strip():
+        raise InvalidMessage({"msg": ["must be a text that is not empty"]})
+    _storable("msg", raw)
+    # Before counting: what is far too long is not worth counting.
+    if len(raw) > MOST_SEGMENTS * 153 or segments.estimate(raw).segments > MOST_SEGMENTS:
+        raise InvalidMessage({"msg": [f"is too long: an SMS has at most {MOST_SEGMENTS} segments"]})
+    return raw
+
+
+def _storable(name: str, text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidMessage({name: ["has half of a surrogate pair; send valid Unicode"]}) from None
+    if "\x00" in text:
+        raise InvalidMessage({name: ["has a NUL character"]})
+
+
+def _line(name: str, raw: Any, limit: int) -> str | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, str) or not 1 <= len(raw) <= limit or not raw.isprintable():
+        raise InvalidMessage({name: [f"must be 1 to {limit} printable characters on one line"]})
+    return raw
+
+
+def _priority(raw: Any) -> int:
+    if raw not in PRIORITIES:
+        raise InvalidMessage({"priority": [f"must be one of {', '.join(PRIORITIES)}"]})
+    return PRIORITIES[raw]
+
+
+def _moment(name: str, raw: Any) -> datetime | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, datetime) or raw.tzinfo is None:
+        raise InvalidMessage({name: ["must be a datetime with a time zone"]})
+    try:
+        return raw.astimezone(UTC)
+    except OverflowError:
+        raise InvalidMessage({name: ["is out of range"]}) from None
+
+
+def _expiry(send_at: datetime | None, expires_at: datetime | None) -> datetime | None:
+    if expires_at is None:
+        return send_at and send_at + timedelta(seconds=LIFETIME)
+    if expires_at <= (send_at or datetime.now(UTC)):
+        raise InvalidMessage({"expires_at": ["must be later than send_at, and not in the past"]})
+    return expires_at
+
+
+def _metadata(raw: Any) -> dict[str, Any] | None:
+    if raw is None:
+        return None
+    try:
+        text = json.dumps(raw, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidMessage({"metadata": ["must be a dictionary that JSON can carry"]}) from None
+    if not isinstance(raw, Mapping) or len(text) > MAX_METADATA or "\\u0000" in text or "\\ud" in text:
+        raise InvalidMessage(
+            {"metadata": [f"must be a dictionary of at most {MAX_METADATA} characters of valid JSON"]}
+        )
+    return dict(raw)

@@ -1,0 +1,214 @@
+"""Who attends to due work in this process: for ever, for a while, or until nothing is due."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from . import outbox
+from .bell import TICK_EVERY, Bell
+from .delivery import Shift
+from .errors import NotUpgraded
+from .state import State
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger("flask_communication")
+
+# Without a bell the table is looked at this often; one indexed look costs well under a millisecond.
+POLL_EVERY = 1.0
+AFTER_A_FAILURE = 5.0
+# More threads than calls, so that learning about a provider never waits behind slow calls.
+SPARE_THREADS = 4
+# Work due so soon is worth waiting for, rather than starting a new process for it.
+LINGER = 15.0
+
+
+class Worker:
+    """Attends to everything that is due, in the thread that calls :meth:`run`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._pid = os.getpid()
+        self._woken = threading.Event()
+        self._stopped = threading.Event()
+        self._shift: Shift | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def wake(self) -> None:
+        """Say that there is new work; safe from any thread."""
+        self._woken.set()
+        shift = self._shift
+        if shift is not None:
+            shift.nudge()
+
+    def stop(self) -> None:
+        """Claim nothing more; :meth:`run` returns when the calls under way have ended."""
+        self._stopped.set()
+        self.wake()
+
+    def run(self) -> None:
+        """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
+        with self._pool() as pool:
+            while not self._stopped.is_set():
+                self._woken.clear()
+                pause = self._attend_and_rest(pool)
+                self._woken.wait(pause)
+
+    def _attend_and_rest(self, pool: ThreadPoolExecutor) -> float:
+        try:
+            if self.is_work_due():
+                self._attend(pool, self._stopped.is_set)
+            due = self._next_due()
+        except NotUpgraded as wrong:
+            log.warning("%s", wrong)
+            return AFTER_A_FAILURE
+        except Exception:
+            log.exception("the worker failed; looking again in %.0f s", AFTER_A_FAILURE)
+            return AFTER_A_FAILURE
+        return POLL_EVERY if due is None else max(0.0, min(POLL_EVERY, due))
+
+    def burst(self, budget: float | None = None, linger: float = 0.0) -> int:
+        """Attend until nothing is due, or for ``budget`` seconds; return how many were dialled.
+
+        With ``linger``, also wait for what becomes due within that many seconds.
+        """
+        ends = None if budget is None else time.monotonic() + budget
+        dialled = 0
+        with self._pool() as pool:
+            while True:
+                dialled += self._attend(pool, lambda: ends is not None and time.monotonic() >= ends)
+                due = self._next_due()
+                left = float("inf") if ends is None else ends - time.monotonic()
+                if due is None or due > min(linger, left) or left <= 0:
+                    return dialled
+                time.sleep(max(0.0, due))
+
+    def _attend(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> int:
+        self._shift = Shift(self._state, pool, stop)
+        try:
+            return self._shift.run()
+        finally:
+            self._shift = None
+
+    def is_work_due(self) -> bool:
+        """Tell whether a message needs attention now."""
+        due = self._next_due()
+        return due is not None and due <= 0
+
+    def _next_due(self) -> float | None:
+        with self._state.database.read() as connection:
+            return outbox.next_due(connection)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        threads = self._state.settings.concurrency + SPARE_THREADS
+        return ThreadPoolExecutor(threads, thread_name_prefix="communication-call")
+
+    def ensure_thread(self) -> None:
+        """Run in a daemon thread of this process, once; again in a forked child."""
+        if self._thread is not None and self._pid == os.getpid() and self._thread.is_alive():
+            return
+        with self._lock:
+            if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+                self._pid = os.getpid()
+                self._thread = threading.Thread(target=self.run, name="communication-worker", daemon=True)
+                self._thread.start()
+
+
+class Ticker:
+    """Rings for overdue work now and then, in a web process whose workers live elsewhere.
+
+    It heals what a bell cannot: Redis was away or flushed, a worker died, a retry's time has come.
+    """
+
+    def __init__(self, state: State, bell: Bell) -> None:
+        self._state = state
+        self._bell = bell
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def ensure_thread(self) -> None:
+        """Run in a daemon thread of this process, once; again in a forked child."""
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="communication-ticker", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(TICK_EVERY)
+            try:
+                self._tick()
+            except Exception:
+                log.debug("cannot look for overdue work", exc_info=True)
+
+    def _tick(self) -> None:
+        if not self._bell.may_tick():
+            return
+        with self._state.database.read() as connection:
+            due = outbox.next_due(connection)
+        if due is not None and due <= 0:
+            self._bell.ring()
+
+
+def engage(state: State) -> None:
+    """Decide, at ``init_app``, who is told of new work, and start nothing before there is some.
+
+    Threads do not survive a fork, and a web server may fork after it has made the application; so the
+    threads begin with the first request, or the first message, of the process they are to live in.
+    """
+    if state.settings.redis_url is not None:
+        bell = Bell(state.settings)
+        bell.prepare()
+        ticker = Ticker(state, bell)
+        state.bell, state.ring = bell, _both(bell.ring, ticker.ensure_thread)
+        _at_first_request(state.app, ticker.ensure_thread)
+    elif state.settings.embedded_worker:
+        worker = Worker(state)
+        state.ring = _both(lambda: _embed(state, worker), worker.wake)
+        _at_first_request(state.app, lambda: _embed(state, worker))
+
+
+def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        one()
+        other()
+
+    return both
+
+
+def _embed(state: State, worker: Worker) -> None:
+    if state.worker is not None:
+        return  # this very process is a worker already
+    if state.database.shares_one_connection:
+        _warn_of_memory(state)
+        return
+    worker.ensure_thread()
+
+
+def _warn_of_memory(state: State) -> None:
+    if "memory" not in state.warned:
+        state.warned.add("memory")
+        log.warning(
+            "an in-memory SQLite database has one connection, which a worker thread cannot share with "
+            "your requests; messages wait for: flask communication worker --burst, or use a file"
+        )
+
+
+def _at_first_request(app: Flask, begin: Callable[[], None]) -> None:
+    from flask import request_started
+
+    def receive(sender: Flask, **kwargs: object) -> None:
+        begin()
+
+    # Not one of the app's before_request functions: those are the host's.
+    request_started.connect(receive, app, weak=False)
