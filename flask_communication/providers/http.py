@@ -144,17 +144,18 @@ class Http:
         return line
 
 
-def classify(reply: Reply) -> Reply:
+def classify(reply: Reply, config: Mapping[str, Any] | None = None) -> Reply:
     """Return a 2xx reply that could be read, else raise the outcome that its status means.
 
     429, 425 (RFC 8470: not risked) and 503 with Retry-After are :class:`NotSent`; other 4xx are
     :class:`Refused`; all else is :class:`OutcomeUnknown`. So is 408, although RFC 9110 §15.5.9
     means "your request did not arrive": gateways also say it when a server behind them was slow.
+    What the answer says is quoted, without the strings of ``config`` that it repeats.
     """
     status = reply.status
     if 200 <= status < 300 and reply.flaw is None:
         return reply
-    reason = f"the provider answered {status}{_said(reply)}"
+    reason = f"the provider answered {status}{_said(reply, config)}"
     if status in (425, 429) or (status == 503 and "retry-after" in reply.headers):
         raise NotSent(reason, http_status=status, retry_after=retry_after(reply.headers))
     if 400 <= status < 500 and status != 408:
@@ -194,14 +195,6 @@ def clean(text: str, config: Mapping[str, Any] | None = None) -> str:
     return " ".join(line.split())[:_QUOTED]
 
 
-def masked(error: ProviderError, config: Mapping[str, Any]) -> ProviderError:
-    """Return ``error`` with the strings of ``config`` masked in its text."""
-    for secret in sorted(_strings(config), key=len, reverse=True):
-        error.reason = error.reason.replace(secret, _MASK)
-    error.args = (error.reason,)
-    return error
-
-
 _HEADERS = {
     "User-Agent": "Flask-Communication",
     "Accept": "application/json",
@@ -222,14 +215,14 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _said(reply: Reply) -> str:
+def _said(reply: Reply, config: Mapping[str, Any] | None) -> str:
     if reply.flaw:
         return f", and its body {reply.flaw}"
     if 300 <= reply.status < 400:
         return ", a redirect, which is never followed; correct the provider's address"
     document = reply.json if isinstance(reply.json, dict) else {}
     said = document.get("msg") or document.get("message")
-    text = clean(said if isinstance(said, str) else reply.text)
+    text = clean(said if isinstance(said, str) else reply.text, config)
     return f": {text}" if text and not text.startswith("<") else ""
 
 

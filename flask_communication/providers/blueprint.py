@@ -1,0 +1,282 @@
+"""Serve any provider over the seed's HTTP contract: the mirror of :mod:`.remote`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from traceback import extract_tb
+from typing import Any
+
+from flask import Blueprint, jsonify, request
+from flask.typing import ResponseReturnValue
+from marshmallow import Schema, ValidationError
+from werkzeug.exceptions import HTTPException
+
+from . import contract
+from .base import Accepted, NotSent, OutboundSMS, OutcomeUnknown, Provider, ProviderError, Refused
+from .http import clean
+from .strict_json import encode_json, parse_json
+
+log = logging.getLogger(__name__)
+
+# Set in the WSGI environ of calls that come from this very process. A client cannot set it: what
+# it sends arrives under names that begin with HTTP_.
+INTERNAL = "flask_communication.internal"
+
+_SERVED = ("sms",)
+_LONGEST_BODY = 256 * 1024
+_LONGEST_BULK = 8 * 1024 * 1024
+# Said with 503 by a provider that names no time; without the header a client could not tell that
+# nothing was sent.
+_RETRY_AFTER = 5
+
+_View = Callable[[], ResponseReturnValue]
+
+
+class _Answer(Exception):
+    def __init__(
+        self, status: int, msg: str, errors: Any = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(msg)
+        self.status = status
+        self.body: dict[str, Any] = {"success": False, "msg": msg}
+        if errors is not None:
+            self.body["errors"] = errors
+        self.retry_after = retry_after
+
+
+def provider_blueprint(
+    provider: Provider,
+    *,
+    name: str | None = None,
+    secret: str | Sequence[str] | None = None,
+    unsigned: bool = False,
+) -> Blueprint:
+    """Return a blueprint that serves ``provider`` at ``/<name>``, or any ``url_prefix``.
+
+    With ``secret`` (or several, while one is replaced) every call but the manifest must carry a
+    Standard Webhooks signature not older than five minutes. ``unsigned=True`` takes calls from
+    anyone who reaches the URL. With neither, only calls from inside this application are answered.
+
+    The manifest promises ``stateless``: ``config`` comes with every call, and nothing is kept. A
+    caller that knows only the seed's contract sends none with a retry or report; the provider then
+    gets an empty one. It gets no retry at all, but the answer 422, where that would mean to send a
+    text that did not come along. Raises SettingError for an unusable secret.
+    """
+    name = name or provider.name
+    secrets = (secret,) if isinstance(secret, str) else tuple(secret or ())
+    doors = _Doors(provider, [contract.signature_key(one) for one in secrets], unsigned)
+    blueprint = Blueprint(name, type(provider).__module__, url_prefix=f"/{name}")
+
+    def serve(path: str, endpoint: str, view: _View, method: str) -> None:
+        # Both spellings of a path are served; a redirect would lose the body of a post.
+        blueprint.add_url_rule(
+            path, endpoint, _answering(view), methods=[method], strict_slashes=False
+        )
+
+    serve("/", "manifest", doors.manifest, "GET")
+    serve(f"/{contract.SEND}", "send", doors.send, "POST")
+    serve(f"/{contract.RETRY}", "retry", doors.retry, "POST")
+    serve(f"/{contract.REPORT}", "delivery_report", doors.report, "POST")
+    serve(f"/{contract.BULK}", "send_bulk", doors.bulk, "POST")
+    return blueprint
+
+
+class _Doors:
+    def __init__(self, provider: Provider, keys: Sequence[bytes], unsigned: bool) -> None:
+        self._provider = provider
+        self._keys = keys
+        self._unsigned = unsigned
+
+    def manifest(self) -> ResponseReturnValue:
+        provider = self._provider
+        features = {contract.STATELESS} | (provider.features & {contract.BULK_FEATURE})
+        return jsonify(
+            name=provider.name,
+            label=provider.label or provider.name,
+            types=[one for one in provider.types if one in _SERVED],
+            features=sorted(features),
+            config_schema=provider.config_schema,
+            idempotency_window=provider.idempotency_window,
+            report_after=provider.report_after,
+            bulk_limit=min(provider.bulk_limit, contract.MOST_MESSAGES),
+        )
+
+    def send(self) -> ResponseReturnValue:
+        given = self._read(_SEND)
+        sms = OutboundSMS(_key(), given["destination"], given["msg"])
+        return _queued(_call(self._provider.send_sms, sms, given["config"]))
+
+    def retry(self) -> ResponseReturnValue:
+        given = self._read(_RETRY)
+        alone = given["destination"] is None or given["msg"] is None
+        if alone and type(self._provider).retry_sms is Provider.retry_sms:
+            raise _Answer(
+                422, "this provider is stateless: send msg, destination and config with a retry"
+            )
+        sms = OutboundSMS(
+            _key(), given["destination"] or "", given["msg"] or "", provider_ref=given["msg_uuid"]
+        )
+        return _queued(_call(self._provider.retry_sms, sms, given["config"]), sms.provider_ref)
+
+    def report(self) -> ResponseReturnValue:
+        given = self._read(_REPORT)
+        reports = _call(self._provider.sms_reports, given["msg_uuids"], given["config"])
+        return jsonify(success=True, data=[_written(report) for report in reports])
+
+    def bulk(self) -> ResponseReturnValue:
+        if contract.BULK_FEATURE not in self._provider.features:
+            raise _Answer(404, "this provider takes one message a call: post it to sms/send/")
+        given = self._read(_BULK, _LONGEST_BULK)
+        limit = self._provider.bulk_limit
+        if len(given["messages"]) > limit:
+            raise _Answer(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
+        batch = [
+            OutboundSMS(one["idempotency_key"], one["destination"], one["msg"])
+            for one in given["messages"]
+        ]
+        results = _call(self._provider.send_sms_bulk, batch, given["config"])
+        if len(results) != len(batch):
+            raise _Answer(502, "the provider did not answer for every message; look them up there")
+        return jsonify(success=True, data=[_result(one, given["config"]) for one in results])
+
+    def _read(self, schema: Schema, longest: int = _LONGEST_BODY) -> dict[str, Any]:
+        raw = _body(longest)
+        self._check_caller(raw)
+        if not request.is_json:
+            raise _Answer(415, "send JSON, with Content-Type: application/json")
+        try:
+            loaded: dict[str, Any] = schema.load(parse_json(raw))
+        except ValidationError as exc:
+            wrong = "the body is not in the form of the contract"
+            raise _Answer(422, wrong, exc.messages) from None
+        except ValueError as exc:
+            raise _Answer(400, f"the body is not usable JSON ({clean(str(exc))})") from None
+        return loaded
+
+    def _check_caller(self, raw: bytes) -> None:
+        if request.environ.get(INTERNAL) is True:
+            return
+        if self._keys:
+            if not _signed(self._keys, raw):
+                raise _Answer(401, "sign the body with the shared secret (Standard Webhooks)")
+        elif not self._unsigned:
+            raise _Answer(
+                401, "closed: give provider_blueprint a secret, or unsigned=True to let anyone in"
+            )
+
+
+_SEND = contract.SendBody()
+_RETRY = contract.RetryBody()
+_REPORT = contract.ReportBody()
+_BULK = contract.BulkBody()
+
+
+def _answering(view: _View) -> _View:
+    @wraps(view)
+    def answered() -> ResponseReturnValue:
+        try:
+            return view()
+        except _Answer as answer:
+            headers = {}
+            if answer.retry_after is not None:
+                headers["Retry-After"] = str(math.ceil(answer.retry_after))
+            return jsonify(answer.body), answer.status, headers
+
+    return answered
+
+
+def _body(longest: int) -> bytes:
+    length = request.content_length
+    if length is None:
+        raise _Answer(411, "send the Content-Length of the body")
+    if length > longest:
+        raise _Answer(413, f"send at most {longest} bytes")
+    try:
+        return request.get_data()
+    except HTTPException as exc:
+        # The host's own limits, such as MAX_CONTENT_LENGTH, or a client that hung up.
+        raise _Answer(exc.code or 400, exc.description or "the body could not be read") from None
+
+
+def _signed(keys: Sequence[bytes], raw: bytes) -> bool:
+    headers = request.headers
+    return contract.is_signed(
+        keys,
+        raw,
+        message_id=headers.get("webhook-id", ""),
+        timestamp=headers.get("webhook-timestamp", ""),
+        signatures=headers.get("webhook-signature", ""),
+    )
+
+
+def _key() -> str:
+    key = request.headers.get("Idempotency-Key") or request.headers.get("webhook-id", "")
+    return key if 1 <= len(key) <= contract.LONGEST_REF and key.isprintable() else uuid.uuid4().hex
+
+
+def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -> Any:
+    try:
+        return method(subject, config)
+    except ProviderError as exc:
+        raise _failed(exc, config) from None
+    except Exception as exc:
+        # Neither the message nor the frames' values: a secret could be in them.
+        place = extract_tb(exc.__traceback__)[-1]
+        log.error("a provider raised %s at %s:%s", type(exc).__name__, place.filename, place.lineno)
+        raise _failed(OutcomeUnknown("the provider broke; its log says where"), config) from None
+
+
+def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
+    reason = clean(exc.reason, config)
+    if isinstance(exc, NotSent):
+        wait = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
+        return _Answer(503, reason, retry_after=wait)
+    return _Answer(422 if isinstance(exc, Refused) else 502, reason)
+
+
+def _queued(accepted: object, known_as: str | None = None) -> ResponseReturnValue:
+    if not isinstance(accepted, Accepted):
+        raise _Answer(502, "the provider did not say whether it took the message")
+    answer: dict[str, Any] = {"success": True, "msg": "Successfully queued"}
+    # The seed's answer to a retry has no data; only a new reference is worth more than that.
+    if accepted.ref != known_as:
+        answer["data"] = {"msg_uuid": accepted.ref, "extra_data": _extra(accepted)}
+    return jsonify(answer)
+
+
+def _extra(accepted: Accepted) -> dict[str, Any]:
+    extra = dict(accepted.extra)
+    try:
+        encode_json(extra)
+    except Refused:
+        # The message is on its way: an answer without this is better than none.
+        log.warning("the extra of an accepted message is not JSON and is left out")
+        return {}
+    return extra
+
+
+def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(result, Accepted):
+        return {"success": True, "msg_uuid": result.ref, "extra_data": _extra(result)}
+    if not isinstance(result, ProviderError):
+        result = OutcomeUnknown("the provider did not say whether it took the message")
+    said: dict[str, Any] = {"success": False, "msg": clean(result.reason, config)}
+    if isinstance(result, NotSent):
+        wait = {} if result.retry_after is None else {"retry_after": result.retry_after}
+        return {**said, "outcome": "not_sent", **wait}
+    return {**said, "outcome": "rejected" if isinstance(result, Refused) else "unknown"}
+
+
+def _written(report: Any) -> dict[str, Any]:
+    more = {
+        "detail": report.detail,
+        "code": report.code,
+        "event_id": report.event_id,
+        "occurred_at": report.occurred_at and report.occurred_at.isoformat(),
+    }
+    known = {name: value for name, value in more.items() if value is not None}
+    return {"msg_uuid": report.ref, "status": report.status, **known}

@@ -1,0 +1,337 @@
+"""A provider reached over the seed's HTTP contract: another process, machine or language."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+from marshmallow import ValidationError
+
+from . import contract
+from .base import (
+    Accepted,
+    NotSent,
+    OutboundSMS,
+    OutcomeUnknown,
+    Provider,
+    ProviderError,
+    Refused,
+    Report,
+)
+from .http import LONGEST_RETRY_AFTER, Http, Reply, classify, clean
+from .strict_json import encode_json
+
+log = logging.getLogger(__name__)
+
+# How long an answer about the manifest is believed, also the answer "I have none".
+_MANIFEST_LASTS = 300.0
+# How soon a provider that could not be asked is asked again.
+_ASK_AGAIN = 5.0
+_MANIFEST_DEADLINE = 5.0
+_REPORTS_A_CALL = 500
+
+_ENVELOPE = contract.Envelope()
+_ACCEPTANCE = contract.Acceptance()
+_BULK_RESULT = contract.BulkResult()
+_REPORT = contract.ReportItem()
+_MANIFEST = contract.Manifest()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A manifest (its defaults where there is none) and until when it is believed."""
+
+    label: str = ""
+    types: tuple[str, ...] = ("sms",)
+    features: frozenset[str] = frozenset()
+    config_schema: Mapping[str, Any] | None = None
+    idempotency_window: float = 0.0
+    report_after: float = 60.0
+    bulk_limit: int = 500
+
+
+_NO_MANIFEST = _Known()
+
+
+class RemoteProvider(Provider):
+    """A provider that speaks the contract at ``url``.
+
+    ``secret`` signs every body as a Standard Webhook (``whsec_`` and base64, or any string); a
+    wrong one raises SettingError. ``transport`` replaces the network: a WSGI application, or a
+    test. ``trailing_slash`` is False for a provider whose paths end without one. What the
+    provider can do is read from its manifest when it is first needed; no failure to read it is
+    ever raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        secret: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        trailing_slash: bool = True,
+    ) -> None:
+        self.name = name
+        self._root = url.rstrip("/") + "/"
+        self._key = None if secret is None else contract.signature_key(secret)
+        self._http = Http(transport=transport)
+        self._slash = trailing_slash
+        self._lock = threading.Lock()
+        self._known: _Known | None = None
+        self._believed_until = 0.0
+        self._reached = False
+
+    def __repr__(self) -> str:
+        return f"<RemoteProvider {self.name}>"
+
+    # A class's constants become answers of the other side here, which mypy takes for a mistake.
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """Return the manifest's label, or the name."""
+        return self._manifest().label or self.name
+
+    @property
+    def types(self) -> Sequence[str]:  # type: ignore[override]
+        """Return the manifest's channels, or just ``sms``."""
+        return self._manifest().types
+
+    @property
+    def features(self) -> frozenset[str]:  # type: ignore[override]
+        """Return the manifest's features; without one there are none."""
+        return self._manifest().features
+
+    @property
+    def config_schema(self) -> Mapping[str, Any] | None:  # type: ignore[override]
+        """Return the manifest's JSON Schema of the configuration, if it has one."""
+        return self._manifest().config_schema
+
+    @property
+    def idempotency_window(self) -> float:  # type: ignore[override]
+        """Return for how many seconds the provider ignores a repeated Idempotency-Key."""
+        return self._manifest().idempotency_window
+
+    @property
+    def report_after(self) -> float:  # type: ignore[override]
+        """Return after how many seconds to ask for the first report."""
+        return self._manifest().report_after
+
+    @property
+    def bulk_limit(self) -> int:  # type: ignore[override]
+        """Return how many messages one bulk call may carry."""
+        return self._manifest().bulk_limit
+
+    def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        """Post the seed's body to ``sms/send/``."""
+        body = contract.send_body(sms.msg, sms.destination, config)
+        return _accepted(self._call(contract.SEND, body, sms.key, config)["data"])
+
+    def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        """Post the reference to ``sms/retry/``; it stays the message's, unless a new one comes."""
+        if sms.provider_ref is None:
+            return self.send_sms(sms, config)
+        body = contract.retry_body(
+            sms.provider_ref, sms.msg, sms.destination, config, stateless=self._stateless()
+        )
+        data = self._call(contract.RETRY, body, sms.key, config)["data"]
+        try:
+            return _accepted(data)
+        except OutcomeUnknown:
+            # The seed's answer to a retry has no data: success alone says it was taken.
+            return Accepted(sms.provider_ref)
+
+    def send_sms_bulk(
+        self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
+    ) -> Sequence[Accepted | ProviderError]:
+        """Post a batch to ``sms/send/bulk/``; one result each, in order."""
+        messages = [
+            {"msg": sms.msg, "destination": sms.destination, "idempotency_key": sms.key}
+            for sms in batch
+        ]
+        body = {"messages": messages, "config": dict(config)}
+        results = self._call(contract.BULK, body, uuid.uuid4().hex, config)["data"]
+        if not isinstance(results, list) or len(results) != len(batch):
+            raise _unclear(f"the answer must list {len(batch)} results")
+        return [_bulk_result(one, config) for one in results]
+
+    def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
+        """Post references to ``sms/delivery_report/``; strangers' refs and words are left out."""
+        reports: list[Report] = []
+        for start in range(0, len(refs), _REPORTS_A_CALL):
+            asked = refs[start : start + _REPORTS_A_CALL]
+            body = contract.report_body(asked, config, stateless=self._stateless())
+            data = self._call(contract.REPORT, body, uuid.uuid4().hex, config)["data"]
+            if not isinstance(data, list):
+                raise _unclear("the answer must carry a list of reports")
+            reports += _reports(data, frozenset(asked), self.name)
+        return reports
+
+    def _call(
+        self, path: str, payload: Any, key: str, config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        body = encode_json(payload)
+        headers = {"Idempotency-Key": key}
+        if self._key is not None:
+            headers |= contract.signature_headers(self._key, key, body)
+        url = self._root + (path if self._slash else path.rstrip("/"))
+        reply = self._http.post(url, body, "application/json", headers)
+        return _envelope(classify(reply, config), config)
+
+    def _stateless(self) -> bool:
+        known = self._manifest()
+        if not self._reached:
+            # Guessing "no" would call a stateless provider without its configuration.
+            known = self._ask()
+        return contract.STATELESS in known.features
+
+    def _manifest(self) -> _Known:
+        known = self._known
+        if known is not None and time.monotonic() < self._believed_until:
+            return known
+        # Whoever has something to go by does not wait for the one thread that asks.
+        if not self._lock.acquire(blocking=known is None):
+            return known or _NO_MANIFEST
+        try:
+            if self._known is not None and time.monotonic() < self._believed_until:
+                return self._known
+            return self._ask()
+        finally:
+            self._lock.release()
+
+    def _ask(self) -> _Known:
+        try:
+            found = _manifest(self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE))
+            self._reached = True
+        except ProviderError as exc:
+            log.info("no manifest from provider %s: %s", self.name, exc.reason)
+            # One that connects and then fails to answer is taken for one without a manifest.
+            self._reached = self._reached or not isinstance(exc, NotSent)
+            found = None
+        lasts = _ASK_AGAIN if found is None else _MANIFEST_LASTS
+        self._known = found or self._known or _NO_MANIFEST
+        self._believed_until = time.monotonic() + lasts
+        return self._known
+
+
+def _manifest(reply: Reply) -> _Known:
+    if reply.status == 429 or reply.status >= 500:
+        raise OutcomeUnknown(f"it answered {reply.status}", http_status=reply.status)
+    if reply.status != 200 or not isinstance(reply.json, dict):
+        return _NO_MANIFEST
+    try:
+        given = _MANIFEST.load(reply.json)
+    except ValidationError:
+        return _NO_MANIFEST
+    return _Known(
+        label=clean(given["label"]),
+        types=tuple(given["types"]),
+        features=frozenset(given["features"]),
+        config_schema=given["config_schema"],
+        idempotency_window=given["idempotency_window"],
+        report_after=given["report_after"],
+        bulk_limit=given["bulk_limit"],
+    )
+
+
+def _unclear(what: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"the provider answered 2xx, but {what}; look the message up there before sending it again"
+    )
+
+
+def _envelope(reply: Reply, config: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        envelope: dict[str, Any] = _ENVELOPE.load(reply.json)
+    except ValidationError:
+        raise _unclear("not in the form of the contract") from None
+    if not envelope["success"]:
+        raise _failure(envelope, config)
+    return envelope
+
+
+def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderError:
+    said = clean(failed["msg"], config) if isinstance(failed["msg"], str) else ""
+    reason = f"the provider said: {said or 'no, without a reason'}"
+    code = _word(failed["code"])
+    if failed["outcome"] == "not_sent":
+        return NotSent(reason, code=code, retry_after=_seconds(failed["retry_after"]))
+    if failed["outcome"] == "unknown":
+        return OutcomeUnknown(reason, code=code)
+    return Refused(reason, code=code)
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return min(float(value), LONGEST_RETRY_AFTER)
+
+
+def _word(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return clean(str(value)) or None
+
+
+def _accepted(data: Any) -> Accepted:
+    try:
+        given = _ACCEPTANCE.load(data)
+    except ValidationError:
+        raise _unclear("without a usable msg_uuid") from None
+    extra = given["extra_data"]
+    return Accepted(given["msg_uuid"], extra if isinstance(extra, dict) else {})
+
+
+def _bulk_result(given: Any, config: Mapping[str, Any]) -> Accepted | ProviderError:
+    try:
+        result = _BULK_RESULT.load(given)
+        if result["success"]:
+            return _accepted({name: result[name] for name in ("msg_uuid", "extra_data")})
+        return _failure(result, config)
+    except ValidationError:
+        return _unclear("this result is not in the form of the contract")
+    except OutcomeUnknown as exc:
+        return exc
+
+
+def _reports(data: list[Any], asked: frozenset[str], name: str) -> Iterator[Report]:
+    for one in data:
+        try:
+            given = _REPORT.load(one)
+        except ValidationError:
+            log.warning("provider %s sent a report in another form than the contract's", name)
+            continue
+        status = contract.status_of(given["status"])
+        if given["msg_uuid"] not in asked:
+            log.warning("provider %s reported a message it was not asked about", name)
+        elif status is None:
+            word = clean(given["status"])
+            log.warning("provider %s reported %r, a word nobody knows", name, word)
+        else:
+            yield _report(given, status)
+
+
+def _report(given: Mapping[str, Any], status: str) -> Report:
+    return Report(
+        ref=given["msg_uuid"],
+        status=status,
+        detail=_word(given["detail"]),
+        code=_word(given["code"]),
+        event_id=_word(given["event_id"]),
+        occurred_at=_moment(given["occurred_at"]),
+    )
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    # A time without its zone could be hours off.
+    return moment if moment.tzinfo else None

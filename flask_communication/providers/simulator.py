@@ -1,0 +1,165 @@
+"""A provider that reaches nobody: for demonstrations, tests, and rehearsals of trouble."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..status import DELIVERED, READ, SENT, UNDELIVERED
+from .base import (
+    Accepted,
+    NotSent,
+    OutboundSMS,
+    OutcomeUnknown,
+    Provider,
+    ProviderError,
+    Refused,
+    Report,
+)
+
+
+@dataclass(frozen=True)
+class _Story:
+    """What becomes of a message: the reports one second apart, or the failure at once."""
+
+    reports: tuple[str, ...] = ()
+    takes: float = 0.0
+    failure: type[ProviderError] | None = None
+    says: str = ""
+
+
+STORIES: dict[str, _Story] = {
+    "delivered": _Story((SENT, DELIVERED)),
+    "undelivered": _Story((SENT, UNDELIVERED)),
+    "slow": _Story((SENT, DELIVERED), takes=2.0),
+    "rejected": _Story(failure=Refused, says="this number is always rejected"),
+    "throttled": _Story(failure=NotSent, says="too many messages; come back in a second"),
+    "silent": _Story(),
+    "unknown": _Story(failure=OutcomeUnknown, says="the line went dead after the message"),
+    "unreachable": _Story(failure=NotSent, says="connection refused"),
+    "read": _Story((SENT, DELIVERED, READ)),
+}
+# The last digit of a magic number -> its story.
+MAGIC = dict(enumerate(STORIES))
+
+# Numbers that can ring nobody: the North American plan keeps 555-0100 to 555-0199 of every area
+# for fiction, and no exchange begins with 0.
+_MAGIC_NUMBER = re.compile(r"\+1(?:\d{3}555010|555010000)([0-8])", re.ASCII)
+_REF = re.compile(r"sim-([a-z]+)-([0-9a-f]{11})-[0-9a-f]{8}", re.ASCII)
+
+
+class Simulator(Provider):
+    """A provider that sends nowhere and answers by the destination's number.
+
+    Magic numbers are +15550100000 to +15550100008, and in every area the fictional +1 xxx 555 0100
+    to 0108; any other number is delivered.
+
+    ====== ===========  =========================================================
+    digit  story        what happens
+    ====== ===========  =========================================================
+    0      delivered    accepted; reported sent, a second later delivered
+    1      undelivered  accepted; reported sent, a second later undelivered
+    2      slow         accepted after 2 seconds; then as 0
+    3      rejected     Refused
+    4      throttled    NotSent at every attempt, with retry_after of one second
+    5      silent       accepted; no report ever
+    6      unknown      OutcomeUnknown
+    7      unreachable  NotSent
+    8      read         as 0, and another second later read
+    ====== ===========  =========================================================
+
+    The story and the time are in the reference it hands out, so any process can report later.
+    """
+
+    name = "simulator"
+    label = "Simulator"
+    types = ("sms",)
+    features = frozenset({"bulk", "stateless"})
+    report_after = 1
+    config_schema: Mapping[str, Any] | None = {
+        "type": "object",
+        "properties": {
+            "latency_ms": {
+                "type": "integer",
+                "title": "Milliseconds that every call takes",
+                "minimum": 0,
+                "maximum": 10_000,
+                "default": 0,
+            }
+        },
+    }
+
+    def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        """Tell the story of the destination."""
+        return self._send(_story(sms.destination), config)
+
+    def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        """Tell the story again, which the reference knows where the destination is not given."""
+        if sms.destination:
+            return self.send_sms(sms, config)
+        known = _REF.fullmatch(sms.provider_ref or "")
+        if known is None or known[1] not in STORIES:
+            raise Refused("this is no reference of the simulator")
+        return self._send(known[1], config)
+
+    def _send(self, story: str, config: Mapping[str, Any]) -> Accepted:
+        time.sleep(_latency(config) + STORIES[story].takes)
+        result = _tell(story)
+        if isinstance(result, ProviderError):
+            raise result
+        return result
+
+    def send_sms_bulk(
+        self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
+    ) -> Sequence[Accepted | ProviderError]:
+        """Tell every message's story; the call takes as long as the slowest of them."""
+        stories = [_story(sms.destination) for sms in batch]
+        time.sleep(_latency(config) + max((STORIES[one].takes for one in stories), default=0.0))
+        return [_tell(one) for one in stories]
+
+    def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
+        """Report the newest chapter of every reference of ours, and nothing of others."""
+        time.sleep(_latency(config))
+        return list(_newest(refs, time.time()))
+
+
+def _story(destination: str) -> str:
+    magic = _MAGIC_NUMBER.fullmatch(destination)
+    return MAGIC[int(magic[1])] if magic else MAGIC[0]
+
+
+def _latency(config: Mapping[str, Any]) -> float:
+    given = config.get("latency_ms", 0)
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 10_000:
+        raise Refused("latency_ms of the simulator must be a number from 0 to 10000")
+    return given / 1000
+
+
+def _tell(story: str) -> Accepted | ProviderError:
+    told = STORIES[story]
+    if told.failure is NotSent:
+        return NotSent(told.says, retry_after=1 if story == "throttled" else None)
+    if told.failure is not None:
+        return told.failure(told.says)
+    return Accepted(f"sim-{story}-{int(time.time() * 1000):x}-{secrets.token_hex(4)}")
+
+
+def _newest(refs: Sequence[str], now: float) -> Iterator[Report]:
+    for ref in refs:
+        parsed = _REF.fullmatch(ref)
+        reports = STORIES[parsed[1]].reports if parsed and parsed[1] in STORIES else ()
+        if parsed is None or not reports:
+            continue
+        began = int(parsed[2], 16) / 1000
+        chapter = min(max(int(now - began), 0), len(reports) - 1)
+        yield Report(
+            ref,
+            reports[chapter],
+            event_id=f"{ref}:{reports[chapter]}",
+            occurred_at=datetime.fromtimestamp(began + chapter, UTC),
+        )

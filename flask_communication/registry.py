@@ -1,0 +1,255 @@
+"""From a ``provider_pkg_name`` to a provider, without ever importing or calling what a row says."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import httpx
+from flask import Flask
+from werkzeug.routing import Rule
+
+from .errors import CommunicationError, ProviderNotFound, SettingError
+from .providers.base import Provider
+from .providers.blueprint import INTERNAL
+from .providers.remote import RemoteProvider
+from .settings import Settings
+
+GROUP = "flask_communication.providers"
+# Found even where the package was not installed, as in a checkout; imported when first asked for.
+BUNDLED: Mapping[str, str] = {
+    "simulator": "flask_communication.providers.simulator:Simulator",
+}
+_CORE = "flask_communication"
+_CORE_BLUEPRINT = "communication"
+_SEND = "/sms/send"
+
+
+class Registry:
+    """The providers of one application, found by name and then kept.
+
+    A name leads, in this order, to: a provider registered on the extension; an entry point of the
+    group ``flask_communication.providers``; a bundled provider; an address in
+    COMMUNICATION_PROVIDERS; a blueprint of this application that serves the contract.
+    """
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._registered: dict[str, Provider] = {}
+        self._found: dict[str, Provider] = {}
+        self._lock = threading.Lock()
+
+    def register(self, provider: Provider) -> None:
+        """Make ``provider`` known under its ``name``; one of the same name is replaced.
+
+        Raises :class:`SettingError` for what is no provider, such as a class instead of an object.
+        """
+        if not isinstance(provider, Provider):
+            raise SettingError(f"{provider!r} is no Provider object; register an instance")
+        if not provider.name:
+            raise SettingError(f"{type(provider).__name__} has no name; give the class a `name`")
+        self._registered[provider.name] = provider
+
+    def find(self, provider_pkg_name: str) -> Provider:
+        """Return the provider of this name.
+
+        Raises :class:`ProviderNotFound`, which says where was looked and what would help.
+        """
+        name = provider_pkg_name
+        known = self._registered.get(name) or self._found.get(name)
+        if known is not None:
+            return known
+        with self._lock:
+            if name not in self._found:
+                self._found[name] = self._look(name)
+            return self._found[name]
+
+    def names(self) -> list[str]:
+        """Return the names that lead to a provider, sorted."""
+        mounted = {_blueprint(self._app, door.endpoint)[0] for door in self._doors()}
+        installed = {point.name for point in entry_points(group=GROUP)}
+        return sorted(
+            {*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted}
+        )
+
+    def _look(self, name: str) -> Provider:
+        found = _installed(name) or _bundled(name) or self._configured(name) or self._mounted(name)
+        if found is None:
+            raise ProviderNotFound(
+                f"no provider is called {name!r}. Looked for one registered with "
+                f"communication.register_provider, an installed package with the entry point "
+                f"{GROUP}, an address in COMMUNICATION_PROVIDERS, and a blueprint of this "
+                f"application named so that serves POST sms/send/. Known: {', '.join(self.names())}"
+            )
+        return found
+
+    def _configured(self, name: str) -> Provider | None:
+        address = self._settings.providers.get(name)
+        return None if address is None else RemoteProvider(name, address.url, address.secret)
+
+    def _mounted(self, name: str) -> Provider | None:
+        doors = list(self._doors())
+        fitting = [door for door in doors if door.is_called(name)] or [
+            door for door in doors if door.is_within(name)
+        ]
+        modules = {module for door in fitting for module in door.modules}
+        if len({door.root for door in fitting}) > 1 and not _called(fitting, name):
+            raise ProviderNotFound(
+                f"{name!r} names the package of several blueprints ({', '.join(sorted(modules))}); "
+                "write the name of one blueprint instead"
+            )
+        return self._inside(name, fitting[0]) if fitting else None
+
+    def _inside(self, name: str, door: _Door) -> Provider:
+        return RemoteProvider(
+            name,
+            f"https://{_host(self._app)}{door.root}",
+            transport=_Inside(self._app),
+            trailing_slash=door.trailing_slash,
+        )
+
+    def _doors(self) -> Iterator[_Door]:
+        for rule in self._app.url_map.iter_rules():
+            door = _door(self._app, rule)
+            if door is not None:
+                yield door
+
+
+@dataclass(frozen=True)
+class _Door:
+    """A rule of the host that ends in ``/sms/send``: perhaps a provider's."""
+
+    endpoint: str
+    blueprints: frozenset[str]
+    modules: frozenset[str]
+    root: str
+    trailing_slash: bool
+
+    def is_called(self, name: str) -> bool:
+        return name in self.blueprints
+
+    def is_within(self, name: str) -> bool:
+        return any(f"{module}.".startswith(f"{name}.") for module in self.modules)
+
+
+def _called(doors: Iterable[_Door], name: str) -> bool:
+    return any(door.is_called(name) for door in doors)
+
+
+def _door(app: Flask, rule: Rule) -> _Door | None:
+    root = rule.rule.rstrip("/").removesuffix(_SEND)
+    if root == rule.rule.rstrip("/") or rule.arguments or rule.subdomain or rule.host:
+        return None
+    if "POST" not in (rule.methods or ()):
+        return None
+    names, module = _blueprint(app, rule.endpoint), _module(app, rule.endpoint)
+    modules = {one for one in (module, _import_name(app, rule.endpoint)) if one}
+    if _CORE_BLUEPRINT in names or any(_is_core(one) for one in modules):
+        return None
+    return _Door(
+        rule.endpoint, frozenset(names), frozenset(modules), root, rule.rule.endswith("/")
+    )
+
+
+def _blueprint(app: Flask, endpoint: str) -> tuple[str, str]:
+    # A nested blueprint is "outer.inner" to Flask and "inner" to the one who wrote it.
+    full = endpoint.rpartition(".")[0]
+    return full.rpartition(".")[2], full
+
+
+def _import_name(app: Flask, endpoint: str) -> str | None:
+    blueprint = app.blueprints.get(_blueprint(app, endpoint)[1])
+    return None if blueprint is None else blueprint.import_name
+
+
+def _module(app: Flask, endpoint: str) -> str | None:
+    return getattr(app.view_functions.get(endpoint), "__module__", None)
+
+
+def _is_core(module: str) -> bool:
+    return f"{module}.".startswith(f"{_CORE}.") and not module.startswith(f"{_CORE}.providers")
+
+
+def _installed(name: str) -> Provider | None:
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    return _loaded(points[0]) if points else None
+
+
+def _bundled(name: str) -> Provider | None:
+    where = BUNDLED.get(name)
+    if where is None:
+        return None
+    module, _, attribute = where.partition(":")
+    return _made(name, getattr(import_module(module), attribute))
+
+
+def _loaded(point: EntryPoint) -> Provider:
+    try:
+        return _made(point.name, point.load())
+    except CommunicationError:
+        raise
+    except Exception as exc:
+        raise ProviderNotFound(
+            f"the provider {point.name!r} is installed and cannot be loaded from {point.value} "
+            f"({type(exc).__name__}: {exc}); repair or remove that package"
+        ) from exc
+
+
+def _made(name: str, thing: Any) -> Provider:
+    provider = thing() if isinstance(thing, type) else thing
+    if not isinstance(provider, Provider):
+        raise ProviderNotFound(f"the entry point {name!r} must name a Provider class or object")
+    return provider
+
+
+def _host(app: Flask) -> str:
+    # A host that checks the Host header must recognise our calls as its own.
+    trusted = app.config.get("TRUSTED_HOSTS") or ()
+    named = app.config.get("SERVER_NAME") or next(iter(trusted), "localhost")
+    return str(named).lstrip(".")
+
+
+class _Inside(httpx.BaseTransport):
+    """Calls into the application itself, each as strange to the current request as one by network.
+
+    Flask would lend an inner request the application context of the outer one, and with it ``g``
+    and ``db.session``: an empty set of context variables hides it.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._wsgi = httpx.WSGITransport(
+            app=self._marked, script_name=_script_name(app), raise_app_exceptions=True
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return contextvars.Context().run(self._handle, request)
+
+    def _handle(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = self._wsgi.handle_request(request)
+            try:
+                # A view that streams needs its context until the last byte.
+                body = b"".join(response.iter_raw())
+            finally:
+                response.close()
+        except Exception as exc:
+            # In an application that is tested, errors come out of the application.
+            raise httpx.ReadError(f"the view raised {type(exc).__name__}") from exc
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=httpx.ByteStream(body)
+        )
+
+    def _marked(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ[INTERNAL] = True
+        return self._app(environ, start_response)
+
+
+def _script_name(app: Flask) -> str:
+    return str(app.config.get("APPLICATION_ROOT") or "").rstrip("/")
