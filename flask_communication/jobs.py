@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
+from types import FrameType
 
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
 from rq.cron import register
 
 from .bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
 from .state import State, state_of
 from .worker import LINGER, Worker
+
+log = logging.getLogger("flask_communication")
 
 
 def attend() -> None:
@@ -40,6 +48,33 @@ def _work(state: State) -> None:
     if worker.is_work_due():
         # More than one job may do: let the next one, here or elsewhere, go on.
         state.ring()
+
+
+class _Listener(SimpleWorker):
+    """RQ's worker without a fork for each job; it also tells us when it is asked to stop."""
+
+    on_stop: Callable[[], None]
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        self.on_stop()
+        super().request_stop(signum, frame)
+
+
+def listen(state: State, on_stop: Callable[[], None]) -> None:
+    """Run RQ's jobs in this process, each of which wakes its worker, until Redis is away or we are stopped.
+
+    RQ answers SIGTERM and SIGINT meanwhile, and ``on_stop`` is called.
+    """
+    assert state.settings.redis_url is not None
+    try:
+        redis = Redis.from_url(state.settings.redis_url)
+        queue = Queue(state.settings.queue, connection=redis)
+        listener = _Listener([queue], connection=redis)
+        listener.on_stop = on_stop
+        with state.app.app_context():
+            listener.work(logging_level="WARNING")
+    except (RedisError, OSError) as failure:
+        log.warning("no bell (%s); looking every second instead", type(failure).__name__)
 
 
 def _application() -> Flask:

@@ -72,7 +72,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return the names that lead to a provider, sorted."""
-        mounted = {_blueprint(self._app, door.endpoint)[0] for door in self._doors()}
+        mounted = {name for door in self._doors() for name in door.blueprints}
         installed = {point.name for point in entry_points(group=GROUP)}
         return sorted(
             {*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted}
@@ -95,16 +95,16 @@ class Registry:
 
     def _mounted(self, name: str) -> Provider | None:
         doors = list(self._doors())
-        fitting = [door for door in doors if door.is_called(name)] or [
-            door for door in doors if door.is_within(name)
-        ]
-        modules = {module for door in fitting for module in door.modules}
-        if len({door.root for door in fitting}) > 1 and not _called(fitting, name):
+        called = [door for door in doors if name in door.blueprints]
+        if called:
+            return self._inside(name, called[0])
+        within = [door for door in doors if door.is_within(name)]
+        if len({door.root for door in within}) > 1:
             raise ProviderNotFound(
-                f"{name!r} names the package of several blueprints ({', '.join(sorted(modules))}); "
-                "write the name of one blueprint instead"
+                f"{name!r} is the package of several blueprints that serve POST sms/send/; write "
+                f"one of their names: {', '.join(sorted(n for d in within for n in d.blueprints))}"
             )
-        return self._inside(name, fitting[0]) if fitting else None
+        return self._inside(name, within[0]) if within else None
 
     def _inside(self, name: str, door: _Door) -> Provider:
         return RemoteProvider(
@@ -125,21 +125,13 @@ class Registry:
 class _Door:
     """A rule of the host that ends in ``/sms/send``: perhaps a provider's."""
 
-    endpoint: str
     blueprints: frozenset[str]
     modules: frozenset[str]
     root: str
     trailing_slash: bool
 
-    def is_called(self, name: str) -> bool:
-        return name in self.blueprints
-
     def is_within(self, name: str) -> bool:
         return any(f"{module}.".startswith(f"{name}.") for module in self.modules)
-
-
-def _called(doors: Iterable[_Door], name: str) -> bool:
-    return any(door.is_called(name) for door in doors)
 
 
 def _door(app: Flask, rule: Rule) -> _Door | None:
@@ -148,28 +140,21 @@ def _door(app: Flask, rule: Rule) -> _Door | None:
         return None
     if "POST" not in (rule.methods or ()):
         return None
-    names, module = _blueprint(app, rule.endpoint), _module(app, rule.endpoint)
-    modules = {one for one in (module, _import_name(app, rule.endpoint)) if one}
+    full = rule.endpoint.rpartition(".")[0]
+    # A nested blueprint is "outer.inner" to Flask and "inner" to the one who wrote it.
+    names = {full, full.rpartition(".")[2]} - {""}
+    modules = set(_modules(app, rule.endpoint, full))
     if _CORE_BLUEPRINT in names or any(_is_core(one) for one in modules):
         return None
-    return _Door(
-        rule.endpoint, frozenset(names), frozenset(modules), root, rule.rule.endswith("/")
-    )
+    return _Door(frozenset(names), frozenset(modules), root, rule.rule.endswith("/"))
 
 
-def _blueprint(app: Flask, endpoint: str) -> tuple[str, str]:
-    # A nested blueprint is "outer.inner" to Flask and "inner" to the one who wrote it.
-    full = endpoint.rpartition(".")[0]
-    return full.rpartition(".")[2], full
-
-
-def _import_name(app: Flask, endpoint: str) -> str | None:
-    blueprint = app.blueprints.get(_blueprint(app, endpoint)[1])
-    return None if blueprint is None else blueprint.import_name
-
-
-def _module(app: Flask, endpoint: str) -> str | None:
-    return getattr(app.view_functions.get(endpoint), "__module__", None)
+def _modules(app: Flask, endpoint: str, blueprint: str) -> Iterator[str]:
+    view, mounted = app.view_functions.get(endpoint), app.blueprints.get(blueprint)
+    if view is not None:
+        yield view.__module__
+    if mounted is not None:
+        yield mounted.import_name
 
 
 def _is_core(module: str) -> bool:

@@ -163,7 +163,9 @@ def _event(config_id: int, report: Report, applied: set[tuple[str, str]]) -> dic
     }
 
 
-def sync(state: State, channel: str) -> tuple[SyncResult, list[Row[Any]]]:
+def sync(
+    state: State, channel: str, progress: Callable[[int], None] = lambda asked: None
+) -> tuple[SyncResult, list[Row[Any]]]:
     """Ask now about every message of ``channel`` that has no final report; also return who moved."""
     routes, asked, last = Routes(state), 0, 0
     moved: list[Row[Any]] = []
@@ -175,6 +177,7 @@ def sync(state: State, channel: str) -> tuple[SyncResult, list[Row[Any]]]:
             answer = ask(known.get(config_id), group)
             with state.database.write() as connection:
                 moved += land(connection, answer)
+        progress(asked)
     return SyncResult(asked, len({row.id for row in moved}), asked - _ended(moved)), moved
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -134,10 +134,13 @@ class SMS:
         return decisions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
 
     @staticmethod
-    def sync_delivery_report() -> SyncResult:
-        """Ask the providers now, in this process, about every SMS without a final report."""
+    def sync_delivery_report(progress: Callable[[int], None] = lambda asked: None) -> SyncResult:
+        """Ask the providers now, in this process, about every SMS without a final report.
+
+        ``progress`` is called now and then with the number asked about so far.
+        """
         state = current()
-        result, moved = reports.sync(state, CHANNEL)
+        result, moved = reports.sync(state, CHANNEL, progress)
         announce(state.app, moved)
         return result
 

@@ -1,0 +1,203 @@
+"""``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import click
+from flask.cli import AppGroup
+
+from . import configs, history, messages, service, story, tokens
+from .errors import CommunicationError
+from .sms import SMS
+from .state import current
+from .worker import Worker
+
+communication = AppGroup("communication", help="SMS, email and telephony.")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _explained(command: Callable[P, T]) -> Callable[P, T]:
+    """Show our errors as one line, without a traceback."""
+
+    @wraps(command)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CommunicationError as wrong:
+            raise click.ClickException(str(wrong)) from wrong
+
+    return explained
+
+
+@communication.command("worker")
+@click.option("--burst", is_flag=True, help="Attend to what is due now, and end.")
+@_explained
+def work(burst: bool) -> None:
+    """Attend to due messages until stopped; works with and without Redis."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    state = current()
+    if burst:
+        click.echo(f"{Worker(state).burst()} messages dialled")
+        return
+    bell = "woken through Redis" if state.settings.redis_url else "without Redis"
+    click.echo(f"attending, {bell}, {state.settings.concurrency} calls at once; Ctrl+C ends it")
+    service.serve(state)
+
+
+@communication.command("upgrade")
+@_explained
+def upgrade() -> None:
+    """Create our tables, or bring them up to date."""
+    history.upgrade(current().database)
+    click.echo("the tables of Flask-Communication are up to date")
+
+
+@communication.command("sync")
+@_explained
+def sync() -> None:
+    """Ask for the delivery reports of all messages that have none."""
+    result = SMS.sync_delivery_report(
+        progress=lambda asked: click.echo(f"\rasked about {asked}", nl=False, err=True)
+    )
+    click.echo(err=True)
+    click.echo(f"asked about {result.asked}, {result.updated} changed, {result.open} still open")
+
+
+@communication.command("send-sms")
+@click.argument("destination")
+@click.argument("msg")
+@click.option("--key", help="The configuration's key or id; without it, the default one.")
+@click.option("--priority", default="normal", show_default=True)
+@_explained
+def send_sms(destination: str, msg: str, key: str | None, priority: str) -> None:
+    """Accept one SMS and print its uuid; a worker sends it."""
+    click.echo(SMS.send_msg(destination, msg, key, priority=priority))
+
+
+@communication.command("messages")
+@click.option("--status")
+@click.option("--to", "destination", help="The recipient.")
+@click.option("--key", help="The configuration's key or id.")
+@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--after", help="Where the page before ended.")
+@_explained
+def list_messages(
+    status: str | None, destination: str | None, key: str | None, limit: int, after: str | None
+) -> None:
+    """List messages, newest first."""
+    page = messages.page(
+        current(), status=status, destination=destination, key=key, after=after, limit=limit
+    )
+    _table(
+        ("uuid", "channel", "status", "to", "created", "error"),
+        [
+            (one.uuid, one.channel, one.status, one.destination, f"{one.created_at:%F %T}", one.error or "")
+            for one in page.items
+        ],
+    )
+    if page.next:
+        click.echo(f"more: --after {page.next}")
+
+
+@communication.command("show")
+@click.argument("uuid")
+@_explained
+def show(uuid: str) -> None:
+    """Tell the whole story of one message, and what comes next."""
+    for line in story.tell(messages.get(current(), None, uuid)):
+        click.echo(line)
+
+
+@communication.group("config")
+def config() -> None:
+    """Configurations: which provider, with which settings."""
+
+
+@config.command("list")
+@click.option("--type", "channel", help="sms, email or telephony.")
+@_explained
+def list_configs(channel: str | None) -> None:
+    """List the configurations, secrets masked."""
+    _table(
+        ("id", "type", "key", "provider", "package", "default", "enabled", "config"),
+        [
+            (
+                str(one["id"]),
+                one["type"],
+                one.get("key") or "",
+                one["provider"],
+                one["provider_pkg_name"],
+                "yes" if one.get("is_default") else "",
+                "yes" if one.get("enabled") else "no",
+                json.dumps(one["config"]),
+            )
+            for one in configs.listing(current(), type=channel)
+        ],
+    )
+
+
+@config.command("add")
+@click.option("--type", "channel", required=True, help="sms, email or telephony.")
+@click.option("--provider-pkg-name", required=True, help="The provider, such as simulator.")
+@click.option("--provider", default="", help="A name for people; the package's if left out.")
+@click.option("--key", help="What a call of send_msg names it by.")
+@click.option("--default", "is_default", is_flag=True, help="Use it when no key is given.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret.")
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for.")
+@_explained
+def add_config(
+    channel: str,
+    provider_pkg_name: str,
+    provider: str,
+    key: str | None,
+    is_default: bool,
+    pairs: Sequence[str],
+    secrets: Sequence[str],
+) -> None:
+    """Store a configuration; secrets are asked for, so that they stay out of the shell's history."""
+    values = dict(_pair(pair) for pair in pairs)
+    values |= {name: click.prompt(name, hide_input=True) for name in secrets}
+    fields: dict[str, Any] = {
+        "type": channel,
+        "provider": provider or provider_pkg_name,
+        "provider_pkg_name": provider_pkg_name,
+        "config": values,
+    }
+    if key is not None:
+        fields["key"] = key
+    if is_default:
+        fields["is_default"] = True
+    click.echo(f"configuration {configs.create(current(), fields)} stored")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+@communication.group("token")
+def token() -> None:
+    """Bearer tokens, for machines that call the REST interface."""
+
+
+@communication.command("generate-key")
+def generate_key() -> None:
+    """Print a new key for COMMUNICATION_ENCRYPTION_KEYS."""
+    from cryptography.fernet import Fernet
+
+    click.echo(Fernet.generate_key().decode())
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
