@@ -135,7 +135,7 @@ def seed_app(memory: SeedProvider, prefix: str = "/seedsms") -> Flask:
 def served(app: Flask) -> Iterator[str]:
     """Serve an application on the loopback; yield its address."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -190,10 +190,9 @@ def _answering(view: _View) -> _View:
 
 
 def _body(longest: int) -> bytes:
-    length = request.content_length
-    if length is None:
-        raise _Answer(411, "send the Content-Length of the body")
-    if length > longest:
+    if "Transfer-Encoding" in request.headers:
+        raise _Answer(411, "send the Content-Length of the body, and not in chunks")
+    if (request.content_length or 0) > longest:
         raise _Answer(413, f"send at most {longest} bytes")
     try:
         return request.get_data()

@@ -94,39 +94,48 @@ class RemoteProvider(Provider):
 
     # A class's constants become answers of the other side here, which mypy takes for a mistake.
     @property
+    def is_known(self) -> bool:  # type: ignore[override]
+        """Tell whether the provider was ever reached and asked for its manifest."""
+        return self._reached
+
+    def learn(self) -> None:
+        """Read the manifest, unless that was done lately; never raises."""
+        self._manifest()
+
+    @property
     def label(self) -> str:  # type: ignore[override]
         """Return the manifest's label, or the name."""
-        return self._manifest().label or self.name
+        return self._last().label or self.name
 
     @property
     def types(self) -> Sequence[str]:  # type: ignore[override]
         """Return the manifest's channels, or just ``sms``."""
-        return self._manifest().types
+        return self._last().types
 
     @property
     def features(self) -> frozenset[str]:  # type: ignore[override]
         """Return the manifest's features; without one there are none."""
-        return self._manifest().features
+        return self._last().features
 
     @property
     def config_schema(self) -> Mapping[str, Any] | None:  # type: ignore[override]
         """Return the manifest's JSON Schema of the configuration, if it has one."""
-        return self._manifest().config_schema
+        return self._last().config_schema
 
     @property
     def idempotency_window(self) -> float:  # type: ignore[override]
         """Return for how many seconds the provider ignores a repeated Idempotency-Key."""
-        return self._manifest().idempotency_window
+        return self._last().idempotency_window
 
     @property
     def report_after(self) -> float:  # type: ignore[override]
         """Return after how many seconds to ask for the first report."""
-        return self._manifest().report_after
+        return self._last().report_after
 
     @property
     def bulk_limit(self) -> int:  # type: ignore[override]
         """Return how many messages one bulk call may carry."""
-        return self._manifest().bulk_limit
+        return self._last().bulk_limit
 
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Post the seed's body to ``sms/send/``."""
@@ -183,6 +192,10 @@ class RemoteProvider(Provider):
         url = self._root + (path if self._slash else path.rstrip("/"))
         reply = self._http.post(url, body, "application/json", headers)
         return _envelope(classify(reply, config), config)
+
+    def _last(self) -> _Known:
+        """Return what was read last, however old, without waiting for anybody but the first time."""
+        return self._known or self._manifest()
 
     def _stateless(self) -> bool:
         known = self._manifest()
