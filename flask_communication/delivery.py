@@ -29,6 +29,8 @@ CLAIM_AT_MOST = 1000
 # With free slots and nothing known to wait, look for new work this often (a nudge comes at once).
 LOOK_EVERY = 0.2
 RESCUE_EVERY = 5.0
+LEARN_FOR = 1.0
+LEARN_FOR_AT_MOST = 600.0
 # The database may be away this long before what is known about calls is given up.
 SETTLE_FOR = 60.0
 
@@ -269,9 +271,12 @@ def _checked(results: Sequence[Result], expected: int) -> Sequence[Result]:
 
 
 def learn(pool: ThreadPoolExecutor, routes: Iterable[Route]) -> None:
-    """Let providers that are new to this process find out what they can do, all at once."""
+    """Let providers that are new to this process find out what they can do, all at once.
+
+    Nobody waits long for one that does not answer: it goes on trying, and counts as plain meanwhile.
+    """
     strangers = {id(r.provider): r.provider for r in routes if r.provider and not r.provider.is_known}
-    wait([pool.submit(provider.learn) for provider in strangers.values()], timeout=CALL_DEADLINE)
+    wait([pool.submit(provider.learn) for provider in strangers.values()], timeout=LEARN_FOR)
 
 
 def rescue(state: State, routes: Routes, pool: ThreadPoolExecutor) -> int:
@@ -282,15 +287,27 @@ def rescue(state: State, routes: Routes, pool: ThreadPoolExecutor) -> int:
     if not rows:
         return 0
     learn(pool, known.values())
-    found = [verdicts.stranding(row, known.get(row.config_id)) for row in rows]
+    found = [
+        verdicts.stranding(row, known.get(row.config_id))
+        for row in rows
+        if _decidable(row, known.get(row.config_id))
+    ]
     with state.database.write() as connection:
         moved = outbox.rescue(connection, found)
         mine = [row for row in found if row["id"] in moved]
         for row in mine:
             events.note(connection, row["id"], "rescued", f"{row['error']}: {row['status']}")
-    log.warning("took up %s messages whose worker had stopped", len(mine))
+    if mine:
+        log.warning("took up %s messages whose worker had stopped", len(mine))
     announce(state.app, mine)
     return len(mine)
+
+
+def _decidable(row: Row[Any], route: Route | None) -> bool:
+    """Tell whether it is known, or hopeless to wait until it is, if the provider ignores repeats."""
+    if route is None or route.provider is None or route.provider.is_known:
+        return True
+    return (row.age or 0.0) > LEARN_FOR_AT_MOST
 
 
 def persist(write: Callable[[], T]) -> T:

@@ -191,6 +191,8 @@ class RemoteProvider(Provider):
             headers |= contract.signature_headers(self._key, key, body)
         url = self._root + (path if self._slash else path.rstrip("/"))
         reply = self._http.post(url, body, "application/json", headers)
+        # Here it is old news at worst: the message has gone, and nobody else waits for this thread.
+        self._manifest()
         return _envelope(classify(reply, config), config)
 
     def _last(self) -> _Known:

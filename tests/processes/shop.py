@@ -1,0 +1,32 @@
+"""The web application of the main job's test: what FLASK_APP names, in the web process and the workers."""
+
+import os
+
+from flask import Flask, request
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_communication import SMS, Communication
+
+db = SQLAlchemy()
+communication = Communication()
+
+
+def create_app() -> Flask:
+    """Make the shop as the environment says."""
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY="of a test",
+        SQLALCHEMY_DATABASE_URI=os.environ["SHOP_DATABASE"],
+        COMMUNICATION_REDIS_URL=os.environ.get("SHOP_REDIS"),
+        COMMUNICATION_ENCRYPTION_KEYS=[os.environ["SHOP_KEY"]],
+        COMMUNICATION_PROVIDERS={"pages": {"url": os.environ["SHOP_PROVIDER"]}},
+        COMMUNICATION_CONCURRENCY=int(os.environ.get("SHOP_CONCURRENCY", "10")),
+    )
+    db.init_app(app)
+    communication.init_app(app, db, authorize=lambda action, resource=None: True)
+
+    @app.post("/order")
+    def order() -> dict[str, str]:
+        return {"uuid": SMS.send_msg(request.form["to"], request.form["msg"])}
+
+    return app
