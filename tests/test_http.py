@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import socket
 import ssl
@@ -22,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_communication.errors import NotSent, OutcomeUnknown, Refused
 from flask_communication.providers.http import Http, Reply, basic_auth, classify, clean, retry_after
@@ -122,7 +125,12 @@ def test_json_is_posted_with_its_type_and_asks_for_no_compression() -> None:
 
 def test_a_form_repeats_the_field_of_a_list() -> None:
     seen: list[httpx.Request] = []
-    http = Http(transport=httpx.MockTransport(lambda r: seen.append(r) or httpx.Response(200)))
+
+    def behave(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200)
+
+    http = Http(transport=httpx.MockTransport(behave))
     http.post_form("http://x/", {"a": ["1", "2"], "b": "&"}, basic_auth("u", "p"))
     assert seen[0].content == b"a=1&a=2&b=%26"
     assert seen[0].headers["authorization"] == "Basic dTpw"
@@ -478,6 +486,12 @@ def test_retry_after_may_be_a_date() -> None:
 def test_a_body_that_is_no_usable_json_is_none(body: bytes) -> None:
     http = Http(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=body)))
     assert http.post_json("http://x/", {}).json is None
+
+
+@given(st.binary(max_size=300) | st.text(alphabet='[]{}",:\\\\u0d8e1NaIn-.tf ').map(str.encode))
+def test_no_body_breaks_the_reader(body: bytes) -> None:
+    with suppress(ValueError):
+        json.dumps(parse_json(body), ensure_ascii=False, allow_nan=False).encode()
 
 
 def test_ordinary_json_is_read() -> None:

@@ -181,7 +181,7 @@ def test_a_provider_that_breaks_is_unknown_and_its_words_stay_inside(
 
 def test_a_secret_in_a_providers_reason_is_masked(client: FlaskClient, parrot: Parrot) -> None:
     parrot.does = Refused("key CANARY_9f81 is wrong")
-    assert client.post("/parrot/sms/send/", json=SEND).json["msg"] == "key ******** is wrong"
+    assert client.post("/parrot/sms/send/", json=SEND).get_json()["msg"] == "key ******** is wrong"
 
 
 def test_a_provider_that_returns_nothing_is_unknown(client: FlaskClient, parrot: Parrot) -> None:
@@ -194,7 +194,7 @@ def test_an_extra_that_is_no_json_does_not_hide_the_acceptance(
 ) -> None:
     parrot.does = Accepted("r1", {"raw": object()})
     answer = client.post("/parrot/sms/send/", json=SEND)
-    assert answer.json["data"] == {"msg_uuid": "r1", "extra_data": {}}
+    assert answer.get_json()["data"] == {"msg_uuid": "r1", "extra_data": {}}
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ def test_a_bad_body_is_answered_in_the_envelope(
     client: FlaskClient, path: str, body: bytes, status: int
 ) -> None:
     answer = client.post(f"/parrot/sms/{path}/", data=body, content_type="application/json")
-    assert answer.json["success"] is False
+    assert answer.get_json()["success"] is False
     # A bulk body may be larger.
     assert answer.status_code == (400 if status == 413 and path == "send/bulk" else status)
 
 
 def test_a_refusal_names_the_fields(client: FlaskClient) -> None:
     answer = client.post("/parrot/sms/send/", json={"msg": "x"})
-    assert answer.json["errors"] == {"destination": ["Missing data for required field."]}
+    assert answer.get_json()["errors"] == {"destination": ["Missing data for required field."]}
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
@@ -244,14 +244,14 @@ def test_what_a_web_page_could_post_elsewhere_is_not_read(
 def test_a_body_over_the_cap_is_refused_unread(client: FlaskClient) -> None:
     answer = client.post("/parrot/sms/send/", json={**SEND, "msg": "x" * 300_000})
     assert answer.status_code == 413
-    assert answer.json["success"] is False
+    assert answer.get_json()["success"] is False
 
 
 def test_the_hosts_own_limit_is_answered_in_the_envelope(parrot: Parrot) -> None:
     app = app_of(parrot, unsigned=True)
     app.config["MAX_CONTENT_LENGTH"] = 10
     answer = app.test_client().post("/parrot/sms/send/", json=SEND)
-    assert (answer.status_code, answer.json["success"]) == (413, False)
+    assert (answer.status_code, answer.get_json()["success"]) == (413, False)
 
 
 def test_a_body_the_host_has_read_already_is_still_there(parrot: Parrot) -> None:
@@ -268,7 +268,7 @@ def test_nobody_may_call_unless_it_was_decided(parrot: Parrot) -> None:
     for path in paths:
         answer = client.post(f"/parrot/sms/{path}/", json=SEND)
         assert answer.status_code == 401
-        assert "unsigned=True" in answer.json["msg"]
+        assert "unsigned=True" in answer.get_json()["msg"]
     assert parrot.heard == []
     assert client.get("/parrot/").status_code == 200
 
@@ -312,7 +312,7 @@ def test_a_call_signed_wrongly_is_not(parrot: Parrot, change: dict[str, str]) ->
         "/parrot/sms/send/", data=body, headers=headers, content_type="application/json"
     )
     assert answer.status_code == 401
-    assert answer.json["success"] is False
+    assert answer.get_json()["success"] is False
     assert parrot.heard == []
 
 
@@ -326,16 +326,16 @@ def test_a_seed_only_retry_of_a_provider_that_keeps_nothing_says_what_to_send(
 ) -> None:
     answer = client.post("/parrot/sms/retry/", json={"msg_uuid": "r1"})
     assert answer.status_code == 422
-    assert "msg, destination and config" in answer.json["msg"]
+    assert "msg, destination and config" in answer.get_json()["msg"]
     assert parrot.heard == []
 
 
 def test_a_seed_only_retry_works_where_the_provider_knows_the_message() -> None:
     client = app_of(Simulator(), unsigned=True).test_client()
-    sent = client.post("/simulator/sms/send/", json=SEND).json["data"]["msg_uuid"]
+    sent = client.post("/simulator/sms/send/", json=SEND).get_json()["data"]["msg_uuid"]
     answer = client.post("/simulator/sms/retry/", json={"msg_uuid": sent})
-    assert answer.json["success"] is True
-    assert answer.json["data"]["msg_uuid"] != sent
+    assert answer.get_json()["success"] is True
+    assert answer.get_json()["data"]["msg_uuid"] != sent
 
 
 def test_a_provider_without_bulk_answers_404() -> None:
@@ -343,7 +343,7 @@ def test_a_provider_without_bulk_answers_404() -> None:
         features = frozenset()
 
     answer = app_of(Single(), unsigned=True).test_client().post("/parrot/sms/send/bulk/", json={})
-    assert (answer.status_code, answer.json["success"]) == (404, False)
+    assert (answer.status_code, answer.get_json()["success"]) == (404, False)
 
 
 def test_a_batch_over_the_limit_is_refused_whole(client: FlaskClient, parrot: Parrot) -> None:

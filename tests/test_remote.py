@@ -364,8 +364,37 @@ def test_a_manifest_outlives_a_failure_to_read_it_again(monkeypatch: pytest.Monk
     vendor.manifest = httpx.ConnectError("down")
     later = time.monotonic() + 3600
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert "bulk" in remote.features
+    remote.learn()
     assert vendor.manifest_reads == 2
+    assert "bulk" in remote.features
+
+
+def test_an_old_manifest_is_read_again_beside_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vendor = Vendor(manifest=MANIFEST)
+    remote = provider(vendor)
+    assert remote.features == {"stateless", "bulk"}
+    vendor.manifest = {**MANIFEST, "features": []}
+    later = time.monotonic() + 3600
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: later)
+        remote.send_sms(sms(), CONFIG)
+        for _ in range(500):
+            if not remote.features:
+                break
+            time.sleep(0.01)
+        assert remote.features == frozenset()
+
+
+def test_what_a_provider_can_is_known_once_it_was_reached() -> None:
+    vendor = Vendor(manifest=httpx.ConnectError("down"))
+    remote = provider(vendor)
+    remote.learn()
+    assert not remote.is_known
+    vendor.manifest = None
+    remote.retry_sms(sms(ref="r1"), CONFIG)
+    assert remote.is_known
 
 
 def test_many_threads_read_the_manifest_once() -> None:

@@ -7,6 +7,7 @@ worker for ever. Here one clock runs over connecting, writing and reading.
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -117,7 +118,8 @@ class Http:
         line = self._line()
         line.clock.start(self.deadline if deadline is None else deadline, self.connect)
         try:
-            request = httpx.Request(method, url, content=body, headers={**_HEADERS, **headers})
+            where = _parsed(url) if isinstance(url, str) else url
+            request = httpx.Request(method, where, content=body, headers={**_HEADERS, **headers})
         except (httpx.InvalidURL, ValueError, TypeError) as exc:
             raise NotSent(
                 f"the address or a header of the provider is unusable ({type(exc).__name__}); "
@@ -201,6 +203,12 @@ _HEADERS = {
     # A few kilobytes of gzip can unfold to hundreds of megabytes.
     "Accept-Encoding": "identity",
 }
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(url: str) -> httpx.URL:
+    # A worker calls the same few addresses over and over.
+    return httpx.URL(url)
 
 
 def _strings(value: Any) -> Iterator[str]:

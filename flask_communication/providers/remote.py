@@ -66,8 +66,8 @@ class RemoteProvider(Provider):
     ``secret`` signs every body as a Standard Webhook (``whsec_`` and base64, or any string); a
     wrong one raises SettingError. ``transport`` replaces the network: a WSGI application, or a
     test. ``trailing_slash`` is False for a provider whose paths end without one. What the
-    provider can do is read from its manifest when it is first needed; no failure to read it is
-    ever raised.
+    provider can do is read from its manifest when it is first needed, and again every few minutes
+    beside the calls; no failure to read it is ever raised.
     """
 
     def __init__(
@@ -191,12 +191,16 @@ class RemoteProvider(Provider):
             headers |= contract.signature_headers(self._key, key, body)
         url = self._root + (path if self._slash else path.rstrip("/"))
         reply = self._http.post(url, body, "application/json", headers)
-        # Here it is old news at worst: the message has gone, and nobody else waits for this thread.
-        self._manifest()
+        self._freshen()
         return _envelope(classify(reply, config), config)
 
+    def _freshen(self) -> None:
+        if self._known is not None and time.monotonic() >= self._believed_until:
+            # Not in this thread, which holds an answer that is not written down yet.
+            threading.Thread(target=self._manifest, daemon=True).start()
+
     def _last(self) -> _Known:
-        """Return what was read last, however old, without waiting for anybody but the first time."""
+        """Return what was read last, however old; only the first time is there a wait."""
         return self._known or self._manifest()
 
     def _stateless(self) -> bool:
