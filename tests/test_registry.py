@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, abort, g, jsonify, request
+from flask_sqlalchemy import SQLAlchemy
 from seed_provider import SeedProvider, seed_app, seed_blueprint, served
 
 from flask_communication.errors import OutcomeUnknown, ProviderNotFound, Refused, SettingError
@@ -238,6 +239,24 @@ def test_a_call_inside_shares_nothing_with_the_request_around_it(app: Flask) -> 
         provider.send_sms(sms(), {})
         assert g.user == "outer"
     assert seen == [(None, None, None)]
+
+
+def test_a_call_inside_has_a_database_session_of_its_own(app: Flask) -> None:
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
+    db = SQLAlchemy(app)
+    seen: list[Any] = []
+
+    def send() -> Any:
+        seen.append(db.session())
+        return jsonify(success=True, data={"msg_uuid": "r1"})
+
+    provider = probe(app, send)
+    with app.test_request_context("/"):
+        outer = db.session()
+        provider.send_sms(sms(), {})
+        assert db.session() is outer
+    assert len(seen) == 1
+    assert seen[0] is not outer
 
 
 def test_a_call_inside_works_from_a_thread_without_a_context(app: Flask) -> None:

@@ -85,7 +85,9 @@ class Line:
         self.network = transport is None
         self.transport = transport or _Network(self.clock)
         if transport is None:
-            weakref.finalize(self, _close, self.transport, self.pid)
+            closing = weakref.finalize(self, _close, self.transport, self.pid)
+            # At the end of the process other threads may still be talking.
+            closing.atexit = False
 
 
 def _close(transport: httpx.BaseTransport, pid: int) -> None:
