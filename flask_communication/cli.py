@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -187,6 +188,46 @@ def _pair(text: str) -> tuple[str, str]:
 @communication.group("token")
 def token() -> None:
     """Bearer tokens, for machines that call the REST interface."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, help="An action, message.*, or *.")
+@click.option("--days", type=float, help="After so many days it is worthless; without it, never.")
+@_explained
+def create_token(name: str, scopes: Sequence[str], days: float | None) -> None:
+    """Make a token and print it, once."""
+    lasts = None if days is None else timedelta(days=days)
+    click.echo(tokens.create(current(), name, scopes, lasts))
+
+
+@token.command("list")
+@_explained
+def list_tokens() -> None:
+    """List the tokens, without their secrets."""
+    _table(
+        ("id", "name", "scopes", "created", "last used", "state"),
+        [
+            (
+                one.public_id,
+                one.name,
+                " ".join(one.scopes),
+                f"{one.created_at:%F %T}",
+                f"{one.last_used_at:%F %T}" if one.last_used_at else "never",
+                "revoked" if one.revoked_at else f"until {one.expires_at:%F}" if one.expires_at else "",
+            )
+            for one in tokens.listing(current())
+        ],
+    )
+
+
+@token.command("revoke")
+@click.argument("token_id")
+@_explained
+def revoke_token(token_id: str) -> None:
+    """Make a token worthless."""
+    tokens.revoke(current(), token_id)
+    click.echo(f"token {token_id} is revoked")
 
 
 @communication.command("generate-key")

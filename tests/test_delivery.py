@@ -350,12 +350,12 @@ def test_a_disabled_configuration_keeps_its_messages_waiting(app: Flask, provide
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         row = configs.listing(state_of(app))[0]
-        configs.update(state_of(app), row["id"], {**_seed(row), "enabled": False})
+        configs.change(state_of(app), row["id"], {**_seed(row), "enabled": False})
         work(app)
         message = SMS.get(uuid)
         assert message.status == "queued"
         assert "is disabled" in (message.error or "")
-        configs.update(state_of(app), row["id"], {**_seed(row), "enabled": True})
+        configs.change(state_of(app), row["id"], {**_seed(row), "enabled": True})
         make_due(app)
         work(app)
         assert SMS.get(uuid).status == "sent"

@@ -21,18 +21,19 @@ def encode_json(payload: Any) -> bytes:
         ) from None
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_json(raw: bytes, *, last_wins: bool = False) -> Any:
     """Read JSON that can also be stored: raise ValueError for anything doubtful.
 
     Doubtful are other encodings than UTF-8, a byte order mark, NaN and infinities, a key given
-    twice, more than 32 levels, and the characters databases choke on (NUL, lone surrogates).
+    twice, more than 32 levels, and the characters databases choke on (NUL, lone surrogates). With
+    ``last_wins`` a repeated key is no error: the seed's own examples repeat one.
     """
     try:
         value = json.loads(
             raw.decode("utf-8"),
             parse_constant=_no_constant,
             parse_float=_finite,
-            object_pairs_hook=_once,
+            object_pairs_hook=dict if last_wins else _once,
         )
     except RecursionError:
         raise ValueError("too deeply nested") from None

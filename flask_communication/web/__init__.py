@@ -1,0 +1,49 @@
+"""The blueprint: pages and REST, at any prefix, in any number of applications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint
+
+from . import config, health, messages, openapi
+from .access import exempt_from_the_hosts_csrf
+from .envelope import handle_errors
+
+# Endpoint, path, methods, view. Every path also works with, or without, the slash at its end.
+ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
+    ("create_config", "/config/create", ("POST",), config.create),
+    ("update_config", "/config/update", ("POST",), config.update),
+    ("list_configs", "/config/list", ("GET", "POST"), config.listing),
+    ("delete_config", "/config/delete", ("POST", "DELETE"), config.delete),
+    ("delete_config_by_get", "/config/delete", ("GET",), config.delete_by_get),
+    ("send_sms", "/sms/send", ("POST",), messages.send_sms),
+    ("retry_sms", "/sms/retry", ("POST",), messages.retry_sms),
+    ("report_sms", "/sms/delivery_report", ("POST",), messages.report_sms),
+    ("list_messages", "/messages", ("GET",), messages.list_messages),
+    ("show_message", "/messages/<uuid>", ("GET",), messages.show_message),
+    ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),
+    ("resolve_message", "/messages/<uuid>/resolve", ("POST",), messages.resolve_message),
+    ("health", "/health", ("GET",), health.health),
+    ("openapi", "/openapi.json", ("GET",), openapi.describe),
+)
+
+
+def make_blueprint() -> Blueprint:
+    """Make the blueprint; it keeps nothing of any application, so one serves several."""
+    blueprint = Blueprint(
+        "communication",
+        __name__,
+        template_folder="../templates",
+        static_folder="../static/communication",
+        static_url_path="/static",
+    )
+    for endpoint, path, methods, view in ROUTES:
+        for rule in (path, f"{path}/"):
+            blueprint.add_url_rule(
+                rule, endpoint, view, methods=methods, provide_automatic_options=False
+            )
+    handle_errors(blueprint)
+    exempt_from_the_hosts_csrf(blueprint)
+    return blueprint

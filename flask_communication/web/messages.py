@@ -1,0 +1,98 @@
+"""``sms/…``, which is the provider contract itself, and ``messages/…``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import request
+
+from .. import decisions, messages
+from ..errors import InvalidQuery
+from ..sms import LIFETIME, SMS, statuses
+from ..state import current
+from . import access, schemas
+from .envelope import loaded, ok, query
+
+
+@access.needs("message.send")
+def send_sms() -> Any:
+    """Accept an SMS."""
+    given = loaded(schemas.SendSMS)
+    uuid = SMS.send_msg(
+        given["destination"],
+        given["msg"],
+        key=given.get("key"),
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    return ok("Successfully queued", data={"msg_uuid": uuid, "extra_data": {}})
+
+
+@access.needs("message.retry")
+def retry_sms() -> Any:
+    """Send an SMS again; what waits for its turn anyway is no mistake."""
+    SMS.retry_send(loaded(schemas.RetrySMS)["msg_uuid"])
+    return ok("Successfully queued")
+
+
+@access.needs("message.read")
+def report_sms() -> Any:
+    """Tell what became of SMS; those that do not exist are left out."""
+    asked = loaded(schemas.Reports)["msg_uuids"]
+    known = statuses(asked)
+    return ok(data=[{"msg_uuid": one, "status": known[one]} for one in asked if one in known])
+
+
+@access.needs("message.read")
+def list_messages() -> Any:
+    """List messages, newest first."""
+    given: dict[str, Any] = query(
+        "channel", "status", "destination", "key", "since", "until", "after", "limit"
+    )
+    for name in ("since", "until"):
+        if name in given:
+            given[name] = _moment(name, given[name])
+    if "limit" in given:
+        given["limit"] = _number("limit", given["limit"])
+    page = messages.page(current(), given.pop("channel", None), **given)
+    return ok(data=schemas.Message(many=True).dump(page.items), next=page.next)
+
+
+@access.needs("message.read")
+def show_message(uuid: str) -> Any:
+    """Tell one message's story."""
+    return ok(data=schemas.Story().dump(messages.get(current(), None, uuid)))
+
+
+@access.needs("message.cancel")
+def cancel_message(uuid: str) -> Any:
+    """Stop a message that has not left."""
+    found = messages.get(current(), None, uuid)
+    decisions.cancel(current(), found.channel, uuid)
+    return ok("Successfully cancelled")
+
+
+@access.needs("message.resolve")
+def resolve_message(uuid: str) -> Any:
+    """Say what became of an unknown message."""
+    decision = loaded(schemas.Resolve)["decision"]
+    found = messages.get(current(), None, uuid)
+    decisions.resolve(current(), found.channel, uuid, decision, LIFETIME)
+    return ok("Successfully resolved")
+
+
+def _moment(name: str, text: str) -> datetime:
+    try:
+        # In a query a plus sign arrives as a space.
+        found = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidQuery({name: ["must be a time such as 2026-11-23T12:00:00Z"]}) from None
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise InvalidQuery({name: ["must be a whole number"]})
+    return int(text)
+
+

@@ -1,0 +1,177 @@
+"""The shapes of the REST interface; the views load with them and the description is made of them."""
+
+from __future__ import annotations
+
+from marshmallow import RAISE, Schema, fields, validate
+
+TEXT = validate.Length(min=1, max=1000)
+
+
+class _Body(Schema):
+    class Meta:
+        unknown = RAISE
+
+
+class ConfigCreate(_Body):
+    """A configuration: which provider, with which settings."""
+
+    type = fields.String(required=True)
+    provider = fields.String(load_default="", allow_none=True)
+    provider_pkg_name = fields.String(load_default="", allow_none=True)
+    config = fields.Dict(keys=fields.String(), load_default=dict)
+    key = fields.String(allow_none=True)
+    is_default = fields.Boolean(truthy={True}, falsy={False})
+    enabled = fields.Boolean(truthy={True}, falsy={False})
+    fallback = fields.List(fields.String())
+    weight = fields.Integer(strict=True)
+    rate_per_second = fields.Float(allow_none=True)
+
+
+class ConfigUpdate(ConfigCreate):
+    """A change of a configuration; what is left out stays."""
+
+    id = fields.Raw(required=True, metadata={"type": ["string", "integer"]})
+    version = fields.Raw(metadata={"type": ["string", "integer"]})
+    type = fields.String()
+    provider = fields.String(allow_none=True)
+    provider_pkg_name = fields.String(allow_none=True)
+    config = fields.Dict(keys=fields.String())
+
+
+class ConfigDelete(_Body):
+    """Which configuration to delete."""
+
+    id = fields.Raw(required=True, metadata={"type": ["string", "integer"]})
+    csrf_token = fields.String()
+
+
+class SendSMS(_Body):
+    """The seed's body of a provider's call; ``config`` is ignored, ``key`` names one of ours."""
+
+    msg = fields.String(required=True)
+    destination = fields.String(required=True)
+    config = fields.Dict()
+    key = fields.Raw(allow_none=True, metadata={"type": ["string", "integer", "null"]})
+
+
+class RetrySMS(_Body):
+    """Which message to send again; what a stateless caller adds is ignored."""
+
+    msg_uuid = fields.String(required=True, validate=TEXT)
+    config = fields.Dict()
+    msg = fields.String()
+    destination = fields.String()
+
+
+class Reports(_Body):
+    """Whose delivery reports are asked for."""
+
+    msg_uuids = fields.List(
+        fields.String(validate=TEXT), required=True, validate=validate.Length(max=1000)
+    )
+    config = fields.Dict()
+
+
+class Resolve(_Body):
+    """What became of an unknown message."""
+
+    decision = fields.String(required=True)
+
+
+class Config(Schema):
+    """A configuration as it is listed."""
+
+    id = fields.Integer()
+    type = fields.String()
+    provider = fields.String()
+    provider_pkg_name = fields.String()
+    key = fields.String(allow_none=True)
+    config = fields.Dict()
+    is_default = fields.Boolean()
+    enabled = fields.Boolean()
+    fallback = fields.List(fields.String())
+    weight = fields.Integer()
+    rate_per_second = fields.Float(allow_none=True)
+    version = fields.Integer()
+    problem = fields.String()
+
+
+class Attempt(Schema):
+    """One call to a provider."""
+
+    key = fields.String()
+    state = fields.String()
+    started_at = fields.AwareDateTime()
+    ended_at = fields.AwareDateTime(allow_none=True)
+    http_status = fields.Integer(allow_none=True)
+    provider_ref = fields.String(allow_none=True)
+    error = fields.String(allow_none=True)
+    error_code = fields.String(allow_none=True)
+
+
+class Event(Schema):
+    """Something that was said of a message."""
+
+    kind = fields.String()
+    status = fields.String(allow_none=True)
+    detail = fields.String(allow_none=True)
+    code = fields.String(allow_none=True)
+    occurred_at = fields.AwareDateTime(allow_none=True)
+    received_at = fields.AwareDateTime()
+    applied = fields.Boolean()
+
+
+class Message(Schema):
+    """A message in a list."""
+
+    uuid = fields.String()
+    channel = fields.String()
+    direction = fields.String()
+    status = fields.String()
+    destination = fields.String()
+    sender = fields.String(allow_none=True)
+    msg = fields.String()
+    config_id = fields.Integer(allow_none=True)
+    provider_ref = fields.String(allow_none=True)
+    error = fields.String(allow_none=True)
+    error_code = fields.String(allow_none=True)
+    due_at = fields.AwareDateTime(allow_none=True)
+    expires_at = fields.AwareDateTime()
+    created_at = fields.AwareDateTime()
+    sent_at = fields.AwareDateTime(allow_none=True)
+    metadata = fields.Dict(attribute="meta", allow_none=True)
+
+
+class Story(Message):
+    """A message with its attempts and events."""
+
+    attempts = fields.List(fields.Nested(Attempt))
+    events = fields.List(fields.Nested(Event))
+
+
+class Id(Schema):
+    """The number of a configuration."""
+
+    id = fields.Integer()
+
+
+class Uuid(Schema):
+    """The id of a message, and what else the provider contract has there."""
+
+    msg_uuid = fields.String()
+    extra_data = fields.Dict()
+
+
+class Status(Schema):
+    """What became of one message."""
+
+    msg_uuid = fields.String()
+    status = fields.String()
+
+
+class Error(Schema):
+    """Why it did not work, and what to do."""
+
+    success = fields.Boolean(required=True)
+    msg = fields.String(required=True)
+    errors = fields.Dict()

@@ -1,0 +1,16 @@
+"""What Alembic runs; ``flask_communication.history`` gives it a connection and no ini file."""
+
+from alembic import context
+
+from flask_communication.history import VERSION_TABLE
+from flask_communication.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
+    # SQLite cannot alter a table; Alembic copies it instead.
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

