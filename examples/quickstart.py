@@ -75,9 +75,7 @@ def follow(address: str, uuid: str, seconds: float = 30.0) -> str:
     """Print each new status of a message until it is over; return the last one."""
     seen, begun = "", time.monotonic()
     while time.monotonic() - begun < seconds:
-        answer = httpx.get(
-            f"{address}/communication/messages/{uuid}", headers={"X-Demo-Password": PASSWORD}
-        )
+        answer = httpx.get(f"{address}/communication/messages/{uuid}", headers={"X-Demo-Password": PASSWORD})
         found = answer.raise_for_status().json()["data"]["status"]
         if found != seen:
             print(f"  {time.monotonic() - begun:5.2f} s  {found}", flush=True)

@@ -93,9 +93,7 @@ def list_messages(
     status: str | None, destination: str | None, key: str | None, limit: int, after: str | None
 ) -> None:
     """List messages, newest first."""
-    page = messages.page(
-        current(), status=status, destination=destination, key=key, after=after, limit=limit
-    )
+    page = messages.page(current(), status=status, destination=destination, key=key, after=after, limit=limit)
     _table(
         ("uuid", "channel", "status", "to", "created", "error"),
         [

@@ -241,9 +241,7 @@ def _goes_elsewhere(
 ) -> bool:
     if any(getattr(row, name) != given[name] for name in ("type", "provider", "provider_pkg_name")):
         return True
-    return any(
-        known.get(name) != value for name, value in merged.items() if secrets.is_destination(name)
-    )
+    return any(known.get(name) != value for name, value in merged.items() if secrets.is_destination(name))
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +278,9 @@ def _wrong_numbers(given: Mapping[str, Any]) -> dict[str, list[str]]:
     if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= 1000:
         wrong["weight"] = ["must be a whole number from 0 to 1000"]
     rate = given.get("rate_per_second")
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1e6):
+    if rate is not None and (
+        isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1e6
+    ):
         wrong["rate_per_second"] = ["must be a number above 0, or null"]
     return wrong
 
@@ -297,7 +297,12 @@ def _wrong_config(config: Any) -> dict[str, list[str]]:
         text = json.dumps(dict(config), allow_nan=False)
     except (TypeError, ValueError):
         return wrong or {"config": ["must be JSON"]}
-    if len(text) > MAX_CONFIG or "\\u0000" in text or re.search(r"\\ud[89a-f]", text) and not _is_utf8(config):
+    if (
+        len(text) > MAX_CONFIG
+        or "\\u0000" in text
+        or re.search(r"\\ud[89a-f]", text)
+        and not _is_utf8(config)
+    ):
         wrong["config"] = [f"must be at most {MAX_CONFIG} characters of valid Unicode, without NUL"]
     for name, value in config.items():
         if isinstance(value, str) and _URL_WITH_PASSWORD.search(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def _config() -> Config:
 
 def _folder() -> Path:
     try:
-        from flask_communication import migrations
+        migrations = import_module("flask_communication.migrations")
     except ImportError:
         # A bare checkout: the folder is beside the package, not in it.
         return Path(__file__).parent.parent / "migrations"
@@ -128,9 +129,7 @@ def _wrap(app: Flask) -> None:
     migrate.configure_args["include_object"] = include
 
 
-def include_object(
-    thing: Any, name: str | None, kind: str, reflected: bool, compare_to: Any
-) -> bool:
+def include_object(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
     """Tell Alembic whether a table, or what belongs to one, is the host's and not ours."""
     table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)
     return table != VERSION_TABLE and table not in Base.metadata.tables

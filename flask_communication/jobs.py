@@ -57,7 +57,7 @@ class _Listener(SimpleWorker):
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.on_stop()
-        super().request_stop(signum, frame)
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
 
 def listen(state: State, on_stop: Callable[[], None]) -> None:

@@ -121,9 +121,9 @@ def _accepted_before(speech: Speech) -> TextClause:
 def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
     """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds.
 
-    Each row has what a call needs, its new ``fence``, ``stale`` (past its ``expires_at``), ``in_doubt``
-    and ``closed`` (an earlier try is in doubt; and may no longer be repeated), and ``age`` (seconds since
-    the first try, NULL before it).
+    Each row has what a call needs, its new ``fence``, ``stale`` (past its ``expires_at``),
+    ``repeat_until`` (an earlier try is in doubt) and ``closed`` (and may no longer be repeated), and
+    ``age`` (seconds since the first try, NULL before it).
     """
     claimed: list[Row[Any]] = []
     for priority in sorted(PRIORITIES.values()):
@@ -147,7 +147,7 @@ def _claim(speech: Speech) -> TextClause:
     )
     returned = (
         " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, provider_ref,"
-        " resends, tries, meta, repeat_until IS NOT NULL AS in_doubt,"
+        " resends, tries, meta, repeat_until,"
         f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
         f" {speech.since('first_tried_at')} AS age"
     )
@@ -220,7 +220,8 @@ def _settle(speech: Speech) -> TextClause:
         " error = r.error, error_code = r.code,"
         f" sent_at = CASE WHEN r.status = 'sent' THEN {speech.now} ELSE m.sent_at END,"
         f" updated_at = {speech.now} FROM {speech.rows(SETTLING)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('accept')}){speech.returning('id')}"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('accept')})"
+        + speech.returning("id")
     )
 
 
@@ -257,10 +258,12 @@ def dismiss(connection: Connection, rows: Rows) -> set[int]:
 def _dismiss(speech: Speech) -> TextClause:
     put_off = speech.least(speech.later("r.delay"), "m.expires_at")
     return text(
-        f"UPDATE communication_message AS m SET status = r.status, due_at = {put_off},"
+        f"UPDATE communication_message AS m SET status = r.status,"
+        f" due_at = CASE WHEN r.status = 'queued' THEN {put_off} ELSE NULL END,"
         f" error = COALESCE(r.error, m.error), updated_at = {speech.now}"
         f" FROM {speech.rows(DISMISSING)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('expire')}){speech.returning('id')}"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('expire')})"
+        + speech.returning("id")
     )
 
 

@@ -74,9 +74,7 @@ class Registry:
         """Return the names that lead to a provider, sorted."""
         mounted = {name for door in self._doors() for name in door.blueprints}
         installed = {point.name for point in entry_points(group=GROUP)}
-        return sorted(
-            {*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted}
-        )
+        return sorted({*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted})
 
     def _look(self, name: str) -> Provider:
         found = _installed(name) or _bundled(name) or self._configured(name) or self._mounted(name)
@@ -227,9 +225,7 @@ class _Inside(httpx.BaseTransport):
         except Exception as exc:
             # In an application that is tested, errors come out of the application.
             raise httpx.ReadError(f"the view raised {type(exc).__name__}") from exc
-        return httpx.Response(
-            response.status_code, headers=response.headers, stream=httpx.ByteStream(body)
-        )
+        return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(body))
 
     def _marked(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ[INTERNAL] = True

@@ -97,7 +97,8 @@ class SMS:
         items: Sequence[Mapping[str, Any]], key: str | int | None, session: Any, priority: str
     ) -> list[str]:
         state = current()
-        drafts, wrong = [], {}
+        drafts: list[dict[str, Any]] = []
+        wrong: dict[str, Sequence[str]] = {}
         for place, item in enumerate(items):
             try:
                 drafts.append(_draft(item, state.settings, priority))

@@ -19,9 +19,7 @@ PREFIX = "fc"
 USED_AT_MOST_EVERY = timedelta(minutes=1)
 
 
-def create(
-    state: State, name: str, scopes: Iterable[str], expires_in: timedelta | None = None
-) -> str:
+def create(state: State, name: str, scopes: Iterable[str], expires_in: timedelta | None = None) -> str:
     """Make a token and return it; it cannot be read again.
 
     ``scopes`` are actions such as ``message.send``, or ``message.*``, or ``*``. Raises

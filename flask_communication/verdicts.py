@@ -45,6 +45,11 @@ class Order:
         return str(self.row.uuid) if not resends else f"{self.row.uuid}#{resends + 1}"
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether an earlier try may have arrived."""
+        return self.row.repeat_until is not None
+
+    @property
     def is_retry(self) -> bool:
         """Whether the provider knows the message already, under an id of its own."""
         return bool(self.row.provider_ref and self.row.resends)
@@ -80,7 +85,7 @@ def ending(order: Order, result: Result, elapsed: float) -> Verdict:
     if isinstance(result, NotSent):
         return _not_sent(order, result)
     # Who is refused for its password learns nothing about the earlier try.
-    if isinstance(result, Refused) and not (order.row.in_doubt and result.http_status in (401, 403)):
+    if isinstance(result, Refused) and not (order.in_doubt and result.http_status in (401, 403)):
         return _row(order, status.REJECTED, status.REFUSED, None, result)
     return _unknown(order, result, (order.row.age or 0.0) + elapsed)
 
@@ -141,7 +146,7 @@ def _jittered(seconds: float) -> float:
 def dismissal(order: Order, settings: Settings) -> Verdict | None:
     """Say why a claimed message is not dialled at all, or None if it is."""
     row, reason = order.row, order.route.blocked
-    if row.in_doubt and (row.closed or row.stale):
+    if order.in_doubt and (row.closed or row.stale):
         told = "an earlier try may have arrived, and it is too late to repeat it safely"
         return _dismissed(order, status.UNKNOWN, told)
     if row.stale:

@@ -98,6 +98,4 @@ def make_due(app: Flask, **columns: Any) -> None:
         connection.exec_driver_sql("SELECT 1")
         from sqlalchemy import text
 
-        connection.execute(
-            text(f"UPDATE communication_message SET {sets} WHERE due_at IS NOT NULL"), columns
-        )
+        connection.execute(text(f"UPDATE communication_message SET {sets} WHERE due_at IS NOT NULL"), columns)

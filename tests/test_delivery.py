@@ -96,9 +96,7 @@ def test_an_exception_nobody_foresaw_is_an_unknown_outcome(app: Flask, provider:
     assert message.error == "the provider failed in an unforeseen way: ZeroDivisionError"
 
 
-def test_doubt_is_repeated_only_where_the_provider_ignores_repeats(
-    app: Flask, provider: Scripted
-) -> None:
+def test_doubt_is_repeated_only_where_the_provider_ignores_repeats(app: Flask, provider: Scripted) -> None:
     def rings_but_does_not_answer(sms: Any) -> Accepted:
         provider.ring(sms)
         raise OutcomeUnknown("read timeout")
@@ -190,9 +188,7 @@ def test_a_dead_workers_message_is_unknown_at_a_plain_provider(app: Flask, provi
     assert not provider.calls
 
 
-def test_a_dead_workers_message_goes_on_at_an_idempotent_provider(
-    app: Flask, provider: Scripted
-) -> None:
+def test_a_dead_workers_message_goes_on_at_an_idempotent_provider(app: Flask, provider: Scripted) -> None:
     provider.idempotency_window = 3600.0
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
@@ -202,9 +198,7 @@ def test_a_dead_workers_message_goes_on_at_an_idempotent_provider(
     assert provider.rang == {uuid: 1}
 
 
-def test_a_message_that_stops_three_workers_is_left_to_a_person(
-    app: Flask, provider: Scripted
-) -> None:
+def test_a_message_that_stops_three_workers_is_left_to_a_person(app: Flask, provider: Scripted) -> None:
     provider.idempotency_window = 3600.0
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
@@ -365,9 +359,7 @@ def _seed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("provider", "provider_pkg_name", "type", "config")}
 
 
-def test_a_package_nobody_knows_keeps_its_messages_waiting(
-    make_app: MakeApp, upgraded_url: str
-) -> None:
+def test_a_package_nobody_knows_keeps_its_messages_waiting(make_app: MakeApp, upgraded_url: str) -> None:
     nobody = Scripted()
     nobody.name = "nobody"
     app = make_app(upgraded_url)

@@ -214,12 +214,8 @@ def test_an_outcome_in_the_envelope_is_believed(word: Any, outcome: type[Excepti
     assert getattr(caught.value, "retry_after", 9) == 9
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"), [(422, Refused), (429, NotSent), (500, OutcomeUnknown)]
-)
-def test_a_status_is_understood_and_its_reason_quoted(
-    status: int, outcome: type[Exception]
-) -> None:
+@pytest.mark.parametrize(("status", "outcome"), [(422, Refused), (429, NotSent), (500, OutcomeUnknown)])
+def test_a_status_is_understood_and_its_reason_quoted(status: int, outcome: type[Exception]) -> None:
     answer = httpx.Response(status, json={"success": False, "msg": "for a reason"})
     with pytest.raises(outcome, match=f"{status}: for a reason"):
         provider(Vendor(answer=answer)).send_sms(sms(), CONFIG)

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-
 from cryptography.fernet import Fernet
+
 from flask_communication.errors import SettingError
 from flask_communication.settings import Settings
 

@@ -111,9 +111,7 @@ def test_a_key_finds_its_configuration_and_digits_an_id(app: Flask) -> None:
             SMS.send_msg(TO, "Hello", key="nobody")
 
 
-def test_without_a_configuration_the_error_says_how_to_add_one(
-    make_app: MakeApp, upgraded_url: str
-) -> None:
+def test_without_a_configuration_the_error_says_how_to_add_one(make_app: MakeApp, upgraded_url: str) -> None:
     with make_app(upgraded_url).app_context(), pytest.raises(ConfigNotFound, match="config add"):
         SMS.send_msg(TO, "Hello")
 
@@ -232,9 +230,7 @@ def test_a_refused_message_says_why_and_can_be_sent_again(app: Flask, provider: 
     assert provider.rang == {f"{uuid}#2": 1}
 
 
-def test_an_undelivered_message_is_retried_under_the_providers_own_id(
-    app: Flask, provider: Scripted
-) -> None:
+def test_an_undelivered_message_is_retried_under_the_providers_own_id(app: Flask, provider: Scripted) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         work(app)

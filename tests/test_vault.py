@@ -1,8 +1,8 @@
 """Secrets at rest."""
 
 import pytest
-
 from cryptography.fernet import Fernet
+
 from flask_communication.errors import InvalidConfig, SettingError
 from flask_communication.vault import Vault
 

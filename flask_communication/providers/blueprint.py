@@ -37,9 +37,7 @@ _View = Callable[[], ResponseReturnValue]
 
 
 class _Answer(Exception):
-    def __init__(
-        self, status: int, msg: str, errors: Any = None, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, status: int, msg: str, errors: Any = None, retry_after: float | None = None) -> None:
         super().__init__(msg)
         self.status = status
         self.body: dict[str, Any] = {"success": False, "msg": msg}
@@ -73,9 +71,7 @@ def provider_blueprint(
 
     def serve(path: str, endpoint: str, view: _View, method: str) -> None:
         # Both spellings of a path are served; a redirect would lose the body of a post.
-        blueprint.add_url_rule(
-            path, endpoint, _answering(view), methods=[method], strict_slashes=False
-        )
+        blueprint.add_url_rule(path, endpoint, _answering(view), methods=[method], strict_slashes=False)
 
     serve("/", "manifest", doors.manifest, "GET")
     serve(f"/{contract.SEND}", "send", doors.send, "POST")
@@ -114,9 +110,7 @@ class _Doors:
         given = self._read(_RETRY)
         alone = given["destination"] is None or given["msg"] is None
         if alone and type(self._provider).retry_sms is Provider.retry_sms:
-            raise _Answer(
-                422, "this provider is stateless: send msg, destination and config with a retry"
-            )
+            raise _Answer(422, "this provider is stateless: send msg, destination and config with a retry")
         sms = OutboundSMS(
             _key(), given["destination"] or "", given["msg"] or "", provider_ref=given["msg_uuid"]
         )
@@ -135,8 +129,7 @@ class _Doors:
         if len(given["messages"]) > limit:
             raise _Answer(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
         batch = [
-            OutboundSMS(one["idempotency_key"], one["destination"], one["msg"])
-            for one in given["messages"]
+            OutboundSMS(one["idempotency_key"], one["destination"], one["msg"]) for one in given["messages"]
         ]
         results = _call(self._provider.send_sms_bulk, batch, given["config"])
         if len(results) != len(batch):
@@ -164,9 +157,7 @@ class _Doors:
             if not _signed(self._keys, raw):
                 raise _Answer(401, "sign the body with the shared secret (Standard Webhooks)")
         elif not self._unsigned:
-            raise _Answer(
-                401, "closed: give provider_blueprint a secret, or unsigned=True to let anyone in"
-            )
+            raise _Answer(401, "closed: give provider_blueprint a secret, or unsigned=True to let anyone in")
 
 
 _SEND = contract.SendBody()

@@ -225,9 +225,7 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         try:
             self._sock.settimeout(self._clock.connect_left())
-            return _Stream(
-                ssl_context.wrap_socket(self._sock, server_hostname=server_hostname), self._clock
-            )
+            return _Stream(ssl_context.wrap_socket(self._sock, server_hostname=server_hostname), self._clock)
         except TimeoutError as exc:
             self.close()
             raise httpcore.ConnectTimeout(str(exc)) from exc

@@ -161,8 +161,7 @@ class RemoteProvider(Provider):
     ) -> Sequence[Accepted | ProviderError]:
         """Post a batch to ``sms/send/bulk/``; one result each, in order."""
         messages = [
-            {"msg": sms.msg, "destination": sms.destination, "idempotency_key": sms.key}
-            for sms in batch
+            {"msg": sms.msg, "destination": sms.destination, "idempotency_key": sms.key} for sms in batch
         ]
         body = {"messages": messages, "config": dict(config)}
         results = self._call(contract.BULK, body, uuid.uuid4().hex, config)["data"]
@@ -182,9 +181,7 @@ class RemoteProvider(Provider):
             reports += _reports(data, frozenset(asked), self.name)
         return reports
 
-    def _call(
-        self, path: str, payload: Any, key: str, config: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _call(self, path: str, payload: Any, key: str, config: Mapping[str, Any]) -> dict[str, Any]:
         body = encode_json(payload)
         headers = {"Idempotency-Key": key}
         if self._key is not None:

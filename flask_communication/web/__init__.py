@@ -41,9 +41,7 @@ def make_blueprint() -> Blueprint:
     )
     for endpoint, path, methods, view in ROUTES:
         for rule in (path, f"{path}/"):
-            blueprint.add_url_rule(
-                rule, endpoint, view, methods=methods, provide_automatic_options=False
-            )
+            blueprint.add_url_rule(rule, endpoint, view, methods=methods, provide_automatic_options=False)
     handle_errors(blueprint)
     exempt_from_the_hosts_csrf(blueprint)
     return blueprint

@@ -57,11 +57,13 @@ def loaded(schema: type[Schema]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = schema().load(given)
     except ValidationError as wrong:
-        raise BadRequest(422, "these fields are wrong", **_named(wrong.normalized_messages())) from None
+        raise BadRequest(422, "these fields are wrong", **_named(wrong.messages)) from None
     return found
 
 
-def _named(messages: dict[str, Any]) -> dict[str, Any]:
+def _named(messages: Any) -> dict[str, Any]:
+    if not isinstance(messages, dict):
+        return {"_": messages}
     return {str(name): why for name, why in messages.items()}
 
 

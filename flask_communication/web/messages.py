@@ -94,5 +94,3 @@ def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise InvalidQuery({name: ["must be a whole number"]})
     return int(text)
-
-

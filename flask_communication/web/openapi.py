@@ -34,7 +34,9 @@ class _Call:
 
 
 CALLS = (
-    _Call("/config/create", "post", "Store a configuration", "config.write", schemas.ConfigCreate, schemas.Id),
+    _Call(
+        "/config/create", "post", "Store a configuration", "config.write", schemas.ConfigCreate, schemas.Id
+    ),
     _Call(
         "/config/update",
         "post",

@@ -66,9 +66,7 @@ class RetrySMS(_Body):
 class Reports(_Body):
     """Whose delivery reports are asked for."""
 
-    msg_uuids = fields.List(
-        fields.String(validate=TEXT), required=True, validate=validate.Length(max=1000)
-    )
+    msg_uuids = fields.List(fields.String(validate=TEXT), required=True, validate=validate.Length(max=1000))
     config = fields.Dict()
 
 

@@ -1,0 +1,44 @@
+# make demo    send an SMS with nothing installed but Python        (ONCE=1 ends after it)
+# make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
+# make lint    only lint and types
+
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
+BIN := .venv/bin
+
+.PHONY: demo test lint format clean postgresql
+
+demo: .venv/made
+	$(BIN)/python examples/quickstart.py
+
+test: .venv/tested postgresql lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/tested
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/made: pyproject.toml setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/tested: .venv/made
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# The tests start a PostgreSQL of their own; here only its programs are needed.
+postgresql:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { echo "installing PostgreSQL's programs"; \
+	    if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	    $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
+	  { echo "install PostgreSQL (Debian: apt-get install postgresql), then run make test again"; exit 1; }
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
