@@ -15,6 +15,7 @@ from rq import Queue, SimpleWorker
 from rq.cron import register
 
 from .bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
+from .errors import NotInitialised
 from .state import State, state_of
 from .worker import LINGER, Worker
 
@@ -80,7 +81,10 @@ def listen(state: State, on_stop: Callable[[], None]) -> None:
 def _application() -> Flask:
     if current_app:
         return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
-    return ScriptInfo().load_app()
+    named = os.environ.get("FLASK_APP")
+    if named is None:
+        raise NotInitialised("no application is active; start this worker with FLASK_APP=… rq worker")
+    return ScriptInfo(app_import_path=named).load_app()
 
 
 # `rq cron` knows no application when it reads this, so the queue's name comes from the environment.
