@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DateTime, MetaData, create_engine, event
 from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import TypeDecorator
 
-from .errors import DatabaseError, NotUpgraded, SessionConflict, SettingError
+from .errors import DatabaseError, InvalidQuery, NotUpgraded, SessionConflict, SettingError
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -343,9 +343,11 @@ def _holds_a_write(session: Session) -> bool:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn the two database errors that a user can mend into words."""
+    """Turn the database errors that a user can mend into words."""
     try:
         yield
+    except (DataError, UnicodeEncodeError) as wrong:
+        raise InvalidQuery("a text has a NUL character or half of a surrogate pair") from wrong
     except (OperationalError, ProgrammingError) as wrong:
         said = str(wrong.orig)
         if "communication_" in said and ("no such" in said or "does not exist" in said):

@@ -32,7 +32,7 @@ STATUS: tuple[tuple[type[errors.CommunicationError], int], ...] = (
 class BadRequest(errors.CommunicationError):
     """Raised by the web layer for a request that is wrong before it means anything."""
 
-    def __init__(self, status: int, msg: str, **fields: list[str]) -> None:
+    def __init__(self, status: int, msg: str, fields: Any = None) -> None:
         super().__init__(msg)
         self.status = status
         self.fields = fields
@@ -57,7 +57,7 @@ def loaded(schema: type[Schema]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = schema().load(given)
     except ValidationError as wrong:
-        raise BadRequest(422, "these fields are wrong", **_named(wrong.messages)) from None
+        raise BadRequest(422, "these fields are wrong", _named(wrong.messages)) from None
     return found
 
 
@@ -114,11 +114,11 @@ def query(*names: str) -> dict[str, str]:
     if strangers or repeated:
         fields = {name: ["is not a parameter of this call"] for name in strangers}
         fields |= {name: ["is given more than once"] for name in repeated}
-        raise BadRequest(422, "these parameters are wrong", **fields)
+        raise BadRequest(422, "these parameters are wrong", fields)
     given = {name: request.args[name] for name in names if request.args.get(name, "") != ""}
     for name, value in given.items():
         if not _is_storable(value) or len(value) > 1000:
-            raise BadRequest(422, "these parameters are wrong", **{name: ["is not valid"]})
+            raise BadRequest(422, "these parameters are wrong", {name: ["is not valid"]})
     return given
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from marshmallow import RAISE, Schema, fields, validate
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+
+def _text_or_number(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValidationError("Not a text or a number.")
+
 
 TEXT = validate.Length(min=1, max=1000)
 
@@ -30,8 +36,8 @@ class ConfigCreate(_Body):
 class ConfigUpdate(ConfigCreate):
     """A change of a configuration; what is left out stays."""
 
-    id = fields.Raw(required=True, metadata={"type": ["string", "integer"]})
-    version = fields.Raw(metadata={"type": ["string", "integer"]})
+    id = fields.Raw(required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    version = fields.Raw(validate=_text_or_number, metadata={"type": ["string", "integer"]})
     type = fields.String()
     provider = fields.String(allow_none=True)
     provider_pkg_name = fields.String(allow_none=True)
@@ -41,7 +47,7 @@ class ConfigUpdate(ConfigCreate):
 class ConfigDelete(_Body):
     """Which configuration to delete."""
 
-    id = fields.Raw(required=True, metadata={"type": ["string", "integer"]})
+    id = fields.Raw(required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
     csrf_token = fields.String()
 
 
@@ -51,7 +57,9 @@ class SendSMS(_Body):
     msg = fields.String(required=True)
     destination = fields.String(required=True)
     config = fields.Dict()
-    key = fields.Raw(allow_none=True, metadata={"type": ["string", "integer", "null"]})
+    key = fields.Raw(
+        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer", "null"]}
+    )
 
 
 class RetrySMS(_Body):
