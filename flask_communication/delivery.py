@@ -120,6 +120,8 @@ class Shift:
     def _put_back(self) -> None:
         rows = [verdicts.put_back(order) for order in self.waiting]
         self.waiting.clear()
+        if not rows:
+            return
         with self.state.database.write() as connection:
             outbox.dismiss(connection, rows)
 
