@@ -5,4 +5,4 @@ from .extension import Communication
 from .providers.base import Provider
 from .sms import SMS
 
-__all__ = ["SMS", "Communication", "CommunicationError", "Provider"]
+__all__ = ["Communication", "CommunicationError", "Provider", "SMS"]

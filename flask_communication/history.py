@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData, inspect, text
+from sqlalchemy import DateTime, MetaData, inspect, text
 from sqlalchemy.engine import Connection
 
-from .database import Base, Database
+from .database import Base, Database, UTCDateTime
 from .errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def adopt(metadata: MetaData) -> None:
     """Copy our tables into the host's metadata, so that its own history creates them."""
     for table in Base.metadata.sorted_tables:
         if table.name not in metadata.tables:
-            table.to_metadata(metadata)
+            for column in table.to_metadata(metadata).columns:
+                if isinstance(column.type, UTCDateTime):
+                    # So that the host's migration names no type it would have to import from us.
+                    column.type = DateTime(timezone=True)
 
 
 def guard_autogenerate(app: Flask) -> None:
