@@ -57,9 +57,7 @@ class SendSMS(_Body):
     msg = fields.String(required=True)
     destination = fields.String(required=True)
     config = fields.Dict()
-    key = fields.Raw(
-        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer", "null"]}
-    )
+    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
 
 
 class RetrySMS(_Body):
