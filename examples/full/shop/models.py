@@ -1,37 +1,34 @@
-"""The shop's own tables."""
+"""What the shop keeps."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Any
 
-from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import ForeignKey, String
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from flask import Flask
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class Base(DeclarativeBase):
-    """What the shop's models have in common."""
+from . import db
 
 
-db = SQLAlchemy(model_class=Base)
-
-
-class User(db.Model):
-    """Somebody who may log in; ``role`` is customer, operator or admin."""
+class User(db.Model):  # type: ignore[name-defined,misc]
+    """Somebody who may log in."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(80), unique=True)
-    password_hash: Mapped[str] = mapped_column(String(255))
-    role: Mapped[str] = mapped_column(String(20), default="customer")
-    phone: Mapped[str | None] = mapped_column(String(20))
+    name: Mapped[str] = mapped_column(db.String(50), unique=True)
+    password: Mapped[str] = mapped_column(db.String(200))
+    is_staff: Mapped[bool] = mapped_column(default=False)
 
 
-class Order(db.Model):
-    """What a customer ordered, and the SMS that says so."""
+class Order(db.Model):  # type: ignore[name-defined,misc]
+    """Something that was bought."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey(User.id))
-    item: Mapped[str] = mapped_column(String(200))
-    sms_uuid: Mapped[str | None] = mapped_column(String(36), index=True)
-    notified_at: Mapped[datetime | None] = mapped_column()
-    user: Mapped[User] = relationship()
+    phone: Mapped[str] = mapped_column(db.String(20))
+    sms: Mapped[str | None] = mapped_column(db.String(36), index=True)
+    notified: Mapped[bool] = mapped_column(default=False)
+
+
+def order_was_notified(app: Flask, message_uuid: str, **told: Any) -> None:
+    """Note on the order that its SMS has arrived."""
+    db.session.execute(db.update(Order).where(Order.sms == message_uuid).values(notified=True))
+    db.session.commit()
