@@ -1,0 +1,69 @@
+"""The wheel and the sdist work outside of the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parent.parent
+CODE = """
+import sys
+from pathlib import Path
+from flask import Flask
+import flask_communication, flask_communication.migrations
+from flask_communication import SMS, Communication, configs
+from flask_communication.worker import Worker
+assert str(Path(flask_communication.__file__)).startswith(sys.argv[1]), flask_communication.__file__
+app = Flask("outside")
+app.config["COMMUNICATION_DATABASE_URL"] = "sqlite:///" + sys.argv[1] + "/outside.sqlite"
+communication = Communication(app, authorize=lambda action, resource=None: True)
+communication.upgrade(app)
+state = app.extensions["communication"]
+configs.create(state, {"type": "sms", "provider": "", "provider_pkg_name": "simulator", "config": {}})
+with app.app_context():
+    uuid = SMS.send_msg("+919999911111", "Hello")
+    Worker(state).burst()
+    print(SMS.get(uuid).status)
+assert app.test_client().get("/communication/static/communication.css").status_code == 200
+page = app.test_client().get(
+    "/communication/config/delete?id=1", headers={"Accept": "text/html", "Cookie": "a=b"})
+"""
+
+
+def copy_of_the_source(folder: Path) -> Path:
+    """Copy what git knows, as a release would have it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=HOME, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if (HOME / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(HOME / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_a_release_installs_and_sends_outside_of_the_checkout(tmp_path: Path, kind: str) -> None:
+    source = copy_of_the_source(tmp_path / "source")
+    build = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "--outdir", tmp_path / "dist"]
+    done = subprocess.run([*build, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (release,) = (tmp_path / "dist").iterdir()
+    if kind == "wheel":
+        names = zipfile.ZipFile(release).namelist()
+        for wanted in ("py.typed", "migrations/script.py.mako", "templates/communication/base.html"):
+            assert f"flask_communication/{wanted}" in names
+        assert not [name for name in names if name.startswith(("tests/", "examples/", "migrations/"))]
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", target, release], check=True, capture_output=True)
+    environ = {**os.environ, "PYTHONPATH": str(target)}
+    told = subprocess.run(
+        [sys.executable, "-c", CODE, str(target)], cwd=tmp_path, env=environ, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.strip() == "sent"
