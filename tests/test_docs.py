@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from string import Template
 
 import click
 import pytest
 from blinker import Signal
+from cryptography.fernet import Fernet
+from flask import Flask
+from rigs import install, work
 
-from flask_communication import cli, errors, signals
+import flask_communication
+from flask_communication import SMS, Communication, cli, errors, signals, tokens
+from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
+from flask_communication.state import state_of
 from flask_communication.web import ROUTES
 from flask_communication.web.access import ACTIONS
 
@@ -73,3 +81,75 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def sections(page: str) -> dict[str, str]:
+    parts = re.split(r"^## `?([^`\n]+)`?$", (DOCS / page).read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(headings("settings.md")))
+def test_every_setting_tells_its_default_and_has_an_example_that_is_accepted(name: str) -> None:
+    told = sections("settings.md")[name]
+    assert "efault" in told
+    (example,) = re.findall(rf"^Example: `{name} = (.+)`$", told, re.MULTILINE)
+    environ = {key: Fernet.generate_key().decode() for key in ("NEW_KEY", "OLD_KEY")}
+    value = eval(example, {"environ": environ})
+    field = name.removeprefix("COMMUNICATION_").lower()
+    assert getattr(Settings.from_config({name: value}), field) != getattr(Settings(), field)
+
+
+@pytest.mark.parametrize("name", sorted(headings("errors.md")))
+def test_every_error_says_what_to_do(name: str) -> None:
+    assert "**Do:** " in sections("errors.md")[name]
+
+
+def test_every_exported_name_has_its_row_and_every_page_its_link() -> None:
+    text = (DOCS / "index.md").read_text()
+    names = set(flask_communication.__all__)
+    for owner in (SMS, Communication):
+        names |= {f"{owner.__name__}.{one}" for one in vars(owner) if not one.startswith("_")}
+    assert set(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)) == names
+    for page in DOCS.glob("*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in text, page.name
+
+
+def curls() -> list[str]:
+    blocks = re.findall(r"^```sh\n(curl .*?)^```$", (DOCS / "rest.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [block.replace("\\\n", " ") for block in blocks]
+
+
+def test_every_route_has_its_curl() -> None:
+    for heading, told in sections("rest.md").items():
+        assert "/" not in heading or "```sh\ncurl " in told, heading
+
+
+@pytest.mark.parametrize("curl", curls(), ids=lambda curl: curl.split("$ROOT")[1].strip().rstrip('"'))
+def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: str, curl: str) -> None:
+    app = make_app(upgraded_sqlite_url, authorize=None)
+    install(app, Simulator())
+    with app.app_context():
+        unknown = SMS.send_msg("+15550100006", "Hello")
+        work(app)
+        known = {
+            "ROOT": "/communication",
+            "AUTH": f"Authorization: Bearer {tokens.create(state_of(app), 'docs', ['*'], None)}",
+            "JSON": "Content-Type: application/json",
+            "UUID": SMS.send_msg("+919999911111", "Hello"),
+            "UNKNOWN": unknown,
+        }
+    words = [Template(word).substitute(known) for word in shlex.split(curl)[1:]]
+    given: dict[str, list[str]] = {"-H": [], "-d": [], "-X": []}
+    while words[:1] and words[0] in given:
+        given[words[0]].append(words[1])
+        words = words[2:]
+    (path,) = words
+    answer = app.test_client(use_cookies=False).open(
+        path,
+        method=(given["-X"] or ["POST" if given["-d"] else "GET"])[0],
+        headers=[tuple(header.split(": ", 1)) for header in given["-H"]],
+        data="".join(given["-d"]) or None,
+    )
+    assert answer.status_code == 200, answer.text
+    assert answer.json is not None
+    assert answer.json.get("success", True) is True
