@@ -18,7 +18,7 @@ from flask import Flask
 from rigs import install, work
 
 import flask_communication
-from flask_communication import SMS, Communication, cli, errors, signals, tokens
+from flask_communication import SMS, Communication, cli, errors, signals, status, tokens, verdicts
 from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
 from flask_communication.state import state_of
@@ -153,3 +153,14 @@ def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: s
     assert answer.status_code == 200, answer.text
     assert answer.json is not None
     assert answer.json.get("success", True) is True
+
+
+def test_reliability_tells_every_status_and_the_steps_of_the_code() -> None:
+    text = " ".join((DOCS / "reliability.md").read_text().split())
+    words = set(re.findall(r"`([a-z]+)`", text))
+    assert words >= status.STATUSES
+    *first, last = [f"{step:.0f}" for step in verdicts.BACKOFF]
+    assert f"{', '.join(first)}, then {last} seconds" in text
+    *first, last = [f"{step:.0f}" for step in verdicts.REPEATS]
+    assert f"{', '.join(first)}, then every {last} seconds" in text
+    assert f"{verdicts.WINDOW_SHARE:.0%}".replace("%", " %") in text
