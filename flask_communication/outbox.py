@@ -188,6 +188,7 @@ def _begin_attempts(speech: Speech) -> TextClause:
         f" SELECT m.id, m.fence, r.config_id, r.key, 'open', {speech.now}"
         f" FROM {speech.rows(STARTING)} AS r JOIN communication_message AS m"
         " ON m.id = r.id AND m.fence = r.fence WHERE m.status = 'sending'"
+        " ON CONFLICT (message_id, fence) DO NOTHING"
     )
 
 

@@ -73,7 +73,8 @@ def _move(sources: str, target: str, *, fenced: bool = False) -> Move:
 
 
 MOVES: dict[str, Move] = {
-    "start": _move("queued", SENDING, fenced=True),
+    # From `sending` too: the answer to our own commit may have got lost, and only we hold the fence.
+    "start": _move("queued sending", SENDING, fenced=True),
     "accept": _move("sending", SENT, fenced=True),
     "refuse": _move("sending", REJECTED, fenced=True),
     "postpone": _move("sending", QUEUED, fenced=True),

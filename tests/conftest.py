@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pwd
 import shutil
@@ -195,6 +196,14 @@ def redis_url(redis_server: str) -> str:
     """Give an empty Redis."""
     Redis.from_url(redis_server).flushall()
     return redis_server
+
+
+@pytest.fixture(autouse=True)
+def _loggers_enabled() -> None:
+    """Undo what a host's Alembic does in a test: its logging set-up disables everybody's loggers."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("flask_communication") and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.fixture

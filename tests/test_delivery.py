@@ -294,6 +294,17 @@ def test_a_cancel_between_claim_and_start_wins(app: Flask) -> None:
         assert SMS.get(uuid).attempts == []
 
 
+def test_a_start_whose_answer_got_lost_may_be_repeated_by_its_holder_only(app: Flask) -> None:
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello")
+        row = start_one(app)
+        given = {"id": row.id, "fence": row.fence, "config_id": row.config_id, "key": uuid}
+        with state_of(app).database.write() as connection:
+            assert outbox.start(connection, [given]) == {row.id}
+            assert outbox.start(connection, [{**given, "fence": row.fence - 1}]) == set()
+        assert len(SMS.get(uuid).attempts) == 1
+
+
 def test_many_go_in_one_call_where_the_provider_can(make_app: MakeApp, upgraded_url: str) -> None:
     app, bulky = make_app(upgraded_url), Bulky()
     install(app, bulky)

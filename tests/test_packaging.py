@@ -22,6 +22,7 @@ from flask_communication.worker import Worker
 assert str(Path(flask_communication.__file__)).startswith(sys.argv[1]), flask_communication.__file__
 app = Flask("outside")
 app.config["COMMUNICATION_DATABASE_URL"] = "sqlite:///" + sys.argv[1] + "/outside.sqlite"
+app.config["COMMUNICATION_EMBEDDED_WORKER"] = False
 communication = Communication(app, authorize=lambda action, resource=None: True)
 communication.upgrade(app)
 state = app.extensions["communication"]

@@ -14,12 +14,13 @@ def test_every_move_stays_among_the_known_statuses() -> None:
 
 
 def test_only_fenced_moves_or_people_or_truth_leave_sending() -> None:
-    unfenced = {name for name, move in status.MOVES.items() if "sending" in move.sources and not move.fenced}
-    assert unfenced == {"late_truth", "rescue_repeat", "rescue_doubt"}
+    leaving = {name for name, move in status.MOVES.items() if "sending" in move.sources and not move.fenced}
+    assert leaving == {"late_truth", "rescue_repeat", "rescue_doubt"}
 
 
 def test_a_cancelled_message_is_never_started() -> None:
-    assert status.MOVES["start"].sources == {"queued"}
+    assert status.MOVES["start"].sources == {"queued", "sending"}
+    assert status.MOVES["start"].fenced
 
 
 def test_nothing_but_a_person_sends_a_finished_message_again() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import httpx
 
-from flask_communication.providers.base import Accepted, OutboundSMS, OutcomeUnknown, Provider, Report
+from flask_communication.providers.base import (
+    Accepted,
+    OutboundSMS,
+    OutcomeUnknown,
+    Provider,
+    Refused,
+    Report,
+)
 from flask_communication.providers.http import Http, Reply, classify
 
 # Acme's words, and what they are here. What is not listed is ignored until it becomes something else.
@@ -51,14 +58,18 @@ class Acme(Provider):
         reply = self._post("/v1/reports", {"ids": list(refs)}, config)
         if not isinstance(reply.json, dict):
             raise OutcomeUnknown("Acme's reports cannot be read", http_status=reply.status)
-        found = reply.json.get("reports", [])
+        found = reply.json.get("reports")
+        # What a stranger says may have any shape; what cannot be read is not known yet.
         return [
-            Report(str(one["id"]), STATUSES[one["state"]], code=one.get("error"))
-            for one in found
-            if one.get("state") in STATUSES
+            Report(str(one["id"]), STATUSES[str(one["state"])], code=one.get("error"))
+            for one in (found if isinstance(found, list) else ())
+            if isinstance(one, dict) and one.get("id") and str(one.get("state")) in STATUSES
         ]
 
     def _post(self, path: str, body: Mapping[str, Any], config: Mapping[str, Any]) -> Reply:
+        # Before anything leaves: any other exception would count as "may have left".
+        if not config.get("api_key"):
+            raise Refused("the configuration has no api_key")
         address = str(config.get("base_url") or "https://api.acme.example").rstrip("/")
         headers = {"Authorization": f"Bearer {config['api_key']}"}
         return classify(self._http.post_json(address + path, body, headers), config)

@@ -57,3 +57,19 @@ def test_other_answers_have_their_outcome(status: int, body: Any, kind: type[Pro
 def test_reports_are_in_our_words() -> None:
     provider, _ = acme(200, {"reports": [{"id": 1, "state": "DELIVRD"}, {"id": 2, "state": "NEW"}]})
     assert [(one.ref, one.status) for one in provider.sms_reports(["1", "2"], CONFIG)] == [("1", "delivered")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"reports": None}, {"reports": ["?"]}, {"reports": [{"state": "DELIVRD"}, {"id": 1, "state": []}]}],
+)
+def test_reports_of_another_shape_say_nothing(said: Any) -> None:
+    provider, _ = acme(200, said)
+    assert provider.sms_reports(["1"], CONFIG) == []
+
+
+def test_without_a_key_nothing_leaves() -> None:
+    provider, seen = acme(200, {"id": 42})
+    with pytest.raises(Refused, match="api_key"):
+        provider.send_sms(SMS, {})
+    assert seen == []
