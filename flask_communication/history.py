@@ -114,16 +114,16 @@ def guard_autogenerate(app: Flask) -> None:
     from flask import appcontext_pushed
 
     def later(sender: Flask, **kwargs: Any) -> None:
-        appcontext_pushed.disconnect(later, sender)
-        _wrap(sender)
+        # A host may push a context of its own before it comes to its Migrate.
+        if "migrate" in sender.extensions:
+            appcontext_pushed.disconnect(later, sender)
+            _wrap(sender)
 
     appcontext_pushed.connect(later, app, weak=False)
 
 
 def _wrap(app: Flask) -> None:
-    migrate = app.extensions.get("migrate")
-    if migrate is None:
-        return
+    migrate = app.extensions["migrate"]
     inner: IncludeObject | None = migrate.configure_args.get("include_object")
 
     def include(*args: Any) -> bool:

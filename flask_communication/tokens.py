@@ -65,6 +65,9 @@ def check(state: State, presented: str) -> Token | None:
     """Return the token that was presented, or None if it is none, revoked or expired."""
     prefix, _, rest = presented.partition("_")
     public, _, secret = rest.partition("_")
+    if not (public.isascii() and public.isalnum()):
+        # No id looks so, and not every such text can be asked of a database.
+        return None
     with state.database.session() as session:
         token = session.scalar(select(Token).where(Token.public_id == public[:16]))
     # A hash is compared in any case, so that time does not tell which ids exist.

@@ -125,10 +125,13 @@ def has_ambient_credentials() -> bool:
 
 def _check_csrf() -> None:
     if request.method in SAFE:
-        after_this_request(_set_cookie)
+        if current_app.secret_key:
+            after_this_request(_set_cookie)
         return
     if not _is_same_origin():
         raise BadRequest(403, "the request comes from another site")
+    # Without a SECRET_KEY there is no token to send; this says so.
+    _serializer()
     given = request.headers.get(HEADER) or request.form.get(FIELD, "")
     cookie = request.cookies.get(COOKIE, "")
     if not given or not hmac.compare_digest(given.encode(), cookie.encode()) or not _is_ours(cookie):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import make_response, redirect, render_template, request, url_for
+from werkzeug.exceptions import MethodNotAllowed
 
 from .. import configs
 from ..errors import InvalidConfig
@@ -53,7 +54,7 @@ def delete_by_get() -> Any:
     shown a page that asks, and a script with cookies is told to POST.
     """
     if request.method != "GET":
-        raise _not_allowed("use GET, POST or DELETE")
+        raise _not_allowed("use GET, POST or DELETE", "GET")
     wanted = _id_of(query("id"))
     if not access.has_ambient_credentials() or access.is_token():
         _refuse_prefetch()
@@ -109,5 +110,5 @@ def _refuse_prefetch() -> None:
         raise BadRequest(403, "this is no request of a person; nothing was deleted")
 
 
-def _not_allowed(msg: str) -> BadRequest:
-    return BadRequest(405, msg)
+def _not_allowed(msg: str, *also: str) -> MethodNotAllowed:
+    return MethodNotAllowed([*also, "POST", "DELETE"], msg)
