@@ -89,7 +89,10 @@ class Message(Base):
     destination: Mapped[str] = mapped_column(String(320))
     sender: Mapped[str | None] = mapped_column(String(320))
     body: Mapped[str] = mapped_column(Text)
+    # By which it goes, or went.
     config_id: Mapped[int | None] = mapped_column(ForeignKey("communication_config.id"))
+    # Which was asked for; its fallbacks may send in its place.
+    route_id: Mapped[int | None] = mapped_column(Integer)
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=str(NORMAL))
     # The moment this row next needs somebody's attention; NULL when it needs none.
     due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -101,6 +104,8 @@ class Message(Base):
     # How often a person chose to send again; each time the provider gets a new key.
     resends: Mapped[int] = mapped_column(Integer, server_default="0")
     first_tried_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # When the limits, or a person who released it, let it pass: it is not counted again.
+    admitted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     # Set while an earlier try is in doubt and may be repeated, because the provider ignores repeats of
     # the same key until then.
     repeat_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -212,6 +217,86 @@ class Event(Base):
 
     def __repr__(self) -> str:
         return f"<Event {self.id} {self.kind} {self.status}>"
+
+
+class Circuit(Base):
+    """What the workers have learnt about a configuration, and share: is it well, how fast may it go."""
+
+    __tablename__ = "communication_circuit"
+
+    config_id: Mapped[int] = mapped_column(
+        ForeignKey("communication_config.id"), primary_key=True, autoincrement=False
+    )
+    # closed: all is well. open: nothing is sent until ``until``, then one probe. stopped: nothing is
+    # sent until the configuration is no longer the ``version`` that was refused.
+    state: Mapped[str] = mapped_column(String(8), server_default="closed")
+    # Failures in a row, and openings in a row.
+    failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    opens: Mapped[int] = mapped_column(Integer, server_default="0")
+    until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    version: Mapped[int | None] = mapped_column(Integer)
+    reason: Mapped[str | None] = mapped_column(String(500))
+    changed_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    # The token bucket: when it will be, or was, full; and until when its queue reaches.
+    full_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    queued_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    def __repr__(self) -> str:
+        return f"<Circuit {self.config_id} {self.state}>"
+
+
+class Usage(Base):
+    """How many messages a limit has counted in one period of its length."""
+
+    __tablename__ = "communication_usage"
+
+    # What is counted: a recipient, a prefix of numbers, a channel's day. Recipients are hashed.
+    scope: Mapped[str] = mapped_column(String(80), primary_key=True)
+    # The number of the period since 1970: seconds divided by the limit's length.
+    period: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    count: Mapped[int] = mapped_column(Integer)
+    # Whether somebody has been told that the limit was reached.
+    alerted: Mapped[bool] = mapped_column(Boolean)
+    expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
+
+    def __repr__(self) -> str:
+        return f"<Usage {self.scope} {self.period}: {self.count}>"
+
+
+class Suppression(Base):
+    """A recipient that must not be written to."""
+
+    __tablename__ = "communication_suppression"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    channel: Mapped[str] = mapped_column(String(10))
+    destination: Mapped[str] = mapped_column(String(320))
+    # From whom: "" for anybody, "sender:…" or "config:…" for one.
+    scope: Mapped[str] = mapped_column(String(330), server_default="")
+    # Why: stop, opted_out, bounce, complaint or manual.
+    reason: Mapped[str] = mapped_column(String(20))
+    detail: Mapped[str | None] = mapped_column(String(500))
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+    __table_args__ = (UniqueConstraint("channel", "destination", "scope"),)
+
+    def __repr__(self) -> str:
+        return f"<Suppression {self.id} {self.channel} {self.reason}>"
+
+
+class Heartbeat(Base):
+    """A process that attends to messages, and when it was last seen."""
+
+    __tablename__ = "communication_heartbeat"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int] = mapped_column(Integer)
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+    def __repr__(self) -> str:
+        return f"<Heartbeat {self.host}:{self.pid}>"
 
 
 class Token(Base):

@@ -88,10 +88,10 @@ def accept(connection: Connection, rows: Rows) -> set[str]:
 def _accept(speech: Speech) -> TextClause:
     return text(
         "INSERT INTO communication_message (uuid, channel, direction, status, destination, sender, body,"
-        " config_id, priority, due_at, expires_at, idempotency_key, body_hash, meta,"
+        " config_id, route_id, priority, due_at, expires_at, idempotency_key, body_hash, meta,"
         " fence, tries, crashes, resends, created_at, updated_at)"
         " SELECT r.uuid, r.channel, 'out', 'queued', r.destination, r.sender, r.body, r.config_id,"
-        f" r.priority, COALESCE(r.send_at, {speech.now}),"
+        f" r.config_id, r.priority, COALESCE(r.send_at, {speech.now}),"
         f" COALESCE(r.expires_at, {speech.later('r.lifetime')}), r.idempotency_key, r.body_hash, r.meta,"
         f" 0, 0, 0, 0, {speech.now}, {speech.now} FROM {speech.rows(NEW)} AS r WHERE true"
         " ON CONFLICT (channel, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"

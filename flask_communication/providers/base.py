@@ -11,9 +11,13 @@ from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
 
 __all__ = [
     "Accepted",
+    "File",
+    "InboundEmail",
+    "Inbox",
     "NotSent",
-    "OutcomeUnknown",
+    "OutboundEmail",
     "OutboundSMS",
+    "OutcomeUnknown",
     "Provider",
     "ProviderError",
     "Refused",
@@ -39,11 +43,76 @@ class OutboundSMS:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that goes with an email; with ``content_id`` the HTML shows it in place (cid:)."""
+
+    filename: str
+    content_type: str
+    content: bytes = field(repr=False)
+    content_id: str | None = None
+
+
+@dataclass(frozen=True)
+class OutboundEmail:
+    """One email on its way out.
+
+    ``sender``, ``to``, ``cc`` and ``reply_to`` are mailboxes as a header shows them ("Ann <ann@x.example>");
+    ``recipients`` are the bare addresses this call is for: all of to, cc and bcc, less those that an
+    earlier attempt reached. ``message_id`` is ours (RFC 5322 §3.6.4, with its angle brackets) and stays
+    the same for every attempt, as ``key`` does. ``headers`` are extra ones, checked already.
+    """
+
+    key: str
+    message_id: str
+    sender: str
+    recipients: Sequence[str]
+    subject: str
+    body: str = field(repr=False)
+    html: str | None = field(default=None, repr=False)
+    to: Sequence[str] = ()
+    cc: Sequence[str] = ()
+    reply_to: Sequence[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    in_reply_to: str | None = None
+    references: Sequence[str] = ()
+    files: Sequence[File] = ()
+    provider_ref: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Accepted:
-    """The provider has taken the message; ``ref`` is the id it gave it."""
+    """The provider has taken the message; ``ref`` is the id it gave it.
+
+    ``failed`` names those of an email's recipients that it did not take, and how that ended for each.
+    """
 
     ref: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+    failed: Mapping[str, ProviderError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InboundEmail:
+    """One mail of a mailbox, as it came; ``uid`` is its own in this mailbox, for ever."""
+
+    uid: str
+    raw: bytes = field(repr=False)
+    folder: str = "INBOX"
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """A part of what is new in a mailbox.
+
+    ``cursor`` is what the provider wants to be given next time; it is stored together with ``mails``,
+    and may be any small JSON object. ``more`` says that asking again at once will bring more.
+    """
+
+    mails: Sequence[InboundEmail]
+    cursor: Mapping[str, Any]
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +121,7 @@ class Report:
 
     ``status`` is one of our words (see ``status.REPORTED``: sent, undelivered, delivered, read);
     ``event_id`` is the provider's own id of this report, used to see duplicates, if it has one.
+    ``recipient`` is set where an email went to several and this is about one of them.
     """
 
     ref: str
@@ -60,6 +130,7 @@ class Report:
     code: str | None = None
     event_id: str | None = None
     occurred_at: datetime | None = None
+    recipient: str | None = None
 
 
 class Provider:
@@ -110,6 +181,25 @@ class Provider:
         An exception raised here, rather than returned, is the outcome of the whole batch.
         """
         raise NotImplementedError(f"{self.name} promises bulk and has no send_sms_bulk")
+
+    def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        """Send one email to all its ``recipients``; return :class:`Accepted` if it took it for any.
+
+        What it says of single recipients goes into ``Accepted.failed``; if all failed in the same way,
+        raise that :class:`ProviderError` instead.
+        """
+        raise Refused(f"{self.name} does not send email")
+
+    def email_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
+        """Fetch what became of emails; leave out what is not known yet."""
+        return ()
+
+    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        """Fetch up to ``limit`` mails that are new since ``cursor``, which is empty the first time.
+
+        Raise a :class:`ProviderError` when the mailbox could not be read; nothing is lost then.
+        """
+        raise Refused(f"{self.name} has no inbox")
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
         """Fetch delivery reports; leave out what is not known yet.
