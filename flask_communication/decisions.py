@@ -117,7 +117,8 @@ def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
     """Send a message by another configuration, which knows nothing of it yet."""
     connection.execute(
         text(
-            "UPDATE communication_message SET config_id = :config_id, route_id = :config_id, provider_ref = NULL"
+            "UPDATE communication_message"
+            " SET config_id = :config_id, route_id = :config_id, provider_ref = NULL"
             " WHERE id = :id AND status = 'queued'"
         ),
         {"id": message_id, "config_id": config_id},
