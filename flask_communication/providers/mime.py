@@ -257,7 +257,7 @@ def _type(content_type: str) -> str:
 
 def _filename(name: str) -> str:
     _refuse_breaks("a file name", name)
-    if not name or (_PLAIN_FILENAME.match(name) and name == name.strip()):
+    if not name or _PLAIN_FILENAME.match(name):
         return f'; filename="{name}"' if name else ""
     pieces = list(_percent(name))
     if len(pieces) == 1:
