@@ -24,6 +24,7 @@ GROUP = "flask_communication.providers"
 # Found even where the package was not installed, as in a checkout; imported when first asked for.
 BUNDLED: Mapping[str, str] = {
     "simulator": "flask_communication.providers.simulator:Simulator",
+    "smtp": "flask_communication.providers.smtp:SMTP",
 }
 _CORE = "flask_communication"
 _CORE_BLUEPRINT = "communication"

@@ -35,7 +35,9 @@ _RESERVED = frozenset(
 _RESERVED_BEGINNINGS = ("content-", "dkim-", "arc-", "resent-")
 _MAILBOX = re.compile(r"(?P<name>.*?)\s*<(?P<spec>[^<>]*)>\Z", re.DOTALL)
 # No quoted local parts and no address literals: hardly anybody has one, and they hide addresses.
-_ADDRESS = re.compile(r"""[^\s@<>()\[\]\\,;:"]{1,64}@[^\s@<>()\[\]\\,;:"]{1,253}\Z""")
+_ADDRESS = re.compile(
+    r"""[^\s@<>()\[\]\\,;:"\ud800-\udfff]{1,64}@[^\s@<>()\[\]\\,;:"\ud800-\udfff]{1,253}\Z"""
+)
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>\Z")
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]{1,200}\Z")
