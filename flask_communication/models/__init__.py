@@ -21,7 +21,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .database import Base, UTCDateTime
+from ..database import Base, UTCDateTime
+from .mail import Attachment, Mail, Mailbox, Recipient, StoredFile
+
+__all__ = [
+    "Attachment",
+    "Attempt",
+    "Circuit",
+    "Config",
+    "Event",
+    "Heartbeat",
+    "Mail",
+    "Mailbox",
+    "Message",
+    "Recipient",
+    "StoredFile",
+    "Suppression",
+    "Token",
+    "Usage",
+]
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -125,6 +143,7 @@ class Message(Base):
 
     attempts: Mapped[list[Attempt]] = relationship(order_by="Attempt.fence", viewonly=True)
     events: Mapped[list[Event]] = relationship(order_by="Event.id", viewonly=True)
+    mail: Mapped[Mail | None] = relationship(viewonly=True)
     config: Mapped[Config | None] = relationship(viewonly=True)
 
     __table_args__ = (
