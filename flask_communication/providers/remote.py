@@ -17,6 +17,7 @@ from marshmallow import ValidationError
 from . import contract
 from .base import (
     Accepted,
+    Denied,
     NotSent,
     OutboundSMS,
     OutcomeUnknown,
@@ -275,12 +276,12 @@ def _envelope(reply: Reply, config: Mapping[str, Any]) -> dict[str, Any]:
 def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderError:
     said = clean(failed["msg"], config) if isinstance(failed["msg"], str) else ""
     reason = f"the provider said: {said or 'no, without a reason'}"
-    code = _word(failed["code"])
+    code, alone = _word(failed["code"]), failed["only_this"] is True
     if failed["outcome"] == "not_sent":
-        return NotSent(reason, code=code, retry_after=_seconds(failed["retry_after"]))
-    if failed["outcome"] == "unknown":
-        return OutcomeUnknown(reason, code=code)
-    return Refused(reason, code=code)
+        wait = _seconds(failed["retry_after"])
+        return NotSent(reason, code=code, retry_after=wait, only_this=alone)
+    kind = {"unknown": OutcomeUnknown, "denied": Denied}.get(str(failed["outcome"]), Refused)
+    return kind(reason, code=code, only_this=alone)
 
 
 def _seconds(value: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -21,7 +21,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .database import Base, UTCDateTime
+from ..database import Base, UTCDateTime
+from .mail import Attachment, Mail, Mailbox, Recipient, StoredFile
+
+__all__ = [
+    "Attachment",
+    "Attempt",
+    "Circuit",
+    "Config",
+    "Event",
+    "Heartbeat",
+    "Mail",
+    "Mailbox",
+    "Message",
+    "Recipient",
+    "StoredFile",
+    "Suppression",
+    "Token",
+    "Usage",
+]
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -76,6 +94,16 @@ class Config(Base):
         return f"<Config {self.id} {self.type} {self.provider or self.provider_pkg_name!r}>"
 
 
+class Outcome(NamedTuple):
+    """One recipient of an email, and what became of it for them."""
+
+    address: str
+    kind: str
+    status: str
+    error: str | None
+    error_code: str | None
+
+
 class Message(Base):
     """One message to, or from, one recipient. The row is the queue."""
 
@@ -125,6 +153,7 @@ class Message(Base):
 
     attempts: Mapped[list[Attempt]] = relationship(order_by="Attempt.fence", viewonly=True)
     events: Mapped[list[Event]] = relationship(order_by="Event.id", viewonly=True)
+    mail: Mapped[Mail | None] = relationship(viewonly=True)
     config: Mapped[Config | None] = relationship(viewonly=True)
 
     __table_args__ = (
@@ -157,6 +186,15 @@ class Message(Base):
         Index("ix_communication_message_destination", "channel", "destination", "id"),
         Index("ix_communication_message_config", "channel", "config_id", "id"),
     )
+
+    @property
+    def recipients(self) -> list[Outcome]:
+        """Who an email went to, and what became of it for each."""
+        people = self.mail.recipients if self.mail else []
+        return [
+            Outcome(one.address, one.kind, one.status or self.status, one.error, one.error_code)
+            for one in people
+        ]
 
     @property
     def msg(self) -> str:
@@ -227,14 +265,13 @@ class Circuit(Base):
     config_id: Mapped[int] = mapped_column(
         ForeignKey("communication_config.id"), primary_key=True, autoincrement=False
     )
-    # closed: all is well. open: nothing is sent until ``until``, then one probe. stopped: nothing is
-    # sent until the configuration is no longer the ``version`` that was refused.
+    # closed: all is well, or will be at ``until``. open: nothing is sent until ``until``, then one
+    # probe. stopped: nothing is sent until somebody changes the configuration.
     state: Mapped[str] = mapped_column(String(8), server_default="closed")
     # Failures in a row, and openings in a row.
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     opens: Mapped[int] = mapped_column(Integer, server_default="0")
     until: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    version: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str | None] = mapped_column(String(500))
     changed_at: Mapped[datetime] = mapped_column(UTCDateTime)
     # The token bucket: when it will be, or was, full; and until when its queue reaches.
