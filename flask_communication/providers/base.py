@@ -95,12 +95,16 @@ class Accepted:
 
 @dataclass(frozen=True)
 class InboundEmail:
-    """One mail of a mailbox, as it came; ``uid`` is its own in this mailbox, for ever."""
+    """One mail of a mailbox, as it came; ``uid`` is its own in this mailbox, for ever.
+
+    ``flaw`` says why ``raw`` is not the whole mail: then it is its headers, or empty.
+    """
 
     uid: str
     raw: bytes = field(repr=False)
     folder: str = "INBOX"
     received_at: datetime | None = None
+    flaw: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class SMTP(Provider):
             "security": _field("Encryption", enum=[*_PORTS], default="starttls", destination=True),
             "username": _field("User name"),
             "password": _field("Password", writeOnly=True),
+            "sender": _field("Sender of messages that name none, such as Shop <shop@example.com>"),
             "ehlo_name": _field("Name we introduce ourselves by"),
             "timeout": _field("Seconds a message may take", "number", minimum=1, maximum=_DEADLINE),
             "imap_host": _field("IMAP server, to fetch replies", destination=True),
@@ -78,7 +79,7 @@ class SMTP(Provider):
 
     def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         """Fetch what is new in the folders; see :mod:`.imap`."""
-        return imap.fetch(cursor, limit, config)
+        return imap.fetch(_account(config), cursor, limit)
 
     def _send(self, door: Door, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
         kept = self._kept.take(door)
@@ -203,6 +204,22 @@ def _door(config: Mapping[str, Any]) -> Door:
         username=_text(config, "username"),
         password=_text(config, "password", strip=False),
         ehlo_name=name,
+    )
+
+
+def _account(config: Mapping[str, Any]) -> imap.Account:
+    security, host = _text(config, "imap_security", "tls"), _text(config, "imap_host")
+    if not host:
+        raise Refused("the configuration has no imap_host; enter it to fetch mail")
+    if security not in imap.PORTS:
+        raise NotSent(f"imap_security must be one of {', '.join(imap.PORTS)}, not {security[:20]!r}")
+    return imap.Account(
+        host=host,
+        port=int(_number(config, "imap_port", imap.PORTS[security])),
+        security=security,
+        username=_text(config, "imap_username") or _text(config, "username"),
+        password=_text(config, "imap_password", strip=False) or _text(config, "password", strip=False),
+        folders=[one.strip() for one in _text(config, "folders", "INBOX").split(",") if one.strip()],
     )
 
 
