@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import wraps
@@ -13,7 +14,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 import click
 from flask.cli import AppGroup
 
-from . import configs, history, messages, service, story, tokens
+from . import configs, history, messages, retention, service, story, tokens
 from .email import Email
 from .errors import CommunicationError
 from .sms import SMS, SyncResult
@@ -154,6 +155,37 @@ def explain(channel: str, destination: str, key: str | None) -> None:
     """Tell by which configuration a message would go now, and why; nothing is sent."""
     for line in story.foretell(current(), channel, destination, key):
         click.echo(line)
+
+
+@communication.command("prune")
+@click.option("--dry-run", is_flag=True, help="Only count what would be done.")
+@_explained
+def prune(dry_run: bool) -> None:
+    """Remove texts and delete messages that are older than the settings keep them."""
+    if dry_run:
+        for what, count in retention.plan(current()).items():
+            click.echo(f"{count} {what}")
+        return
+    done: Counter[str] = Counter()
+    for what, count in retention.sweep(current()):
+        done[what] += count
+        click.echo(f"\r{done[what]} {what}", nl=False, err=True)
+    click.echo(err=True)
+    click.echo(", ".join(f"{count} {what}" for what, count in done.items()) or "nothing to do")
+
+
+@communication.command("erase")
+@click.argument("recipient")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_explained
+def erase(recipient: str, yes: bool) -> None:
+    """Delete every message to and from a recipient, of all channels; opt-outs stay."""
+    if not yes:
+        click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
+    erased = retention.erase(current(), recipient)
+    click.echo(f"{erased.deleted} messages deleted")
+    if erased.left:
+        raise click.ClickException(f"{erased.left} is being sent; run this again in a minute")
 
 
 @communication.group("config")
