@@ -259,6 +259,27 @@ _LOCK = text(
 ).bindparams(bindparam("ids", expanding=True))
 
 
+def paused(connection: Connection) -> list[dict[str, Any]]:
+    """Return the circuits that are not closed, or ask for patience, for a person."""
+    rows = connection.execute(
+        text(
+            f"SELECT k.config_id AS id, {COLUMNS}, 0 - {speech_of(connection).since('k.until')} AS seconds"
+            " FROM communication_circuit AS k JOIN communication_config AS c ON c.id = k.config_id"
+            " WHERE c.deleted_at IS NULL ORDER BY k.config_id"
+        )
+    )
+    found = [one for one in map(Circuit.of, rows) if one.state != CLOSED or one.is_paused]
+    return [
+        {
+            "config_id": one.config_id,
+            "state": one.state,
+            "seconds": None if one.left is None else max(0.0, round(one.left, 1)),
+            "reason": one.reason,
+        }
+        for one in found
+    ]
+
+
 def take_probe(connection: Connection, config_id: int) -> bool:
     """Become the one worker that sends the probe of an open circuit, if its pause is over."""
     speech = speech_of(connection)

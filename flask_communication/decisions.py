@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 from sqlalchemy import TextClause, select, text
@@ -21,6 +22,7 @@ from .errors import (
 )
 from .models import Config, Message
 from .outbox import among
+from .retention import REMOVED
 from .state import State
 from .status import MOVES
 
@@ -44,6 +46,7 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
     """
     with state.database.write() as connection:
         if _hurry(connection, uuid, channel) is None:
+            _refuse_without_text(connection, uuid)
             move = "force_retry" if force else "retry"
             moved = _move(connection, move, uuid, channel, lifetime)
             if moved is None:
@@ -105,6 +108,12 @@ def _refusal(
         return MessageNotFound(f"there is no {channel} message {uuid}")
     reason = why.get(found, "an earlier try may have arrived" if kind is NotRetryable else "")
     return kind(f"message {uuid} is {found} and cannot be {done}" + (f": {reason}" if reason else ""))
+
+
+def _refuse_without_text(connection: Connection, uuid: str) -> None:
+    extra = connection.scalar(select(Message.extra).where(Message.uuid == uuid))
+    if extra == json.loads(REMOVED):
+        raise NotRetryable(f"the text of message {uuid} was removed by the retention policy; send a new one")
 
 
 def _reroute(connection: Connection, channel: str, message_id: int) -> None:

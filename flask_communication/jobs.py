@@ -40,7 +40,7 @@ def attend() -> None:
 
 
 def _work(state: State) -> None:
-    worker = Worker(state)
+    worker = Worker(state, sweep_after=0.0)
     state.worker = worker
     try:
         worker.burst(budget=JOB_BUDGET, linger=LINGER)

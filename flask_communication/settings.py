@@ -41,6 +41,8 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     migrations: str = "own"
     allow_get_delete: bool = True
+    keep_bodies_days: float | None = None
+    keep_messages_days: float | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -55,7 +57,15 @@ class Settings:
             name.removeprefix(PREFIX).lower(): _READERS[name.removeprefix(PREFIX).lower()](name, raw)
             for name, raw in given.items()
         }
-        return cls(**values)
+        return cls(**values)._consistent()
+
+    def _consistent(self) -> Settings:
+        texts, rows = self.keep_bodies_days, self.keep_messages_days
+        if texts is not None and rows is not None and texts > rows:
+            raise SettingError(
+                "COMMUNICATION_KEEP_BODIES_DAYS must not be more than COMMUNICATION_KEEP_MESSAGES_DAYS"
+            )
+        return self
 
 
 def _refuse_strangers(given: Mapping[str, Any]) -> None:
@@ -166,6 +176,12 @@ def _region(name: str, raw: Any) -> str:
     return text
 
 
+def _days(name: str, raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw <= 36_500:
+        raise _wrong(name, "None, or a number of days above 0")
+    return float(raw)
+
+
 def _migrations(name: str, raw: Any) -> str:
     if raw not in ("own", "host"):
         raise _wrong(name, '"own" or "host"')
@@ -189,4 +205,6 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "database_url": _maybe(_text),
     "migrations": _migrations,
     "allow_get_delete": _flag,
+    "keep_bodies_days": _maybe(_days),
+    "keep_messages_days": _maybe(_days),
 }

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import decisions, drafting, intake, messages, reports, segments
+from . import decisions, drafting, intake, messages, reports, retention, segments
 from .announce import announce
 from .errors import InvalidMessage
 from .messages import Page
 from .models import Message
 from .reports import SyncResult
+from .retention import Erased
 from .segments import MOST_SEGMENTS, Estimate
 from .settings import Settings
 from .state import current
@@ -161,6 +162,14 @@ class SMS:
             after=after,
             limit=limit,
         )
+
+    @staticmethod
+    def erase(destination: str) -> Erased:
+        """Delete every message to and from a recipient, of all channels; return (deleted, left).
+
+        What is being sent at this moment is left, and counted; opt-outs stay.
+        """
+        return retention.erase(current(), destination)
 
     @staticmethod
     def estimate(text: str) -> Estimate:

@@ -47,6 +47,8 @@ class State:
     # The worker of this very process, while it is one.
     worker: Wakeable | None = None
     warned: set[str] = field(default_factory=set)
+    # When the messages were counted last (monotonic seconds), and the counts; see metrics.
+    counted: tuple[float, list[tuple[Any, ...]]] | None = None
 
 
 def state_of(app: Flask) -> State:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from . import routing, status, verdicts
 from .models import Attempt, Event, Message
+from .retention import REMOVED
 from .routing import Route, Routes
 from .state import State
 
@@ -31,6 +33,8 @@ def tell(state: State, message: Message) -> Iterator[str]:
     yield f"  by {_config(message)}"
     if message.error:
         yield f"  because {message.error}" + (f" ({message.error_code})" if message.error_code else "")
+    if message.extra == json.loads(REMOVED):
+        yield "  its text was removed by the retention policy"
     yield f"  {_moment(message.created_at)}  accepted"
     lines = [_attempt(one) for one in message.attempts] + [_event(one) for one in message.events]
     for moment, line in sorted(lines):

@@ -6,16 +6,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import OperationalError
 
-from . import outbox
+from . import outbox, retention
 from .bell import TICK_EVERY, Bell
 from .delivery import Shift
 from .errors import NotUpgraded
+from .heartbeat import Heart
 from .state import State
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ log = logging.getLogger("flask_communication")
 # Without a bell the table is looked at this often; one indexed look costs well under a millisecond.
 POLL_EVERY = 1.0
 AFTER_A_FAILURE = 5.0
+# Retention: one process sweeps each hour; none does in its first seconds, when there may be much to do.
+SWEEP_AFTER, SWEEP_EVERY = 20.0, 600.0
 # More threads than calls, so that learning about a provider never waits behind slow calls.
 SPARE_THREADS = 4
 # Work due so soon is worth waiting for, rather than starting a new process for it.
@@ -35,7 +38,7 @@ LINGER = 15.0
 class Worker:
     """Attends to everything that is due, in the thread that calls :meth:`run`."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, sweep_after: float = SWEEP_AFTER) -> None:
         self._state = state
         self._pid = os.getpid()
         self._woken = threading.Event()
@@ -43,6 +46,9 @@ class Worker:
         self._shift: Shift | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._heart = Heart(state)
+        self._sweep: Iterator[Any] | None = None
+        self._sweep_at = time.monotonic() + sweep_after
 
     def wake(self) -> None:
         """Say that there is new work; safe from any thread."""
@@ -59,16 +65,22 @@ class Worker:
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
         with self._pool() as pool:
-            while not self._stopped.is_set():
-                self._woken.clear()
-                pause = self._attend_and_rest(pool)
-                self._woken.wait(pause)
+            try:
+                while not self._stopped.is_set():
+                    self._woken.clear()
+                    pause = self._attend_and_rest(pool)
+                    self._woken.wait(pause)
+            finally:
+                self._heart.stop()
 
     def _attend_and_rest(self, pool: ThreadPoolExecutor) -> float:
         try:
+            self._heart.beat()
             if self.is_work_due():
                 self._attend(pool, self._stopped.is_set)
             due = self._next_due()
+            if due is None or due > 0:
+                self._tidy()
         except NotUpgraded as wrong:
             log.warning("%s", wrong)
             return AFTER_A_FAILURE
@@ -93,15 +105,34 @@ class Worker:
                 due = self._next_due()
                 left = float("inf") if ends is None else ends - time.monotonic()
                 if due is None or due > min(linger, left) or left <= 0:
+                    self._tidy()
                     return dialled
                 time.sleep(max(0.0, due))
 
     def _attend(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> int:
-        self._shift = Shift(self._state, pool, stop)
+        def stops() -> bool:
+            self._heart.beat()
+            return stop()
+
+        self._shift = Shift(self._state, pool, stops)
         try:
             return self._shift.run()
         finally:
             self._shift = None
+
+    def _tidy(self) -> None:
+        """Do what retention asks, in the hour that is this process's turn, until there is work again."""
+        if self._sweep is None:
+            if time.monotonic() < self._sweep_at:
+                return
+            self._sweep_at = time.monotonic() + SWEEP_EVERY
+            if not retention.is_my_turn(self._state):
+                return
+            self._sweep = retention.sweep(self._state)
+        for _ in self._sweep:
+            if self._stopped.is_set() or self.is_work_due():
+                return
+        self._sweep = None
 
     def is_work_due(self) -> bool:
         """Tell whether a message needs attention now."""

@@ -21,6 +21,8 @@ FLOORS = [
     "models",
     "outbox events registry history",
     "state circuits pace",
+    "heartbeat retention",
+    "metrics",
     "configs tokens announce",
     "routing",
     "verdicts messages drafting addresses letters files",

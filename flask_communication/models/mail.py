@@ -63,6 +63,12 @@ class Mail(Base):
             sqlite_where=text("thread_id IS NOT NULL"),
         ),
         Index(
+            "ix_communication_mail_raw_sha256",
+            "raw_sha256",
+            postgresql_where=text("raw_sha256 IS NOT NULL"),
+            sqlite_where=text("raw_sha256 IS NOT NULL"),
+        ),
+        Index(
             "uq_communication_mail_arrival",
             "arrival",
             unique=True,

@@ -26,6 +26,7 @@ ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),
     ("resolve_message", "/messages/<uuid>/resolve", ("POST",), messages.resolve_message),
     ("health", "/health", ("GET",), health.health),
+    ("metrics", "/metrics", ("GET",), health.metrics),
     ("openapi", "/openapi.json", ("GET",), openapi.describe),
 )
 

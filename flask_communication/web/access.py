@@ -29,6 +29,7 @@ ACTIONS = {
     "message.resolve": "say what became of an unknown message",
     "message.read": "read messages and their delivery reports",
     "health.read": "see the details of the health check",
+    "metrics.read": "read the metrics",
     "openapi.read": "read the description of the REST interface",
 }
 # Endpoints that anybody may call.

@@ -1,21 +1,31 @@
-"""``health``: is it up, is work piling up."""
+"""``health`` and ``metrics``: is it up, is work piling up, who attends, what is paused."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from flask import Response
 from sqlalchemy import text
 
-from .. import history
+from .. import circuits, heartbeat, history
 from ..database import speech_of
 from ..state import State, current
-from .access import is_admitted
+from .access import is_admitted, needs
+from .envelope import BadRequest
+
+# Work that has waited so long while nobody attends is not going to be done.
+TOO_LATE = 120.0
 
 
 def health() -> Any:
-    """Tell whether the database and the bell answer; details only for who may see them."""
+    """Tell whether messages are being attended to; details only for who may see them.
+
+    503: the database is away or not upgraded, or work has been due for two minutes and nobody attends.
+    """
     state = current()
-    found = {"database": _database(state), "bell": _bell(state)}
+    found = {"database": _database(state), "bell": _bell(state), "workers": {"ok": True}}
+    if found["database"]["ok"]:
+        found |= _attended(state, found["database"]["oldest_due_seconds"])
     well = all(part["ok"] for part in found.values())
     answer: dict[str, Any] = {"success": well}
     if not well:
@@ -43,6 +53,18 @@ def _database(state: State) -> dict[str, Any]:
         return {"ok": False, "problem": type(failure).__name__}
 
 
+def _attended(state: State, oldest: float | None) -> dict[str, Any]:
+    with state.database.read() as connection:
+        seen = [one for one in heartbeat.seen(connection) if one.ago < heartbeat.ALIVE_FOR]
+        paused = circuits.paused(connection)
+    is_late = (oldest or 0.0) > TOO_LATE
+    workers = [{"host": one.host, "pid": one.pid, "seen_seconds": round(one.ago, 1)} for one in seen]
+    attended: dict[str, Any] = {"ok": bool(seen) or not is_late, "alive": len(seen), "seen": workers}
+    if not attended["ok"]:
+        attended["problem"] = "work is overdue and nobody attends; start: flask communication worker"
+    return {"workers": attended, "circuits": {"ok": True, "paused": paused}}
+
+
 def _bell(state: State) -> dict[str, Any]:
     if state.bell is None:
         kind = "embedded" if state.settings.embedded_worker else "none"
@@ -53,3 +75,14 @@ def _bell(state: State) -> dict[str, Any]:
     except Exception as failure:
         # Without a bell messages are late, and not lost: this alone makes nothing unwell.
         return {"ok": True, "kind": "redis", "problem": type(failure).__name__}
+
+
+@needs("metrics.read")
+def metrics() -> Any:
+    """Answer the metrics in the text form of Prometheus."""
+    from .. import metrics as counted
+
+    try:
+        return Response(counted.expose(current()), content_type=counted.CONTENT_TYPE)
+    except ImportError:
+        raise BadRequest(501, "install the extra: pip install flask-communication[metrics]") from None

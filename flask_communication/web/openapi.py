@@ -31,6 +31,7 @@ class _Call:
     query: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    text: bool = False
 
 
 CALLS = (
@@ -137,6 +138,7 @@ CALLS = (
         errors=(404, 409),
     ),
     _Call("/health", "get", "Tell whether it is well", errors=(503,)),
+    _Call("/metrics", "get", "Count, for Prometheus", "metrics.read", text=True, errors=(501,)),
     _Call("/openapi.json", "get", "Describe these calls", "openapi.read"),
 )
 
@@ -150,6 +152,7 @@ _WORDS = {
     413: "too large",
     415: "not sent as JSON",
     422: "fields are wrong; errors names them",
+    501: "an extra is not installed",
     503: "the database is away, or not upgraded",
 }
 
@@ -198,6 +201,8 @@ def _operation(call: _Call) -> dict[str, Any]:
         "summary": call.says,
         "responses": {"200": _answer("it worked", _success(call))},
     }
+    if call.text:
+        operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     for status in sorted({*_usual(call), *call.errors}):
         operation["responses"][str(status)] = _answer(_WORDS[status], "Error")
     if call.action is not None:

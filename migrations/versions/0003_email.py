@@ -80,6 +80,7 @@ def _mails() -> None:
     )
     _partial("mail", "rfc_message_id")
     _partial("mail", "thread_id")
+    _partial("mail", "raw_sha256")
     _partial("mail", "arrival", unique=True)
 
 
