@@ -112,6 +112,20 @@ def test_a_picture_without_html_to_show_it_is_an_attachment() -> None:
     assert part.get_content_disposition() == "attachment"
 
 
+def test_a_strangers_message_id_that_is_not_ascii_does_not_stop_a_reply() -> None:
+    message = composed(in_reply_to="<ü@x.example>", references=["<a@x.example>", "<ü@x.example>"])
+    assert message["In-Reply-To"] is None
+    assert message["References"] == "<a@x.example>"
+
+
+def test_a_long_address_to_unsubscribe_stays_whole() -> None:
+    link = f"<https://shop.example/{'u' * 880}>"
+    raw = compose(letter(headers={"List-Unsubscribe": link}))
+    assert f"List-Unsubscribe: {link}\r\n".encode() in raw
+    with pytest.raises(Refused, match="shorten"):
+        compose(letter(headers={"List-Unsubscribe": f"<https://shop.example/{'u' * 950}>"}))
+
+
 def test_those_in_bcc_are_in_no_header() -> None:
     raw = compose(letter(recipients=["ann@x.example", "secret@y.example"]))
     assert b"secret" not in raw

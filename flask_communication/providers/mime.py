@@ -22,7 +22,7 @@ from .base import File, OutboundEmail
 
 # Lines should have at most 78 characters (RFC 5322 §2.1.1) and must not have more than 998.
 _FOLD_AT = 78
-_LONGEST_WORD = 900
+_LONGEST_WORD = 930
 # RFC 2047 §2: an encoded word has at most 75 characters; 45 bytes are 60 of base64 and 12 around.
 _WORD_BYTES = 45
 # What some program somewhere takes for the end of a line, or of a string.
@@ -39,8 +39,8 @@ _ADDRESS = re.compile(
     r"""[^\s@<>()\[\]\\,;:"\ud800-\udfff]{1,64}@[^\s@<>()\[\]\\,;:"\ud800-\udfff]{1,253}\Z"""
 )
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
-_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>\Z")
-_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]{1,200}\Z")
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,920}>\Z")
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,255}\Z")
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,80}"
 _TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]{{0,80}}\")){{0,5}}\Z")
 _PLAIN_FILENAME = re.compile(r"[ !#-\[\]-~]{1,60}\Z")
@@ -84,10 +84,8 @@ def _headers(email: OutboundEmail) -> Iterator[str]:
     yield _text_header("Subject", email.subject)
     yield f"Date: {format_datetime(datetime.now(UTC))}"
     yield _ids("Message-ID", [email.message_id])
-    if email.in_reply_to:
-        yield _ids("In-Reply-To", [email.in_reply_to])
-    if email.references:
-        yield _ids("References", email.references)
+    yield from _relation("In-Reply-To", [email.in_reply_to] if email.in_reply_to else [])
+    yield from _relation("References", email.references)
     for name, value in email.headers.items():
         yield _extra(name, value)
     yield "MIME-Version: 1.0"
@@ -143,6 +141,15 @@ def _ids(name: str, ids: Sequence[str]) -> str:
         if not _MESSAGE_ID.match(one):
             raise Refused(f"{name} is no message id: {one[:80]!r}; it looks like <words@domain>, in ASCII")
     return _folded(f"{name}:", ids)
+
+
+def _relation(name: str, ids: Sequence[str]) -> Iterator[str]:
+    for one in ids:
+        _refuse_breaks(name, one)
+    # What a stranger's program made up may not be ASCII; a reply goes out all the same.
+    written = [one for one in ids if one.isascii()]
+    if written:
+        yield _ids(name, written)
 
 
 def _addresses(name: str, mailboxes: Sequence[str]) -> str:
@@ -244,7 +251,7 @@ def _file(file: File, disposition: str) -> _Part:
     head += f"Content-Disposition: {disposition}{_filename(file.filename)}\r\n"
     if file.content_id:
         if not _CONTENT_ID.match(file.content_id):
-            raise Refused(f"{file.content_id[:80]!r} is no content id; write letters, digits and .@-_")
+            raise Refused(f"{file.content_id[:80]!r} is no content id; write ASCII without spaces and <>")
         head += f"Content-ID: <{file.content_id}>\r\n"
     return _Part(head.encode(), _base64(file.content))
 

@@ -154,7 +154,7 @@ class _Kept:
         with self._lock:
             old = time.monotonic() - self._keep
             for _, session in (one for one in self._idle if one[0] <= old):
-                session.close()
+                session.quit()
             self._idle = [one for one in self._idle if one[0] > old]
             self._sweeper = None
             self._watch()

@@ -10,6 +10,7 @@ import base64
 import re
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -117,8 +118,17 @@ class Session:
         """Tell whether nothing was heard since the last answer; a server that left has been heard."""
         return self.usable and self._wire.is_quiet()
 
+    def quit(self) -> None:
+        """Say farewell, and hang up without waiting for an answer."""
+        clock = Clock()
+        clock.start(1.0, 1.0)
+        self._wire.clock = clock
+        with suppress(OSError):
+            self._wire.write(b"QUIT\r\n")
+        self.close()
+
     def close(self) -> None:
-        """Hang up, without waiting for a farewell."""
+        """Hang up."""
         self.usable = False
         self._wire.close()
 
