@@ -20,7 +20,8 @@ from mail_servers import certificate, line_of, scripted, until_closed
 
 from flask_communication.errors import NotSent, Refused
 from flask_communication.providers.base import Inbox
-from flask_communication.providers.imap import LARGEST, Account, fetch
+from flask_communication.providers.imap import fetch
+from flask_communication.providers.imap_session import LARGEST, Account
 from flask_communication.providers.smtp import SMTP
 
 USER, PASSWORD = "demouser", "demopass"
@@ -385,20 +386,49 @@ def test_a_uid_that_is_listed_twice_is_one_mail() -> None:
     ids=["2 GB", "no number", "drop in a literal", "drop in a line", "bye", "garbage"],
 )
 def test_a_drop_in_the_middle_loses_nothing(said: bytes, told: str) -> None:
-    fault = {"UID FETCH 1 (UID BODY.PEEK[])": said}
+    fault = {f"UID FETCH 1 (UID BODY.PEEK[{what}])": said for what in ("", "HEADER")}
     with server(mailbox({1: MAIL}, fault)) as port, pytest.raises(NotSent, match=told):
         fetch(account(port), {}, 100)
 
 
-def test_what_came_before_a_drop_is_kept_and_the_rest_comes_later() -> None:
-    mails = dict.fromkeys(range(1, 81), MAIL)
-    second = f"UID FETCH {','.join(map(str, range(51, 81)))} (UID BODY.PEEK[])"
-    with server(mailbox(mails, {second: b"* 51 FETCH (UID 51 BODY[] {24}\r\nSub"})) as port:
+def test_a_drop_that_happens_once_is_not_noticed() -> None:
+    say = mailbox({1: MAIL, 2: MAIL})
+    dropped: list[str] = []
+
+    def drop_once(command: str) -> bytes | None:
+        if "BODY.PEEK" in command and not dropped:
+            dropped.append(command)
+            return b"* 1 FETCH (UID 1 BODY[] {25}\r\nSubject"
+        return say(command)
+
+    with server(drop_once) as port:
+        inbox = fetch(account(port), {}, 100)
+    assert [(mail.raw, mail.flaw) for mail in inbox.mails] == [(MAIL, None)] * 2
+    assert dropped
+
+
+def test_a_mail_that_always_breaks_the_connection_does_not_block_those_behind_it() -> None:
+    say = mailbox(dict.fromkeys([1, 2, 3], MAIL))
+
+    def poisoned(command: str) -> bytes | None:
+        bodies = re.fullmatch(r"UID FETCH ([\d,]+) \(UID BODY.PEEK\[\]\)", command)
+        return b"* 1 FETCH (UID 2 BODY[] {25}" if bodies and "2" in bodies[1].split(",") else say(command)
+
+    with server(poisoned) as port:
         first = fetch(account(port), {}, 100)
-        assert (len(first.mails), first.more) == (50, True)
-        with pytest.raises(NotSent):
-            fetch(account(port), first.cursor, 100)
-    with server(mailbox(mails)) as port:
+        second = fetch(account(port), first.cursor, 100)
+    assert ([mail.raw for mail in first.mails], first.more) == ([MAIL], True)
+    assert [mail.raw for mail in second.mails] == [b"Subject: hello\r\n\r\n", MAIL]
+    assert "broke each time" in (second.mails[0].flaw or "")
+    assert not second.more
+
+
+def test_what_came_before_a_drop_is_kept_and_the_rest_comes_later() -> None:
+    say = mailbox(dict.fromkeys(range(1, 81), MAIL))
+    with server(lambda command: b"* BYE" if "51," in command and "BODY" in command else say(command)) as port:
+        first = fetch(account(port), {}, 100)
+    assert (len(first.mails), first.more) == (50, True)
+    with server(say) as port:
         rest = fetch(account(port), first.cursor, 100)
     assert [mail.uid for mail in rest.mails] == [f"INBOX/7/{n}" for n in range(51, 81)]
 
@@ -417,8 +447,9 @@ def test_a_server_that_does_not_stop_talking_is_left() -> None:
 )
 def test_a_server_that_falls_silent_does_not_hold_a_worker(command: str) -> None:
     began = time.monotonic()
+    silent: dict[str, bytes | None] = {command: None, "UID FETCH 1 (UID BODY.PEEK[HEADER])": None}
     with (
-        server(mailbox({1: MAIL}, {command: None})) as port,
+        server(mailbox({1: MAIL}, silent)) as port,
         pytest.raises(NotSent, match="no answer in time"),
     ):
         fetch(account(port), {}, 100, deadline=0.5)

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import NotSent, ProviderError, Refused
 from . import imap, mime
 from .base import Accepted, Inbox, OutboundEmail, Provider
+from .imap_session import Account
 from .network import Clock
 from .smtp_session import Closing, Door, Envelope, Session, told
 
@@ -207,13 +208,13 @@ def _door(config: Mapping[str, Any]) -> Door:
     )
 
 
-def _account(config: Mapping[str, Any]) -> imap.Account:
+def _account(config: Mapping[str, Any]) -> Account:
     security, host = _text(config, "imap_security", "tls"), _text(config, "imap_host")
     if not host:
         raise Refused("the configuration has no imap_host; enter it to fetch mail")
     if security not in imap.PORTS:
         raise NotSent(f"imap_security must be one of {', '.join(imap.PORTS)}, not {security[:20]!r}")
-    return imap.Account(
+    return Account(
         host=host,
         port=int(_number(config, "imap_port", imap.PORTS[security])),
         security=security,
