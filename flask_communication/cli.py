@@ -12,9 +12,9 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from flask.cli import AppGroup
 
-from . import configs, history, messages, service, story, tokens
+from . import configs, decisions, history, messages, service, story, tokens
 from .errors import CommunicationError
-from .sms import SMS
+from .sms import CHANNEL, LIFETIME, SMS
 from .state import current
 from .worker import Worker
 
@@ -112,6 +112,77 @@ def show(uuid: str) -> None:
     """Tell the whole story of one message, and what comes next."""
     for line in story.tell(messages.get(current(), None, uuid)):
         click.echo(line)
+
+
+@communication.command("release")
+@click.argument("uuids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are held.")
+@click.option("--to", "destination", help="With --all: those of one recipient.")
+@_explained
+def release(uuids: Sequence[str], everything: bool, destination: str | None) -> None:
+    """Let held SMS pass: some, or all."""
+    if everything == bool(uuids) or (destination and not everything):
+        raise click.UsageError("name the messages, or say --all, which --to may narrow")
+    for uuid in uuids:
+        SMS.release(uuid)
+    released = len(uuids)
+    if everything:
+        released = decisions.release_all(current(), CHANNEL, LIFETIME, destination)
+    click.echo(f"{released} released")
+
+
+@communication.group("suppression")
+def suppressions() -> None:
+    """Recipients that must not be written to."""
+
+
+@suppressions.command("list")
+@click.option("--to", "destination", help="The recipient.")
+@click.option("--limit", type=int, default=50, show_default=True)
+@click.option("--after", help="Where the page before ended.")
+@_explained
+def list_suppressions(destination: str | None, limit: int, after: str | None) -> None:
+    """List the suppressed recipients, newest first."""
+    page = SMS.suppressed(destination, after, limit)
+    _table(
+        ("recipient", "for", "reason", "since", "detail"),
+        [
+            (
+                one.destination,
+                one.scope or "every sender",
+                one.reason,
+                f"{one.created_at:%F %T}",
+                one.detail or "",
+            )
+            for one in page.items
+        ],
+    )
+    if page.next:
+        click.echo(f"more: --after {page.next}")
+
+
+@suppressions.command("add")
+@click.argument("destination")
+@click.option("--sender", help="Only for this sender.")
+@click.option("--key", help="Only for messages without a sender that go by this configuration.")
+@click.option("--reason", default="manual", show_default=True)
+@click.option("--detail", help="What somebody should know who finds it here.")
+@_explained
+def suppress(destination: str, sender: str | None, key: str | None, reason: str, detail: str | None) -> None:
+    """Send no more SMS to a recipient."""
+    SMS.suppress(destination, sender, reason, key=key, detail=detail)
+    click.echo(f"{destination} is suppressed")
+
+
+@suppressions.command("remove")
+@click.argument("destination")
+@click.option("--sender", help="For this sender.")
+@click.option("--key", help="For messages without a sender that go by this configuration.")
+@_explained
+def unsuppress(destination: str, sender: str | None, key: str | None) -> None:
+    """Let a recipient be written to again."""
+    SMS.unsuppress(destination, sender, key=key)
+    click.echo(f"{destination} is suppressed no more")
 
 
 @communication.group("config")

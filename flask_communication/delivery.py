@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Row
 from sqlalchemy.exc import OperationalError
 
-from . import events, outbox, reports, verdicts
+from . import events, outbox, reports, screening, suppression, verdicts
 from .announce import announce
 from .errors import DatabaseError, OutcomeUnknown, ProviderError
 from .routing import Route, Routes
+from .settings import Settings
 from .state import State
 from .verdicts import Order, Result, Verdict
 
@@ -108,10 +109,13 @@ class Shift:
     def _claim(self) -> None:
         with self.state.database.write() as connection:
             rows = outbox.claim(connection, self.appetite)
-            routes = self.routes.load(connection, {row.config_id for row in rows})
+            screened = screening.screen(connection, self.state, rows)
+            routes = self.routes.load(connection, {row.config_id for row in screened.rows})
+        screened.tell(self.state.app)
         learn(self.pool, routes.values())
         claimed = time.monotonic()
-        self.waiting.extend(Order(row, routes.get(row.config_id) or _nowhere(row), claimed) for row in rows)
+        for row in screened.rows:
+            self.waiting.append(Order(row, routes.get(row.config_id) or _nowhere(row), claimed))
         # A claim that filled up means that more is waiting: take more at once, up to a limit.
         full = len(rows) == self.appetite
         self.appetite = min(CLAIM_AT_MOST, self.appetite * 2) if full else self.slots
@@ -171,6 +175,7 @@ class Shift:
             with self.state.database.write() as connection:
                 settled = outbox.settle(connection, endings)
                 settled |= outbox.dismiss(connection, dismissed)
+                suppression.learn(connection, _answers(calls, self.state.settings))
                 moved: list[Any] = [row for row in (*endings, *dismissed) if row["id"] in settled]
                 for answer in answers:
                     moved += reports.land(connection, answer)
@@ -234,6 +239,15 @@ def _endings(calls: Iterable[Call]) -> list[Verdict]:
     ]
     # Everybody locks rows in the same order, or two workers could wait for each other.
     return sorted(rows, key=lambda row: int(row["id"]))
+
+
+def _answers(calls: Iterable[Call], settings: Settings) -> list[tuple[Row[Any], Result]]:
+    """Return who answered what, unless somebody else was rung in their place."""
+    if settings.redirect_to is not None:
+        return []
+    return [
+        (order.row, said) for call in calls for order, said in zip(call.orders, call.results, strict=True)
+    ]
 
 
 def _calling(state: State, orders: Sequence[Order]) -> Callable[[], Call]:

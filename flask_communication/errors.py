@@ -12,11 +12,13 @@ CommunicationError
 ├── NotFound
 │   ├── ConfigNotFound
 │   ├── MessageNotFound
+│   ├── SuppressionNotFound
 │   └── TokenNotFound
 ├── Conflict
 │   ├── IdempotencyConflict     the key was used for another body
 │   ├── NotRetryable            a retry could ring twice
 │   ├── NotCancellable          it has left, or may have
+│   ├── NotReleasable           only a `held` message can be released
 │   └── NotResolvable           only an `unknown` message needs a person's word
 ├── ProviderNotFound            no provider of this name is installed, configured or mounted
 └── ProviderError               what a provider raises instead of returning Accepted
@@ -91,6 +93,10 @@ class MessageNotFound(NotFound):
     """Raised when no message has this uuid."""
 
 
+class SuppressionNotFound(NotFound):
+    """Raised when the recipient is not suppressed for this sender."""
+
+
 class TokenNotFound(NotFound):
     """Raised when no access token has this id."""
 
@@ -109,6 +115,10 @@ class NotRetryable(Conflict):
 
 class NotCancellable(Conflict):
     """Raised when a message has left, or may have."""
+
+
+class NotReleasable(Conflict):
+    """Raised when a message is not ``held``, and so there is nothing to release."""
 
 
 class NotResolvable(Conflict):
@@ -148,7 +158,21 @@ class NotSent(ProviderError):
 
 
 class Refused(ProviderError):
-    """Raised when the provider said no, and would say no again."""
+    """Raised when the provider said no, and would say no again.
+
+    ``opted_out`` says why: the recipient wants nothing from this sender, and goes on our list.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str | None = None,
+        http_status: int | None = None,
+        opted_out: bool = False,
+    ) -> None:
+        super().__init__(reason, code=code, http_status=http_status)
+        self.opted_out = opted_out
 
 
 class OutcomeUnknown(ProviderError):

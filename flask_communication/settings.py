@@ -223,7 +223,11 @@ def _pairs(name: str, raw: Any) -> tuple[tuple[int, int], ...]:
 
 def _per_day(name: str, raw: Any) -> dict[str, int]:
     given = dict.fromkeys(CHANNELS, raw) if _is_count(raw) else raw
-    if not isinstance(given, Mapping) or set(given) - set(CHANNELS) or not all(map(_is_count, given.values())):
+    if (
+        not isinstance(given, Mapping)
+        or set(given) - set(CHANNELS)
+        or not all(map(_is_count, given.values()))
+    ):
         raise _wrong(name, 'a whole number from 1, or one for each channel such as {"sms": 1000}')
     return dict(given)
 

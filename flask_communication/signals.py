@@ -23,6 +23,11 @@ message_failed = _signals.signal(
 message_unknown = _signals.signal(
     "communication.message-unknown", "A message may or may not have left: a person may decide."
 )
+message_received = _signals.signal("communication.message-received", "A message came in.")
+limit_reached = _signals.signal(
+    "communication.limit-reached",
+    "A limit holds messages back; sent once for each limit, channel and period of the limit.",
+)
 
 BY_STATUS = {
     "sent": message_sent,
@@ -33,4 +38,5 @@ BY_STATUS = {
     "rejected": message_failed,
     "expired": message_failed,
     "unknown": message_unknown,
+    "received": message_received,
 }

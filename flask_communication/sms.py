@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from . import decisions, intake, messages, reports, segments
+from . import decisions, intake, messages, receiving, reports, segments, suppression
 from .announce import announce
 from .errors import InvalidMessage
 from .messages import Page
@@ -17,8 +17,9 @@ from .reports import SyncResult
 from .segments import MOST_SEGMENTS, Estimate
 from .settings import Settings
 from .state import current
+from .suppression import Suppressed
 
-__all__ = ["SMS", "Estimate", "Page", "SyncResult", "statuses"]
+__all__ = ["SMS", "Estimate", "Page", "Suppressed", "SyncResult", "statuses"]
 
 CHANNEL = "sms"
 # An SMS that could not be sent by then is worthless (GOV.UK Notify gives up after the same 4 hours).
@@ -135,6 +136,75 @@ class SMS:
         return decisions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
 
     @staticmethod
+    def release(msg_uuid: str) -> str:
+        """Let a ``held`` SMS pass and return its uuid; limits stop it no more, a suppression does.
+
+        Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+        """
+        return decisions.release(current(), CHANNEL, msg_uuid, LIFETIME)
+
+    @staticmethod
+    def receive(
+        source: str,
+        destination: str,
+        msg: str,
+        key: str | int | None = None,
+        provider_ref: str | None = None,
+    ) -> str:
+        """Store an SMS that ``source`` sent to our number ``destination``, and return its uuid.
+
+        The same ``provider_ref`` is stored and announced once. STOP, STOPALL, UNSUBSCRIBE, CANCEL, END or
+        QUIT suppresses the source for this number, and for messages without a sender that go by the
+        configuration ``key`` (None: the default one); START, YES or UNSTOP lifts that.
+
+        Raises :class:`InvalidMessage` and :class:`ConfigNotFound`.
+        """
+        state = current()
+        mail = receiving.Incoming(
+            receiving.number(_required("source", source, 320), state.settings.default_region),
+            _required("destination", destination, 320),
+            _text("msg", msg),
+        )
+        return receiving.receive(state, CHANNEL, mail, key, _line("provider_ref", provider_ref, MAX_KEY))
+
+    @staticmethod
+    def suppress(
+        destination: str,
+        sender: str | None = None,
+        reason: str = "manual",
+        *,
+        key: str | int | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Send no more SMS to a recipient: by nobody, or one ``sender``, or one configuration (``key``).
+
+        ``reason`` is stop, opted_out, bounce, complaint or manual. Raises :class:`InvalidMessage`,
+        :class:`InvalidQuery` and :class:`ConfigNotFound`.
+        """
+        state = current()
+        to, by = number(destination, state.settings.default_region), _line("sender", sender, 320)
+        about = None if detail is None else _text("detail", detail)
+        suppression.suppress(state, CHANNEL, to, by, key, reason, about)
+
+    @staticmethod
+    def unsuppress(destination: str, sender: str | None = None, *, key: str | int | None = None) -> None:
+        """Take back a :meth:`suppress` of the same recipient with the same ``sender`` or ``key``.
+
+        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress` raises.
+        """
+        state = current()
+        to, by = number(destination, state.settings.default_region), _line("sender", sender, 320)
+        suppression.unsuppress(state, CHANNEL, to, by, key)
+
+    @staticmethod
+    def suppressed(destination: str | None = None, after: str | None = None, limit: int = 50) -> Suppressed:
+        """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
+
+        Raises :class:`InvalidQuery` that names the filter.
+        """
+        return suppression.page(current(), CHANNEL, destination, after, limit)
+
+    @staticmethod
     def sync_delivery_report(progress: Callable[[int], None] = lambda asked: None) -> SyncResult:
         """Ask the providers now, in this process, about every SMS without a final report.
 
@@ -241,6 +311,19 @@ def _body(raw: Any) -> str:
     # Before counting: what is far too long is not worth counting.
     if len(raw) > MOST_SEGMENTS * 153 or segments.estimate(raw).segments > MOST_SEGMENTS:
         raise InvalidMessage({"msg": [f"is too long: an SMS has at most {MOST_SEGMENTS} segments"]})
+    return raw
+
+
+def _required(name: str, raw: Any, limit: int) -> str:
+    found = _line(name, "" if raw is None else raw, limit)
+    assert found is not None
+    return found
+
+
+def _text(name: str, raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise InvalidMessage({name: ["must be a text"]})
+    _storable(name, raw)
     return raw
 
 

@@ -110,7 +110,9 @@ def test_every_way_to_write_a_limit_means_what_it_says() -> None:
     assert settings.limit_per_day == {"sms": 1000, "email": 1000, "telephony": 1000}
     assert settings.allowed_countries == ("IN", "+44")
     assert settings.prefix_growth == Growth(10, 500)
-    alone = Settings.from_config({"COMMUNICATION_LIMIT_PER_DAY": {"sms": 7}, "COMMUNICATION_PREFIX_GROWTH": 2})
+    alone = Settings.from_config(
+        {"COMMUNICATION_LIMIT_PER_DAY": {"sms": 7}, "COMMUNICATION_PREFIX_GROWTH": 2}
+    )
     assert alone.limit_per_day == {"sms": 7}
     assert alone.prefix_growth == Growth(2, 100)
 

@@ -37,10 +37,17 @@ _View = Callable[[], ResponseReturnValue]
 
 
 class _Answer(Exception):
-    def __init__(self, status: int, msg: str, errors: Any = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        msg: str,
+        errors: Any = None,
+        retry_after: float | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(msg)
         self.status = status
-        self.body: dict[str, Any] = {"success": False, "msg": msg}
+        self.body: dict[str, Any] = {"success": False, "msg": msg, **(more or {})}
         if errors is not None:
             self.body["errors"] = errors
         self.retry_after = retry_after
@@ -225,7 +232,11 @@ def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
     if isinstance(exc, NotSent):
         wait = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
         return _Answer(503, reason, retry_after=wait)
-    return _Answer(422 if isinstance(exc, Refused) else 502, reason)
+    return _Answer(422 if isinstance(exc, Refused) else 502, reason, more=_opted_out(exc))
+
+
+def _opted_out(said: object) -> dict[str, Any]:
+    return {"opted_out": True} if getattr(said, "opted_out", False) else {}
 
 
 def _queued(accepted: object, known_as: str | None = None) -> ResponseReturnValue:
@@ -258,7 +269,8 @@ def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(result, NotSent):
         wait = {} if result.retry_after is None else {"retry_after": result.retry_after}
         return {**said, "outcome": "not_sent", **wait}
-    return {**said, "outcome": "rejected" if isinstance(result, Refused) else "unknown"}
+    outcome = "rejected" if isinstance(result, Refused) else "unknown"
+    return {**said, "outcome": outcome, **_opted_out(result)}
 
 
 def _written(report: Any) -> dict[str, Any]:
@@ -269,4 +281,4 @@ def _written(report: Any) -> dict[str, Any]:
         "occurred_at": report.occurred_at and report.occurred_at.isoformat(),
     }
     known = {name: value for name, value in more.items() if value is not None}
-    return {"msg_uuid": report.ref, "status": report.status, **known}
+    return {"msg_uuid": report.ref, "status": report.status, **known, **_opted_out(report)}

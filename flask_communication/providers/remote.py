@@ -189,7 +189,12 @@ class RemoteProvider(Provider):
         url = self._root + (path if self._slash else path.rstrip("/"))
         reply = self._http.post(url, body, "application/json", headers)
         self._freshen()
-        return _envelope(classify(reply, config), config)
+        try:
+            return _envelope(classify(reply, config), config)
+        except Refused as refused:
+            said = reply.json if isinstance(reply.json, dict) else {}
+            refused.opted_out = refused.opted_out or said.get("opted_out") is True
+            raise
 
     def _freshen(self) -> None:
         if self._known is not None and time.monotonic() >= self._believed_until:
@@ -280,7 +285,7 @@ def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderEr
         return NotSent(reason, code=code, retry_after=_seconds(failed["retry_after"]))
     if failed["outcome"] == "unknown":
         return OutcomeUnknown(reason, code=code)
-    return Refused(reason, code=code)
+    return Refused(reason, code=code, opted_out=failed["opted_out"] is True)
 
 
 def _seconds(value: Any) -> float | None:
@@ -341,6 +346,7 @@ def _report(given: Mapping[str, Any], status: str) -> Report:
         code=_word(given["code"]),
         event_id=_word(given["event_id"]),
         occurred_at=_moment(given["occurred_at"]),
+        opted_out=given["opted_out"] is True,
     )
 
 

@@ -27,7 +27,11 @@ ACTIONS = {
     "message.retry": "send a message again",
     "message.cancel": "stop a message that has not left",
     "message.resolve": "say what became of an unknown message",
+    "message.release": "let a held message pass",
     "message.read": "read messages and their delivery reports",
+    "suppression.read": "see who must not be written to",
+    "suppression.write": "put recipients on that list",
+    "suppression.delete": "take recipients off that list",
     "health.read": "see the details of the health check",
     "openapi.read": "read the description of the REST interface",
 }
