@@ -29,13 +29,14 @@ def announce(app: Flask, moved: Iterable[Mapping[str, Any] | Row[Any]]) -> None:
 def tell(app: Flask, signal: NamedSignal, **told: Any) -> None:
     """Send a signal inside an application context.
 
-    A receiver that raises is logged: what it was told of has happened, and cannot be undone by not
-    listening.
+    A receiver that raises is logged, and the others are told all the same: what happened cannot be undone
+    by not listening.
     """
     if not signal.receivers:
         return
-    try:
-        with app.app_context():
-            signal.send(app, **told)
-    except Exception:
-        log.exception("a receiver of %s failed for %s", signal.name, told["message_uuid"])
+    with app.app_context():
+        for receiver in signal.receivers_for(app):
+            try:
+                receiver(app, **told)
+            except Exception:
+                log.exception("a receiver of %s failed for %s", signal.name, told["message_uuid"])

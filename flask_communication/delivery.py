@@ -111,7 +111,6 @@ class Shift:
             rows = outbox.claim(connection, self.appetite)
             screened = screening.screen(connection, self.state, rows)
             routes = self.routes.load(connection, {row.config_id for row in screened.rows})
-        screened.tell(self.state.app)
         learn(self.pool, routes.values())
         claimed = time.monotonic()
         for row in screened.rows:
@@ -120,6 +119,7 @@ class Shift:
         full = len(rows) == self.appetite
         self.appetite = min(CLAIM_AT_MOST, self.appetite * 2) if full else self.slots
         self.look_at = 0.0 if full else claimed + LOOK_EVERY
+        screened.tell(self.state.app)
 
     def _put_back(self) -> None:
         rows = [verdicts.put_back(order) for order in self.waiting]

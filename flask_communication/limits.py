@@ -179,7 +179,7 @@ def check(connection: Connection, settings: Settings, rows: Sequence[Row[Any]]) 
 
 def _is_new(row: Row[Any]) -> bool:
     # What may have arrived already is past holding back, and what has expired is not sent at all.
-    return not (row.admitted or row.stale or row.repeat_until is not None)
+    return row.admitted_at is None and row.repeat_until is None and not row.stale
 
 
 class _Book:

@@ -147,7 +147,7 @@ def _claim(speech: Speech) -> TextClause:
     )
     returned = (
         " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, provider_ref,"
-        " resends, tries, meta, repeat_until, route_id, admitted_at IS NOT NULL AS admitted,"
+        " resends, tries, meta, repeat_until, route_id, admitted_at,"
         f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
         f" {speech.since('first_tried_at')} AS age"
     )
