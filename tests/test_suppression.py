@@ -179,10 +179,7 @@ def test_where_another_is_rung_in_their_place_nothing_is_learnt(make_app: MakeAp
 
 
 def test_a_report_can_say_it_too(app: Flask, provider: Scripted) -> None:
-    said = {"once": 0}
-
     def reports(refs: Any, config: Any) -> list[Report]:
-        said["once"] += 1
         return [Report(ref, "undelivered", "the handset said STOP", opted_out=True) for ref in refs]
 
     provider.sms_reports = reports  # type: ignore[method-assign]
