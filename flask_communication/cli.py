@@ -110,7 +110,18 @@ def list_messages(
 @_explained
 def show(uuid: str) -> None:
     """Tell the whole story of one message, and what comes next."""
-    for line in story.tell(messages.get(current(), None, uuid)):
+    for line in story.tell(current(), messages.get(current(), None, uuid)):
+        click.echo(line)
+
+
+@communication.command("explain")
+@click.argument("channel", type=click.Choice(configs.TYPES))
+@click.argument("destination")
+@click.option("--key", help="The configuration's key or id; without it, the default one.")
+@_explained
+def explain(channel: str, destination: str, key: str | None) -> None:
+    """Tell by which configuration a message would go now, and why; nothing is sent."""
+    for line in story.foretell(current(), channel, destination, key):
         click.echo(line)
 
 
@@ -219,6 +230,9 @@ def list_configs(channel: str | None) -> None:
 @click.option("--provider", default="", help="A name for people; the package's if left out.")
 @click.option("--key", help="What a call of send_msg names it by.")
 @click.option("--default", "is_default", is_flag=True, help="Use it when no key is given.")
+@click.option("--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot.")
+@click.option("--weight", type=int, help="Of 100 messages so many begin with it; 100 if left out.")
+@click.option("--rate", type=float, help="At most so many messages a second.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret.")
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for.")
 @_explained
@@ -228,6 +242,9 @@ def add_config(
     provider: str,
     key: str | None,
     is_default: bool,
+    fallback: Sequence[str],
+    weight: int | None,
+    rate: float | None,
     pairs: Sequence[str],
     secrets: Sequence[str],
 ) -> None:
@@ -240,10 +257,14 @@ def add_config(
         "provider_pkg_name": provider_pkg_name,
         "config": values,
     }
-    if key is not None:
-        fields["key"] = key
-    if is_default:
-        fields["is_default"] = True
+    more = {
+        "key": key,
+        "is_default": is_default or None,
+        "fallback": list(fallback) or None,
+        "weight": weight,
+        "rate_per_second": rate,
+    }
+    fields |= {name: value for name, value in more.items() if value is not None}
     click.echo(f"configuration {configs.create(current(), fields)} stored")
 
 

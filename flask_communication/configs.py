@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
+from . import circuits
 from .errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig
 from .models import Config
 from .state import State
@@ -64,7 +65,8 @@ def create(state: State, fields: Mapping[str, Any]) -> int:
 def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
     """Change a configuration and return its id.
 
-    A setting that is left out, or comes as the mask, is kept; None clears it. Raises
+    A setting that is left out, or comes as the mask, is kept; None clears it. A configuration that was
+    paused gets another chance. Raises
     :class:`ConfigNotFound`, :class:`InvalidConfig`, and :class:`Conflict` when ``version`` is given and
     somebody else was quicker.
     """
@@ -87,6 +89,7 @@ def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
             updated_at=datetime.now(UTC),
             **changed,
         )
+        circuits.close(connection, number)
     return number
 
 

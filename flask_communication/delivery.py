@@ -6,44 +6,48 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Row
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
-from . import events, outbox, reports, screening, suppression, verdicts
+from . import circuits, outbox, planning, reports, screening, suppression, verdicts
 from .announce import announce
-from .errors import DatabaseError, OutcomeUnknown, ProviderError
+from .calls import CALL_DEADLINE, Call, calling, learn
+from .errors import DatabaseError
+from .models import BULK, HIGH
+from .rescue import rescue
 from .routing import Route, Routes
 from .settings import Settings
 from .state import State
-from .verdicts import Order, Result, Verdict
+from .verdicts import Order, Verdict
 
 log = logging.getLogger("flask_communication")
 
-# A provider call takes at most this long; with less of its lease left a message is not dialled.
-CALL_DEADLINE = 20.0
 CLAIM_AT_MOST = 1000
 # With free slots and nothing known to wait, look for new work this often (a nudge comes at once).
 LOOK_EVERY = 0.2
+# While much is waiting here already, look this often for what is more urgent.
+LOOK_URGENTLY = 0.05
+# Of the calls at once, this share (and one at least) is kept for messages of high priority.
+KEPT_FOR_HIGH = 1 / 20
 RESCUE_EVERY = 5.0
-LEARN_FOR = 1.0
-LEARN_FOR_AT_MOST = 600.0
 # The database may be away this long before what is known about calls is given up.
 SETTLE_FOR = 60.0
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Call:
-    """Messages that went to their provider together, and how each ended."""
+class Written(NamedTuple):
+    """What one transaction of a shift has done: who moved, may be dialled, and whose state changed."""
 
-    orders: Sequence[Order]
-    results: Sequence[Result]
+    moved: list[Any]
+    started: set[int]
+    switched: circuits.Changes
+    paused: set[int]
 
 
 class Shift:
@@ -61,13 +65,17 @@ class Shift:
         self.pool = pool
         self.stop = stop
         self.slots = state.settings.concurrency
+        self.common_slots = self.slots - max(1, int(self.slots * KEPT_FOR_HIGH)) if self.slots > 1 else 1
         self.routes = Routes(state)
+        self.known: dict[int, Route] = {}
+        self.record = circuits.Record()
         self.asker = reports.Asker(state, self.routes)
         self.waiting: deque[Order] = deque()
         self.ended: SimpleQueue[Call | reports.Answer | None] = SimpleQueue()
         self.calls = 0
         self.appetite = self.slots
         self.look_at = 0.0
+        self.urgent_at = 0.0
         self.rescue_at = 0.0
 
     def nudge(self) -> None:
@@ -103,29 +111,49 @@ class Shift:
             self.rescue_at = now + RESCUE_EVERY
         if len(self.waiting) < self.slots and now >= self.look_at:
             self._claim()
+        elif self.waiting and now >= self.urgent_at:
+            self._claim_urgent(now)
         for asking in self.asker.due(self.slots - self.calls):
             self._dial(asking)
 
     def _claim(self) -> None:
-        with self.state.database.write() as connection:
-            rows = outbox.claim(connection, self.appetite)
-            screened = screening.screen(connection, self.state, rows)
-            routes = self.routes.load(connection, {row.config_id for row in screened.rows})
-        learn(self.pool, routes.values())
-        claimed = time.monotonic()
-        for row in screened.rows:
-            self.waiting.append(Order(row, routes.get(row.config_id) or _nowhere(row), claimed))
+        claimed = self._take_up(self.appetite)
         # A claim that filled up means that more is waiting: take more at once, up to a limit.
-        full = len(rows) == self.appetite
+        full = claimed == self.appetite
         self.appetite = min(CLAIM_AT_MOST, self.appetite * 2) if full else self.slots
-        self.look_at = 0.0 if full else claimed + LOOK_EVERY
-        screened.tell(self.state.app)
+        self.look_at = 0.0 if full else time.monotonic() + LOOK_EVERY
 
-    def _put_back(self) -> None:
-        rows = [verdicts.put_back(order) for order in self.waiting]
-        self.waiting.clear()
+    def _claim_urgent(self, now: float) -> None:
+        """Take what must not wait behind what was taken already."""
+        least = self.waiting[-1].row.priority
+        if least > HIGH:
+            self._take_up(self.slots, before=least)
+        self.urgent_at = now + LOOK_URGENTLY
+
+    def _take_up(self, limit: int, before: int = BULK + 1) -> int:
+        """Claim messages, put off those that cannot go now, and keep the others, the urgent ones first."""
+        with self.state.database.write() as connection:
+            rows = outbox.claim(connection, limit, before=before)
+            if not rows:
+                return 0
+            screened = screening.screen(connection, self.state, rows)
+            ids = {one for row in screened.rows for one in (row.config_id, row.route_id)}
+            self.known = self.routes.load(connection, ids)
+            orders = planning.plan(connection, screened.rows, self.known)
+            put_off = [_must(verdicts.dismissal(one, self.state.settings)) for one in orders if one.wait]
+            moved = outbox.dismiss(connection, put_off)
+        announce(self.state.app, [row for row in put_off if row["id"] in moved])
+        ready = [order for order in orders if order.wait is None]
+        learn(self.pool, (order.route for order in ready))
+        self.waiting = deque(sorted([*self.waiting, *ready], key=lambda order: order.row.priority))
+        screened.tell(self.state.app)
+        return len(rows)
+
+    def _put_back(self, those: Callable[[Order], bool] = lambda order: True) -> None:
+        rows = [verdicts.put_back(order) for order in self.waiting if those(order)]
         if not rows:
             return
+        self.waiting = deque(order for order in self.waiting if not those(order))
         with self.state.database.write() as connection:
             outbox.dismiss(connection, rows)
 
@@ -150,14 +178,21 @@ class Shift:
         groups, dismissed = self._next_groups()
         if not ended and not groups and not dismissed:
             return 0
-        moved, started = self._write(ended, groups, dismissed)
+        written = self._write(ended, groups, dismissed)
         dialled = 0
         for group in groups:
-            ready = [order for order in group if order.row.id in started]
+            ready = [order for order in group if order.row.id in written.started]
             if ready:
-                self._dial(_calling(self.state, ready))
+                self._dial(calling(self.state, ready))
                 dialled += len(ready)
-        announce(self.state.app, moved)
+        announce(self.state.app, written.moved)
+        circuits.announce(self.state.app, written.switched)
+        for _, circuit in written.switched:
+            if circuit.config_id in self.known:
+                self.known[circuit.config_id] = replace(self.known[circuit.config_id], circuit=circuit)
+        if written.paused:
+            # They look for another way, or wait, like all that is claimed from now on.
+            self._put_back(lambda order: order.route.config_id in written.paused)
         return dialled
 
     def _write(
@@ -165,13 +200,14 @@ class Shift:
         ended: Sequence[Call | reports.Answer],
         groups: Sequence[Sequence[Order]],
         dismissed: Sequence[Verdict],
-    ) -> tuple[list[Any], set[int]]:
+    ) -> Written:
         calls = [one for one in ended if isinstance(one, Call)]
         answers = [one for one in ended if isinstance(one, reports.Answer)]
-        endings = _endings(calls)
-        startings = [verdicts.starting(order) for group in groups for order in group]
+        endings, tallies = _endings(calls), _tallies(calls)
+        known = {one: route.circuit for one, route in self.known.items()}
+        next_ones = [order for group in groups for order in group]
 
-        def write() -> tuple[list[Any], set[int]]:
+        def write() -> Written:
             with self.state.database.write() as connection:
                 settled = outbox.settle(connection, endings)
                 settled |= outbox.dismiss(connection, dismissed)
@@ -179,7 +215,10 @@ class Shift:
                 moved: list[Any] = [row for row in (*endings, *dismissed) if row["id"] in settled]
                 for answer in answers:
                     moved += reports.land(connection, answer)
-                return moved, outbox.start(connection, startings)
+                # Before the next ones start: they may be on their way to one that has just failed.
+                switched = circuits.settle(connection, tallies, self.record, known)
+                paused = {after.config_id for _, after in switched if after.is_paused}
+                return Written(moved, _start(connection, next_ones, paused), switched, paused)
 
         return persist(write)
 
@@ -189,26 +228,39 @@ class Shift:
         dismissed: list[Verdict] = []
         batches: dict[int, list[Order]] = {}
         kept: list[Order] = []
-        free = self.slots - self.calls
-        while self.waiting and (len(groups) < free or batches):
+        while self.waiting and (len(groups) + self.calls < self.slots or batches):
             order = self.waiting.popleft()
             verdict = verdicts.dismissal(order, self.state.settings)
             if verdict is not None:
                 dismissed.append(verdict)
             elif _lease_left(order) < CALL_DEADLINE:
                 continue  # it becomes due again by itself
-            elif not _grouped(order, groups, batches, free):
+            elif not _grouped(order, groups, batches, self._slots_for(order) - self.calls):
                 kept.append(order)
+                if not batches:
+                    break
         self.waiting.extendleft(reversed(kept))
         return groups, dismissed
+
+    def _slots_for(self, order: Order) -> int:
+        return self.slots if order.row.priority == HIGH else self.common_slots
 
     def _dial(self, task: Callable[[], Call | reports.Answer]) -> None:
         self.calls += 1
         self.pool.submit(lambda: self.ended.put(task()))
 
 
-def _nowhere(row: Row[Any]) -> Route:
-    return Route(row.config_id or 0, blocked=f"configuration {row.config_id} does not exist")
+def _start(connection: Connection, orders: Sequence[Order], paused: set[int]) -> set[int]:
+    """Start these orders, and give back those whose configuration has just been paused."""
+    stopped = [verdicts.put_back(order) for order in orders if order.route.config_id in paused]
+    outbox.dismiss(connection, stopped)
+    go = [verdicts.starting(order) for order in orders if order.route.config_id not in paused]
+    return outbox.start(connection, go)
+
+
+def _must(verdict: Verdict | None) -> Verdict:
+    assert verdict is not None
+    return verdict
 
 
 def _lease_left(order: Order) -> float:
@@ -241,89 +293,26 @@ def _endings(calls: Iterable[Call]) -> list[Verdict]:
     return sorted(rows, key=lambda row: int(row["id"]))
 
 
-def _answers(calls: Iterable[Call], settings: Settings) -> list[tuple[Row[Any], Result]]:
+def _answers(calls: Iterable[Call], settings: Settings) -> list[suppression.Answer]:
     """Return who answered what, unless somebody else was rung in their place."""
     if settings.redirect_to is not None:
         return []
     return [
-        (order.row, said) for call in calls for order, said in zip(call.orders, call.results, strict=True)
+        (order.row, order.route.config_id, said)
+        for call in calls
+        for order, said in zip(call.orders, call.results, strict=True)
     ]
 
 
-def _calling(state: State, orders: Sequence[Order]) -> Callable[[], Call]:
-    begun = time.monotonic()
-
-    def call() -> Call:
-        if time.monotonic() - begun > outbox.LEASE - CALL_DEADLINE:
-            # This process was paused: somebody else may be dialling by now.
-            late = verdicts.too_late()
-            return Call(orders, [late] * len(orders))
-        return Call(orders, _results(state, orders))
-
-    return call
-
-
-def _results(state: State, orders: Sequence[Order]) -> Sequence[Result]:
-    route = orders[0].route
-    assert route.provider is not None
-    batch = [order.sms(verdicts.recipient(order.row.destination, state.settings) or "") for order in orders]
-    try:
-        if len(batch) > 1:
-            return _checked(route.provider.send_sms_bulk(batch, route.config), len(batch))
-        send = route.provider.retry_sms if orders[0].is_retry else route.provider.send_sms
-        return [send(batch[0], route.config)]
-    except ProviderError as failure:
-        return [failure] * len(batch)
-    except Exception as failure:
-        log.exception("provider %s failed in an unforeseen way", route.provider.name)
-        told = OutcomeUnknown(f"the provider failed in an unforeseen way: {type(failure).__name__}")
-        return [told] * len(batch)
-
-
-def _checked(results: Sequence[Result], expected: int) -> Sequence[Result]:
-    if len(results) != expected:
-        raise OutcomeUnknown(f"{len(results)} results came back for {expected} messages")
-    return results
-
-
-def learn(pool: ThreadPoolExecutor, routes: Iterable[Route]) -> None:
-    """Let providers that are new to this process find out what they can do, all at once.
-
-    Nobody waits long for one that does not answer: it goes on trying, and counts as plain meanwhile.
-    """
-    strangers = {id(r.provider): r.provider for r in routes if r.provider and not r.provider.is_known}
-    wait([pool.submit(provider.learn) for provider in strangers.values()], timeout=LEARN_FOR)
-
-
-def rescue(state: State, routes: Routes, pool: ThreadPoolExecutor) -> int:
-    """Take up the messages whose worker stopped while sending them; return how many."""
-    with state.database.read() as connection:
-        rows = outbox.stranded(connection)
-        known = routes.load(connection, {row.config_id for row in rows})
-    if not rows:
-        return 0
-    learn(pool, known.values())
-    found = [
-        verdicts.stranding(row, known.get(row.config_id))
-        for row in rows
-        if _decidable(row, known.get(row.config_id))
-    ]
-    with state.database.write() as connection:
-        moved = outbox.rescue(connection, found)
-        mine = [row for row in found if row["id"] in moved]
-        for row in mine:
-            events.note(connection, row["id"], "rescued", f"{row['error']}: {row['status']}")
-    if mine:
-        log.warning("took up %s messages whose worker had stopped", len(mine))
-    announce(state.app, mine)
-    return len(mine)
-
-
-def _decidable(row: Row[Any], route: Route | None) -> bool:
-    """Tell whether it is known, or hopeless to wait until it is, if the provider ignores repeats."""
-    if route is None or route.provider is None or route.provider.is_known:
-        return True
-    return (row.age or 0.0) > LEARN_FOR_AT_MOST
+def _tallies(calls: Iterable[Call]) -> dict[int, circuits.Tally]:
+    """Count, for each configuration, how its calls ended."""
+    tallies: dict[int, circuits.Tally] = {}
+    for call in calls:
+        route = call.orders[0].route
+        tally = tallies.setdefault(route.config_id, circuits.Tally(route.version))
+        for order, result in zip(call.orders, call.results, strict=True):
+            tally.count(result, is_first=not order.row.tries, is_probe=order.is_probe)
+    return tallies
 
 
 def persist(write: Callable[[], T]) -> T:

@@ -24,6 +24,7 @@ CommunicationError
 └── ProviderError               what a provider raises instead of returning Accepted
     ├── NotSent                 certainly did not leave: we try again later
     ├── Refused                 the provider said no: we do not try again
+    │   └── Denied              it said no to us, not to the message: the configuration is stopped
     └── OutcomeUnknown          may have left: never repeated blindly
 """
 
@@ -133,13 +134,23 @@ class ProviderError(CommunicationError):
     """The base of what a provider raises when a call did not end in *accepted*.
 
     ``code`` is the vendor's own error code, ``http_status`` the status of its answer, if any.
+    ``only_this`` says that it is about this message alone (its recipient's network, its text) and tells
+    nothing about how well the provider is.
     """
 
-    def __init__(self, reason: str, *, code: str | None = None, http_status: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str | None = None,
+        http_status: int | None = None,
+        only_this: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code
         self.http_status = http_status
+        self.only_this = only_this
 
 
 class NotSent(ProviderError):
@@ -152,8 +163,9 @@ class NotSent(ProviderError):
         code: str | None = None,
         http_status: int | None = None,
         retry_after: float | None = None,
+        only_this: bool = False,
     ) -> None:
-        super().__init__(reason, code=code, http_status=http_status)
+        super().__init__(reason, code=code, http_status=http_status, only_this=only_this)
         self.retry_after = retry_after
 
 
@@ -169,10 +181,27 @@ class Refused(ProviderError):
         *,
         code: str | None = None,
         http_status: int | None = None,
+        only_this: bool = False,
         opted_out: bool = False,
     ) -> None:
-        super().__init__(reason, code=code, http_status=http_status)
+        # Who wants nothing from us says nothing about others.
+        super().__init__(reason, code=code, http_status=http_status, only_this=only_this or opted_out)
         self.opted_out = opted_out
+
+    @property
+    def denies_us(self) -> bool:
+        """Whether it would say so to any message of ours, as with a wrong password."""
+        return self.http_status in (401, 402, 403) and not self.only_this
+
+
+class Denied(Refused):
+    """Raised when the provider refuses us whatever we send: wrong password, no balance, banned.
+
+    Nothing more is sent by the configuration until somebody changes it; its fallbacks go on. A
+    :class:`Refused` with the HTTP status 401, 402 or 403 counts as one.
+    """
+
+    denies_us = True
 
 
 class OutcomeUnknown(ProviderError):

@@ -17,7 +17,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Row
 
 from .database import Speech, as_rows, speech_of
-from .models import PRIORITIES
+from .models import BULK, PRIORITIES
 from .status import MOVES, OPEN, THRESHOLD
 
 # A claim, and a call, must be over by then, or somebody else takes the message up.
@@ -118,8 +118,10 @@ def _accepted_before(speech: Speech) -> TextClause:
     )
 
 
-def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
+def claim(connection: Connection, limit: int, lease: float = LEASE, before: int = BULK + 1) -> list[Row[Any]]:
     """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds.
+
+    Only those more urgent than the priority ``before`` are taken.
 
     Each row has what a call needs, its new ``fence``, ``stale`` (past its ``expires_at``),
     ``repeat_until`` (an earlier try is in doubt) and ``closed`` (and may no longer be repeated), and
@@ -127,7 +129,7 @@ def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[
     """
     claimed: list[Row[Any]] = []
     for priority in sorted(PRIORITIES.values()):
-        if len(claimed) < limit:
+        if len(claimed) < limit and priority < before:
             claimed += connection.execute(
                 _claim(speech_of(connection)),
                 {"priority": priority, "limit": limit - len(claimed), "lease": lease},
@@ -146,8 +148,8 @@ def _claim(speech: Speech) -> TextClause:
         f" updated_at = {speech.now}"
     )
     returned = (
-        " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, provider_ref,"
-        " resends, tries, meta, repeat_until, route_id, admitted_at,"
+        " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, route_id, priority,"
+        " provider_ref, resends, tries, meta, repeat_until, admitted_at,"
         f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
         f" {speech.since('first_tried_at')} AS age"
     )

@@ -1,7 +1,9 @@
 """Signals a host may listen to; each is sent by the application, after the change is committed.
 
-Receivers get ``app`` as sender and ``message_uuid``, ``channel`` and ``status`` as keywords. They run
-in whatever process made the change, mostly a worker. A receiver that raises is logged and ignored.
+Receivers get ``app`` as sender. Those of a message get ``message_uuid``, ``channel`` and ``status`` as
+keywords, those of a configuration ``config_id``, ``state``, ``seconds`` (None: until it is changed) and
+``reason``. They run in whatever process made the change, mostly a worker. A receiver that raises is
+logged and ignored.
 """
 
 from __future__ import annotations
@@ -28,6 +30,11 @@ limit_reached = _signals.signal(
     "communication.limit-reached",
     "A limit holds messages back; sent once for each limit, channel and period of the limit.",
 )
+
+config_paused = _signals.signal(
+    "communication.config-paused", "A configuration failed too often, or refuses us: nothing goes by it."
+)
+config_resumed = _signals.signal("communication.config-resumed", "A paused configuration works again.")
 
 BY_STATUS = {
     "sent": message_sent,

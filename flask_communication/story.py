@@ -1,12 +1,14 @@
-"""One message's whole story, for a person: what happened, what was said, and what comes next."""
+"""Stories for a person: what happened to a message and what comes next, or what would happen to one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from . import status
+from . import routing, status, verdicts
 from .models import Attempt, Event, Message
+from .routing import Route, Routes
+from .state import State
 
 _NEXT = {
     status.QUEUED: "a worker sends it",
@@ -21,8 +23,9 @@ _REST = {
 }
 
 
-def tell(message: Message) -> Iterator[str]:
+def tell(state: State, message: Message) -> Iterator[str]:
     """Return the story of a message that was loaded with its attempts and events, line by line."""
+    routes = _routes(state, message)
     yield f"{message.channel} {message.uuid} is {message.status}"
     yield f"  to {message.destination}" + (f" from {message.sender}" if message.sender else "")
     yield f"  by {_config(message)}"
@@ -33,6 +36,55 @@ def tell(message: Message) -> Iterator[str]:
     for moment, line in sorted(lines):
         yield f"  {_moment(moment)}  {line}"
     yield f"  next: {_next(message)}"
+    if message.status == status.QUEUED:
+        yield from _ways(routes, routes.get(message.route_id or message.config_id or 0), message.uuid)
+
+
+def _routes(state: State, message: Message) -> dict[int, Route]:
+    with state.database.read() as connection:
+        return Routes(state).load(connection, {message.config_id, message.route_id})
+
+
+def foretell(state: State, channel: str, destination: str, key: str | int | None) -> Iterator[str]:
+    """Return by which configuration a message would go now, and why, line by line; nothing is sent.
+
+    Raises :class:`ConfigNotFound`.
+    """
+    with state.database.read() as connection:
+        chosen = routing.choose(connection, channel, key)
+        routes = Routes(state).load(connection, {chosen})
+    home = routes[chosen]
+    asked = "the default one" if key is None else f"the one called {key!r}"
+    yield f"{channel} to {destination} by {asked}, {home.name}"
+    goes_to = verdicts.recipient(destination, state.settings)
+    if goes_to is None:
+        yield "  nowhere: COMMUNICATION_ONLY_TO does not list the recipient; it would be rejected"
+        return
+    if goes_to != destination:
+        yield f"  COMMUNICATION_REDIRECT_TO sends it to {goes_to} instead"
+    yield from _ways(routes, home, None)
+
+
+def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str | None) -> Iterator[str]:
+    """Say of each route what speaks for and against it; without a uuid the weights leave it open."""
+    if home is None:
+        return
+    family = [home, *(routes[one] for one in home.fallback)]
+    if uuid is not None:
+        family = routing.in_order(home, routes, uuid)
+    goes = next((route for route in family if route.trouble is None), None)
+    for route in family:
+        yield f"  {'->' if route is goes else '  '} {_way(route)}"
+    if goes is None:
+        yield "  it would wait until one of them is well, or until it expires"
+
+
+def _way(route: Route) -> str:
+    provider = route.provider.name if route.provider else "no provider"
+    more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
+    more += [f"begins {route.weight} of 100"] if route.weight != 100 else []
+    more += [f"at most {route.rate:g} a second"] if route.rate else []
+    return f"{route.name}, {provider}: {', '.join(more)}"
 
 
 def _config(message: Message) -> str:
@@ -48,7 +100,8 @@ def _attempt(attempt: Attempt) -> tuple[datetime, str]:
     took = ""
     if attempt.ended_at is not None:
         took = f" after {(attempt.ended_at - attempt.started_at).total_seconds():.2f} s"
-    parts = [f"called the provider (key {attempt.key}): {attempt.state}{took}"]
+    by = f"configuration {attempt.config_id}" if attempt.config_id else "the provider"
+    parts = [f"called {by} (key {attempt.key}): {attempt.state}{took}"]
     parts += [f"as {attempt.provider_ref}"] if attempt.provider_ref else []
     parts += [f"HTTP {attempt.http_status}"] if attempt.http_status else []
     parts += [f"code {attempt.error_code}"] if attempt.error_code else []

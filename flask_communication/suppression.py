@@ -38,6 +38,10 @@ _ASKING = {
 }
 
 
+# A message, the configuration by which it went, and what its provider said.
+Answer = tuple[Row[Any], int | None, object]
+
+
 class Suppressed(NamedTuple):
     """Suppressions, newest first, and the cursor of the next page: pass it as ``after``; None at the end."""
 
@@ -56,8 +60,8 @@ def config_scope(config_id: int | None) -> str:
     return f"config:{config_id}"
 
 
-def _scope(row: Any) -> str:
-    return sender_scope(row.sender) if row.sender else config_scope(row.config_id)
+def _scope(sender: str | None, config_id: int | None) -> str:
+    return sender_scope(sender) if sender else config_scope(config_id)
 
 
 def find(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
@@ -67,9 +71,9 @@ def find(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
             "id": row.id,
             "channel": row.channel,
             "destination": row.destination,
-            "scope": _scope(row),
+            "scope": _scope(row.sender, row.config_id),
             # A fallback that sends in its place sends on its behalf.
-            "asked_for": _scope(row) if row.sender else config_scope(row.route_id),
+            "asked_for": _scope(row.sender, row.route_id),
         }
         for row in rows
     ]
@@ -112,23 +116,19 @@ def _store(speech: Speech) -> TextClause:
     )
 
 
-def learn(connection: Connection, told: Iterable[tuple[Any, object]]) -> None:
-    """Keep what providers said of recipients: (message, :class:`Refused` or :class:`Report`) pairs.
-
-    A message has ``channel``, ``destination``, ``sender`` and ``config_id``; what does not say
-    ``opted_out`` is passed over, and costs no SQL.
-    """
+def learn(connection: Connection, told: Iterable[Answer]) -> None:
+    """Keep what providers said of recipients; what does not say ``opted_out`` costs no SQL."""
     store(
         connection,
         [
             {
                 "channel": row.channel,
                 "destination": row.destination,
-                "scope": _scope(row),
+                "scope": _scope(row.sender, config_id),
                 "reason": "opted_out",
                 "detail": _detail(said),
             }
-            for row, said in told
+            for row, config_id, said in told
             if isinstance(said, Refused | Report) and said.opted_out
         ],
     )
@@ -153,7 +153,7 @@ def learn_from_reports(connection: Connection, config_id: int, reports: Sequence
         ),
         {"config_id": config_id, "rows": as_rows([{"ref": ref} for ref in told])},
     )
-    learn(connection, [(row, told[row.provider_ref]) for row in rows])
+    learn(connection, [(row, row.config_id, told[row.provider_ref]) for row in rows])
 
 
 def lift(connection: Connection, channel: str, destination: str, scopes: Iterable[str]) -> None:

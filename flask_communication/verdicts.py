@@ -31,12 +31,29 @@ Result = Accepted | ProviderError
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Why, and for how many seconds, a message cannot go now."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Order:
-    """A claimed message, the route it goes by, and when it was claimed (monotonic seconds)."""
+    """A claimed message, the route it goes by, and when it was claimed (monotonic seconds).
+
+    ``family`` is how many routes it may go by in turn, ``others`` how many of them are still to be tried
+    before a pause. ``wait`` says that it cannot go now; ``is_probe`` that it finds out whether a paused
+    configuration is well again.
+    """
 
     row: Row[Any]
     route: Route
     claimed: float
+    family: int = 1
+    others: int = 0
+    wait: Wait | None = None
+    is_probe: bool = False
 
     @property
     def key(self) -> str:
@@ -73,7 +90,7 @@ def starting(order: Order) -> Verdict:
     return {
         "id": order.row.id,
         "fence": order.row.fence,
-        "config_id": order.row.config_id,
+        "config_id": order.route.config_id,
         "key": order.key,
     }
 
@@ -84,8 +101,11 @@ def ending(order: Order, result: Result, elapsed: float) -> Verdict:
         return _accepted(order, result)
     if isinstance(result, NotSent):
         return _not_sent(order, result)
+    denied = isinstance(result, Refused) and result.denies_us
+    if denied and order.others and not order.in_doubt:
+        return _row(order, status.QUEUED, status.REFUSED, 0.0, result)
     # Who is refused for its password learns nothing about the earlier try.
-    if isinstance(result, Refused) and not (order.in_doubt and result.http_status in (401, 403)):
+    if isinstance(result, Refused) and not (denied and order.in_doubt):
         return _row(order, status.REJECTED, status.REFUSED, None, result)
     return _unknown(order, result, (order.row.age or 0.0) + elapsed)
 
@@ -121,7 +141,10 @@ def _accepted(order: Order, result: Accepted) -> Verdict:
 
 
 def _not_sent(order: Order, failure: NotSent) -> Verdict:
-    delay = _jittered(_step(BACKOFF, order.row.tries))
+    if order.others:
+        # It certainly did not leave: a fallback may try at once.
+        return _row(order, status.QUEUED, status.NOT_SENT, 0.0, failure)
+    delay = _jittered(_step(BACKOFF, order.row.tries // order.family))
     if failure.retry_after is not None:
         delay = max(delay, min(failure.retry_after, MAX_RETRY_AFTER))
     return _row(order, status.QUEUED, status.NOT_SENT, delay, failure)
@@ -150,7 +173,10 @@ def dismissal(order: Order, settings: Settings) -> Verdict | None:
         told = "an earlier try may have arrived, and it is too late to repeat it safely"
         return _dismissed(order, status.UNKNOWN, told)
     if row.stale:
-        return _dismissed(order, status.EXPIRED, reason or "it was not sent before its expires_at")
+        waited = order.wait.reason if order.wait else reason
+        return _dismissed(order, status.EXPIRED, waited or "it was not sent before its expires_at")
+    if order.wait is not None:
+        return _dismissed(order, status.QUEUED, order.wait.reason, order.wait.seconds)
     if reason is not None:
         return _dismissed(order, status.QUEUED, reason, _jittered(_step(BACKOFF, 99)))
     if recipient(row.destination, settings) is None:
@@ -177,7 +203,7 @@ def put_back(order: Order) -> Verdict:
 
 def too_late() -> NotSent:
     """Say that a message was not dialled because this process had been paused."""
-    return NotSent("this worker was paused for too long to dial", retry_after=None)
+    return NotSent("this worker was paused for too long to dial", only_this=True)
 
 
 def recipient(destination: str, settings: Settings) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import OperationalError
+
 from . import outbox
 from .bell import TICK_EVERY, Bell
 from .delivery import Shift
@@ -70,6 +72,9 @@ class Worker:
         except NotUpgraded as wrong:
             log.warning("%s", wrong)
             return AFTER_A_FAILURE
+        except OperationalError as away:
+            log.warning("cannot use the database (%s); looking again in %.0f s", _said(away), AFTER_A_FAILURE)
+            return AFTER_A_FAILURE
         except Exception:
             log.exception("the worker failed; looking again in %.0f s", AFTER_A_FAILURE)
             return AFTER_A_FAILURE
@@ -120,6 +125,11 @@ class Worker:
                 self._pid = os.getpid()
                 self._thread = threading.Thread(target=self.run, name="communication-worker", daemon=True)
                 self._thread.start()
+
+
+def _said(failure: OperationalError) -> str:
+    lines = str(failure.orig).strip().splitlines()
+    return lines[0] if lines else type(failure.orig).__name__
 
 
 class Ticker:

@@ -128,3 +128,17 @@ def test_the_command_is_there_for_each_application(app: Flask) -> None:
     for command in ("worker", "upgrade", "sync", "send-sms", "messages", "show", "config", "token"):
         assert command in told
     assert state_of(app).settings.queue == "communication"
+
+
+def test_explain_says_by_which_configuration_and_why(app: Flask) -> None:
+    run(app, "config", "add", "--type", "sms", "--provider-pkg-name", "simulator", "--key", "spare")
+    run(
+        app,
+        *("config", "add", "--type", "sms", "--provider-pkg-name", "simulator", "--key", "main"),
+        *("--fallback", "spare", "--rate", "5", "--weight", "80"),
+    )
+    told = run(app, "explain", "sms", TO, "--key", "main")
+    assert "(main), simulator: well, begins 80 of 100, at most 5 a second" in told
+    assert told.index("(main), simulator") < told.index("(spare), simulator")
+    assert "nobody" in run(app, "explain", "sms", TO, "--key", "nobody", expect=1)
+    assert "-> configuration" in run(app, "explain", "sms", TO)

@@ -134,6 +134,16 @@ def test_what_a_provider_says_of_a_recipient_is_learnt(app: Flask, provider: Scr
     assert len(provider.calls) == 1
 
 
+def test_an_opt_out_says_nothing_against_the_configuration(app: Flask, provider: Scripted) -> None:
+    def forbid(sms: Any) -> Accepted:
+        raise Refused("forbidden by the recipient", http_status=403, opted_out=True)
+
+    provider.answer = forbid
+    assert sent(app) == "rejected"
+    provider.answer = None
+    assert sent(app, OTHER) == "sent"
+
+
 def test_a_refusal_for_another_reason_suppresses_nobody(app: Flask, provider: Scripted) -> None:
     def refuse(sms: Any) -> Accepted:
         raise Refused("no such number")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
+from ..errors import Denied, NotSent, OutcomeUnknown, ProviderError, Refused
 
 __all__ = [
     "Accepted",
+    "Denied",
     "File",
     "InboundEmail",
     "Inbox",
@@ -139,9 +140,10 @@ class Provider:
     """A way to reach people: subclass it, name it, and implement what its ``types`` promise.
 
     Every method gets ``config``, the decrypted dictionary that the operator stored. A send returns
-    :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said
-    no) or :class:`OutcomeUnknown` (may have left). Any other exception counts as *unknown*. Methods
-    are called from several threads at once, so instances must not keep state between calls.
+    :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said no),
+    :class:`Denied` (said no to us, whatever we send) or :class:`OutcomeUnknown` (may
+    have left). Any other exception counts as *unknown*. Methods are called from several threads at once,
+    so instances must not keep state between calls.
     """
 
     name: str = ""

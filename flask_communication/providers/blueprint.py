@@ -16,7 +16,7 @@ from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from . import contract
-from .base import Accepted, NotSent, OutboundSMS, OutcomeUnknown, Provider, ProviderError, Refused
+from .base import Accepted, Denied, NotSent, OutboundSMS, OutcomeUnknown, Provider, ProviderError, Refused
 from .http import clean
 from .strict_json import encode_json, parse_json
 
@@ -228,15 +228,22 @@ def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -
 
 
 def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
-    reason = clean(exc.reason, config)
+    status = next(status for kind, status in _STATUSES.items() if isinstance(exc, kind))
+    answer = _Answer(status, clean(exc.reason, config))
     if isinstance(exc, NotSent):
-        wait = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
-        return _Answer(503, reason, retry_after=wait)
-    return _Answer(422 if isinstance(exc, Refused) else 502, reason, more=_opted_out(exc))
+        answer.retry_after = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
+    if exc.only_this:
+        answer.body["only_this"] = True
+    answer.body |= _opted_out(exc)
+    return answer
 
 
 def _opted_out(said: object) -> dict[str, Any]:
     return {"opted_out": True} if getattr(said, "opted_out", False) else {}
+
+
+# The first that fits.
+_STATUSES: dict[type[ProviderError], int] = {NotSent: 503, Denied: 403, Refused: 422, ProviderError: 502}
 
 
 def _queued(accepted: object, known_as: str | None = None) -> ResponseReturnValue:
@@ -266,10 +273,13 @@ def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(result, ProviderError):
         result = OutcomeUnknown("the provider did not say whether it took the message")
     said: dict[str, Any] = {"success": False, "msg": clean(result.reason, config)}
+    if result.only_this:
+        said["only_this"] = True
     if isinstance(result, NotSent):
         wait = {} if result.retry_after is None else {"retry_after": result.retry_after}
         return {**said, "outcome": "not_sent", **wait}
-    outcome = "rejected" if isinstance(result, Refused) else "unknown"
+    refused = "denied" if isinstance(result, Denied) else "rejected"
+    outcome = refused if isinstance(result, Refused) else "unknown"
     return {**said, "outcome": outcome, **_opted_out(result)}
 
 

@@ -143,6 +143,7 @@ class Envelope(_Lenient):
     msg = fields.Raw(load_default=None, allow_none=True)
     data = fields.Raw(load_default=None, allow_none=True)
     outcome = fields.Raw(load_default=None, allow_none=True)
+    only_this = fields.Raw(load_default=None, allow_none=True)
     retry_after = fields.Raw(load_default=None, allow_none=True)
     code = fields.Raw(load_default=None, allow_none=True)
     opted_out = fields.Raw(load_default=None, allow_none=True)

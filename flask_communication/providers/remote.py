@@ -17,6 +17,7 @@ from marshmallow import ValidationError
 from . import contract
 from .base import (
     Accepted,
+    Denied,
     NotSent,
     OutboundSMS,
     OutcomeUnknown,
@@ -189,12 +190,7 @@ class RemoteProvider(Provider):
         url = self._root + (path if self._slash else path.rstrip("/"))
         reply = self._http.post(url, body, "application/json", headers)
         self._freshen()
-        try:
-            return _envelope(classify(reply, config), config)
-        except Refused as refused:
-            said = reply.json if isinstance(reply.json, dict) else {}
-            refused.opted_out = refused.opted_out or said.get("opted_out") is True
-            raise
+        return _envelope(classify(reply, config), config)
 
     def _freshen(self) -> None:
         if self._known is not None and time.monotonic() >= self._believed_until:
@@ -280,12 +276,14 @@ def _envelope(reply: Reply, config: Mapping[str, Any]) -> dict[str, Any]:
 def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderError:
     said = clean(failed["msg"], config) if isinstance(failed["msg"], str) else ""
     reason = f"the provider said: {said or 'no, without a reason'}"
-    code = _word(failed["code"])
+    code, alone = _word(failed["code"]), failed["only_this"] is True
     if failed["outcome"] == "not_sent":
-        return NotSent(reason, code=code, retry_after=_seconds(failed["retry_after"]))
+        wait = _seconds(failed["retry_after"])
+        return NotSent(reason, code=code, retry_after=wait, only_this=alone)
     if failed["outcome"] == "unknown":
-        return OutcomeUnknown(reason, code=code)
-    return Refused(reason, code=code, opted_out=failed["opted_out"] is True)
+        return OutcomeUnknown(reason, code=code, only_this=alone)
+    kind = Denied if failed["outcome"] == "denied" else Refused
+    return kind(reason, code=code, only_this=alone, opted_out=failed["opted_out"] is True)
 
 
 def _seconds(value: Any) -> float | None:

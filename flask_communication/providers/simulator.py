@@ -76,6 +76,9 @@ class Simulator(Provider):
     9      opted_out    Refused: the recipient has opted out of this sender
     ====== ===========  =========================================================
 
+    The setting ``story`` gives every number the same story: a rehearsal of an outage, which pauses the
+    configuration and sends by its fallbacks.
+
     The story and the time are in the reference it hands out, so any process can report later.
     """
 
@@ -93,13 +96,19 @@ class Simulator(Provider):
                 "minimum": 0,
                 "maximum": 10_000,
                 "default": 0,
-            }
+            },
+            "story": {
+                "type": "string",
+                "title": "What happens to every message, whatever its number: a rehearsal of trouble",
+                "enum": ["", *STORIES],
+                "default": "",
+            },
         },
     }
 
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Tell the story of the destination."""
-        return self._send(_story(sms.destination), config)
+        return self._send(_story(sms.destination, config), config)
 
     def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Tell the story again, which the reference knows where the destination is not given."""
@@ -112,7 +121,7 @@ class Simulator(Provider):
 
     def _send(self, story: str, config: Mapping[str, Any]) -> Accepted:
         _wait(_latency(config) + STORIES[story].takes)
-        result = _tell(story)
+        result = _tell(story, config)
         if isinstance(result, ProviderError):
             raise result
         return result
@@ -121,9 +130,9 @@ class Simulator(Provider):
         self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
     ) -> Sequence[Accepted | ProviderError]:
         """Tell every message's story; the call takes as long as the slowest of them."""
-        stories = [_story(sms.destination) for sms in batch]
+        stories = [_story(sms.destination, config) for sms in batch]
         _wait(_latency(config) + max((STORIES[one].takes for one in stories), default=0.0))
-        return [_tell(one) for one in stories]
+        return [_tell(one, config) for one in stories]
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
         """Report the newest chapter of every reference of ours, and nothing of others."""
@@ -131,9 +140,17 @@ class Simulator(Provider):
         return list(_newest(refs, time.time()))
 
 
-def _story(destination: str) -> str:
+def _story(destination: str, config: Mapping[str, Any]) -> str:
+    if config.get("story"):
+        return _rehearsed(config["story"])
     magic = _MAGIC_NUMBER.fullmatch(destination)
     return MAGIC[int(magic[1])] if magic else MAGIC[0]
+
+
+def _rehearsed(story: Any) -> str:
+    if story not in STORIES:
+        raise Refused(f"story of the simulator must be one of {', '.join(STORIES)}")
+    return str(story)
 
 
 def _latency(config: Mapping[str, Any]) -> float:
@@ -149,14 +166,16 @@ def _wait(seconds: float) -> None:
         time.sleep(seconds)
 
 
-def _tell(story: str) -> Accepted | ProviderError:
+def _tell(story: str, config: Mapping[str, Any]) -> Accepted | ProviderError:
     told = STORIES[story]
+    # A magic number's trouble is its own; only a rehearsal is the provider's.
+    only_this = not config.get("story")
     if told.failure is NotSent:
-        return NotSent(told.says, retry_after=1 if story == "throttled" else None)
+        return NotSent(told.says, retry_after=1 if story == "throttled" else None, only_this=only_this)
     if told.failure is Refused:
-        return Refused(told.says, opted_out=told.opted_out)
+        return Refused(told.says, only_this=only_this, opted_out=told.opted_out)
     if told.failure is not None:
-        return told.failure(told.says)
+        return told.failure(told.says, only_this=only_this)
     return Accepted(f"sim-{story}-{int(time.time() * 1000):x}-{secrets.token_hex(4)}")
 
 

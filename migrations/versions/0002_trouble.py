@@ -39,7 +39,6 @@ def _circuits() -> None:
         sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
         sa.Column("opens", sa.Integer, nullable=False, server_default="0"),
         sa.Column("until", Time),
-        sa.Column("version", sa.Integer),
         sa.Column("reason", sa.String(500)),
         sa.Column("changed_at", Time, nullable=False),
         sa.Column("full_at", Time),

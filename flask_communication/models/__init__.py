@@ -21,7 +21,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .database import Base, UTCDateTime
+from ..database import Base, UTCDateTime
+from .mail import Attachment, Mail, Mailbox, Recipient, StoredFile
+
+__all__ = [
+    "Attachment",
+    "Attempt",
+    "Circuit",
+    "Config",
+    "Event",
+    "Heartbeat",
+    "Mail",
+    "Mailbox",
+    "Message",
+    "Recipient",
+    "StoredFile",
+    "Suppression",
+    "Token",
+    "Usage",
+]
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -125,6 +143,7 @@ class Message(Base):
 
     attempts: Mapped[list[Attempt]] = relationship(order_by="Attempt.fence", viewonly=True)
     events: Mapped[list[Event]] = relationship(order_by="Event.id", viewonly=True)
+    mail: Mapped[Mail | None] = relationship(viewonly=True)
     config: Mapped[Config | None] = relationship(viewonly=True)
 
     __table_args__ = (
@@ -227,14 +246,13 @@ class Circuit(Base):
     config_id: Mapped[int] = mapped_column(
         ForeignKey("communication_config.id"), primary_key=True, autoincrement=False
     )
-    # closed: all is well. open: nothing is sent until ``until``, then one probe. stopped: nothing is
-    # sent until the configuration is no longer the ``version`` that was refused.
+    # closed: all is well, or will be at ``until``. open: nothing is sent until ``until``, then one
+    # probe. stopped: nothing is sent until somebody changes the configuration.
     state: Mapped[str] = mapped_column(String(8), server_default="closed")
     # Failures in a row, and openings in a row.
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
     opens: Mapped[int] = mapped_column(Integer, server_default="0")
     until: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    version: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str | None] = mapped_column(String(500))
     changed_at: Mapped[datetime] = mapped_column(UTCDateTime)
     # The token bucket: when it will be, or was, full; and until when its queue reaches.

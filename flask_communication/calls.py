@@ -1,0 +1,75 @@
+"""Calls to providers, made in the threads of a pool: they do no SQL, and raise nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from . import outbox, verdicts
+from .errors import OutcomeUnknown, ProviderError
+from .routing import Route
+from .state import State
+from .verdicts import Order, Result
+
+log = logging.getLogger("flask_communication")
+
+# A provider call takes at most this long; with less of its lease left a message is not dialled.
+CALL_DEADLINE = 20.0
+LEARN_FOR = 1.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """Messages that went to their provider together, and how each ended."""
+
+    orders: Sequence[Order]
+    results: Sequence[Result]
+
+
+def calling(state: State, orders: Sequence[Order]) -> Callable[[], Call]:
+    """Return the call that sends these messages together."""
+    begun = time.monotonic()
+
+    def call() -> Call:
+        if time.monotonic() - begun > outbox.LEASE - CALL_DEADLINE:
+            # This process was paused: somebody else may be dialling by now.
+            late = verdicts.too_late()
+            return Call(orders, [late] * len(orders))
+        return Call(orders, _results(state, orders))
+
+    return call
+
+
+def _results(state: State, orders: Sequence[Order]) -> Sequence[Result]:
+    route = orders[0].route
+    assert route.provider is not None
+    batch = [order.sms(verdicts.recipient(order.row.destination, state.settings) or "") for order in orders]
+    try:
+        if len(batch) > 1:
+            return _checked(route.provider.send_sms_bulk(batch, route.config), len(batch))
+        send = route.provider.retry_sms if orders[0].is_retry else route.provider.send_sms
+        return [send(batch[0], route.config)]
+    except ProviderError as failure:
+        return [failure] * len(batch)
+    except Exception as failure:
+        log.exception("provider %s failed in an unforeseen way", route.provider.name)
+        told = OutcomeUnknown(f"the provider failed in an unforeseen way: {type(failure).__name__}")
+        return [told] * len(batch)
+
+
+def _checked(results: Sequence[Result], expected: int) -> Sequence[Result]:
+    if len(results) != expected:
+        raise OutcomeUnknown(f"{len(results)} results came back for {expected} messages")
+    return results
+
+
+def learn(pool: ThreadPoolExecutor, routes: Iterable[Route]) -> None:
+    """Let providers that are new to this process find out what they can do, all at once.
+
+    Nobody waits long for one that does not answer: it goes on trying, and counts as plain meanwhile.
+    """
+    strangers = {id(r.provider): r.provider for r in routes if r.provider and not r.provider.is_known}
+    wait([pool.submit(provider.learn) for provider in strangers.values()], timeout=LEARN_FOR)

@@ -1,0 +1,154 @@
+"""What an email has besides the message: its own words, recipients, files; and the mailboxes we read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from ..database import Base, UTCDateTime
+
+
+class Mail(Base):
+    """The email that belongs to a message, out or in."""
+
+    __tablename__ = "communication_mail"
+
+    message_id: Mapped[int] = mapped_column(
+        ForeignKey("communication_message.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    # RFC 5322 §3.6.4, with its angle brackets: ours, or the one it came with.
+    rfc_message_id: Mapped[str | None] = mapped_column(String(998))
+    subject: Mapped[str] = mapped_column(String(998))
+    html: Mapped[str | None] = mapped_column(Text)
+    # Mailboxes as a header shows them, by header: from, to, cc, bcc, reply_to.
+    mailboxes: Mapped[dict[str, list[str]]] = mapped_column(JSON)
+    headers: Mapped[dict[str, str]] = mapped_column(JSON)
+    in_reply_to: Mapped[str | None] = mapped_column(String(998))
+    references: Mapped[list[str]] = mapped_column("refs", JSON)
+    # The first message of the conversation; NULL for that one itself.
+    thread_id: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer, "sqlite"))
+    # What came in: as it came, what of it could not be read, and a fingerprint by which it comes once.
+    raw_sha256: Mapped[str | None] = mapped_column(ForeignKey("communication_file.sha256"))
+    problem: Mapped[str | None] = mapped_column(String(500))
+    arrival: Mapped[str | None] = mapped_column(String(64))
+
+    recipients: Mapped[list[Recipient]] = relationship(order_by="Recipient.place", viewonly=True)
+    attachments: Mapped[list[Attachment]] = relationship(order_by="Attachment.place", viewonly=True)
+
+    __table_args__ = (
+        Index(
+            "ix_communication_mail_rfc_message_id",
+            "rfc_message_id",
+            postgresql_where=text("rfc_message_id IS NOT NULL"),
+            sqlite_where=text("rfc_message_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_communication_mail_thread_id",
+            "thread_id",
+            postgresql_where=text("thread_id IS NOT NULL"),
+            sqlite_where=text("thread_id IS NOT NULL"),
+        ),
+        Index(
+            "uq_communication_mail_arrival",
+            "arrival",
+            unique=True,
+            postgresql_where=text("arrival IS NOT NULL"),
+            sqlite_where=text("arrival IS NOT NULL"),
+        ),
+    )
+
+    def __repr__(self) -> str:
+        return f"<Mail {self.message_id} {self.subject!r}>"
+
+
+class Recipient(Base):
+    """One of an email's recipients, and what became of the email for it."""
+
+    __tablename__ = "communication_recipient"
+
+    message_id: Mapped[int] = mapped_column(
+        ForeignKey("communication_mail.message_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    # The bare address.
+    address: Mapped[str] = mapped_column(String(320), primary_key=True)
+    # to, cc or bcc, and its place among all of them.
+    kind: Mapped[str] = mapped_column(String(3))
+    place: Mapped[int] = mapped_column(Integer)
+    status: Mapped[str] = mapped_column(String(12))
+    error: Mapped[str | None] = mapped_column(String(500))
+    error_code: Mapped[str | None] = mapped_column(String(50))
+
+    __table_args__ = (Index("ix_communication_recipient_address", "address", "message_id"),)
+
+    def __repr__(self) -> str:
+        return f"<Recipient {self.message_id} {self.kind} {self.status}>"
+
+
+class StoredFile(Base):
+    """Bytes, stored once however many messages carry them."""
+
+    __tablename__ = "communication_file"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(Integer)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+    def __repr__(self) -> str:
+        return f"<StoredFile {self.sha256[:12]} {self.size} bytes>"
+
+
+class Attachment(Base):
+    """A file as one email carries it."""
+
+    __tablename__ = "communication_attachment"
+
+    message_id: Mapped[int] = mapped_column(
+        ForeignKey("communication_mail.message_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    place: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    sha256: Mapped[str] = mapped_column(ForeignKey("communication_file.sha256"), index=True)
+    # As the sender named it; nothing is ever written under this name.
+    filename: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str] = mapped_column(String(127))
+    # Set for what the HTML shows in place (cid:).
+    content_id: Mapped[str | None] = mapped_column(String(255))
+
+    file: Mapped[StoredFile] = relationship(viewonly=True)
+
+    def __repr__(self) -> str:
+        return f"<Attachment {self.message_id}/{self.place} {self.filename!r}>"
+
+
+class Mailbox(Base):
+    """How far a configuration's mailbox has been read."""
+
+    __tablename__ = "communication_mailbox"
+
+    config_id: Mapped[int] = mapped_column(
+        ForeignKey("communication_config.id"), primary_key=True, autoincrement=False
+    )
+    # What its provider wants to be given next time.
+    cursor: Mapped[dict[str, Any]] = mapped_column(JSON)
+    # Until then somebody is reading it, or nobody needs to.
+    due_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    reading: Mapped[bool] = mapped_column(Boolean)
+    synced_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    error: Mapped[str | None] = mapped_column(String(500))
+
+    def __repr__(self) -> str:
+        return f"<Mailbox {self.config_id}>"
