@@ -109,8 +109,10 @@ def _obey(
     if said is None:
         return
     scopes = [suppression.sender_scope(mail.destination)]
-    # A message that named no sender came from the configuration's own number, which may be this one.
-    scopes += [suppression.config_scope(config_id)] if config_id is not None else []
+    if config_id is not None:
+        # A message that named no sender came from the configuration's own number, which may be this one.
+        meant = {config_id, _stood_in_for(connection, channel, mail.source, config_id)}
+        scopes += [suppression.config_scope(one) for one in sorted(meant)]
     if said == "start":
         suppression.lift(connection, channel, mail.source, scopes)
     else:
@@ -123,6 +125,18 @@ def _obey(
         suppression.store(connection, [{**row, "scope": scope} for scope in scopes])
     done = "suppressed" if said == "stop" else "no longer suppressed"
     events.note(connection, message_id, said, f"{mail.source} is {done} for {' and '.join(scopes)}")
+
+
+def _stood_in_for(connection: Connection, channel: str, recipient: str, config_id: int) -> int:
+    """Return the configuration in whose place, as a fallback, this one last wrote to a recipient."""
+    found = connection.scalar(
+        select(Message.route_id)
+        .where(Message.channel == channel, Message.destination == recipient, Message.direction == "out")
+        .where(Message.config_id == config_id, Message.sender.is_(None))
+        .order_by(Message.id.desc())
+        .limit(1)
+    )
+    return config_id if found is None else found
 
 
 def number(raw: str, region: str | None) -> str:

@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from rigs import Bulky, Scripted, install, make_due, work
 from sqlalchemy import event, func, select
 
-from flask_communication import SMS, receiving, signals
+from flask_communication import SMS, configs, receiving, signals
 from flask_communication.errors import (
     ConfigNotFound,
     InvalidMessage,
@@ -20,7 +20,7 @@ from flask_communication.errors import (
     SuppressionNotFound,
 )
 from flask_communication.models import Message
-from flask_communication.providers.base import Accepted, OutcomeUnknown, Refused, Report
+from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused, Report
 from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.simulator import Simulator
 from flask_communication.state import state_of
@@ -206,8 +206,6 @@ def test_the_simulator_rehearses_it_over_the_http_contract(make_app: MakeApp, up
     app = make_app(upgraded_url)
     app.register_blueprint(provider_blueprint(Simulator(), name="elsewhere"))
     with app.app_context():
-        from flask_communication import configs
-
         configs.create(
             state_of(app), {"type": "sms", "provider": "", "provider_pkg_name": "elsewhere", "config": {}}
         )
@@ -295,6 +293,29 @@ def test_stop_silences_the_number_it_was_sent_to_and_start_lifts_it(app: Flask, 
         SMS.receive(TO, OURS, "START")
     assert scopes(app) == set()
     assert sent(app, sender=OURS) == "sent"
+
+
+def test_a_stop_to_a_fallback_is_meant_for_whom_it_stood_in(app: Flask, provider: Scripted) -> None:
+    def only_the_fallback(sms: Any) -> Accepted:
+        if len(provider.calls) == 1:
+            raise NotSent("connection refused")
+        return provider.ring(sms)
+
+    with app.app_context():
+        configs.change(state_of(app), 1, {"fallback": ["bank"]})
+        provider.answer = only_the_fallback
+        uuid = SMS.send_msg(TO, "Hello", "shop")
+        work(app)
+        make_due(app)
+        work(app)
+        assert [one.config_id for one in SMS.get(uuid).attempts] == [1, 2]
+        SMS.receive(TO, OURS, "STOP", key="bank")
+    assert scopes(app) == {f"sender:{OURS}", "config:1", "config:2"}
+    provider.answer = None
+    assert sent(app, key="shop") == "rejected"
+    with app.app_context():
+        SMS.receive(TO, OURS, "START", key="bank")
+    assert sent(app, key="shop") == "sent"
 
 
 def test_start_does_not_undo_what_a_person_decided(app: Flask) -> None:
@@ -388,8 +409,6 @@ def test_a_stop_counts_however_the_provider_writes_the_number(
 
 
 def test_a_disabled_configuration_still_hears_stop(app: Flask) -> None:
-    from flask_communication import configs
-
     with app.app_context():
         configs.change(state_of(app), 2, {"enabled": False})
         SMS.receive(TO, OURS, "STOP", key="bank")
