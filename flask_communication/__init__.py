@@ -1,8 +1,9 @@
 """SMS, email and telephony for any Flask app, through interchangeable providers."""
 
+from .email import Email
 from .errors import CommunicationError
 from .extension import Communication
 from .providers.base import Provider
 from .sms import SMS
 
-__all__ = ["Communication", "CommunicationError", "Provider", "SMS"]
+__all__ = ["Communication", "CommunicationError", "Email", "Provider", "SMS"]

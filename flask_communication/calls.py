@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import outbox, verdicts
-from .errors import OutcomeUnknown, ProviderError
+from .errors import OutcomeUnknown, ProviderError, Refused
+from .mails import Letter
+from .providers.base import Accepted
 from .routing import Route
 from .state import State
 from .verdicts import Order, Result
@@ -27,37 +29,62 @@ class Call:
 
     orders: Sequence[Order]
     results: Sequence[Result]
+    letter: Letter | None = None
 
 
-def calling(state: State, orders: Sequence[Order]) -> Callable[[], Call]:
-    """Return the call that sends these messages together."""
+def calling(state: State, orders: Sequence[Order], letter: Letter | None = None) -> Callable[[], Call]:
+    """Return the call that sends these messages together, or the one email whose ``letter`` it is."""
     begun = time.monotonic()
 
     def call() -> Call:
         if time.monotonic() - begun > outbox.LEASE - CALL_DEADLINE:
             # This process was paused: somebody else may be dialling by now.
             late = verdicts.too_late()
-            return Call(orders, [late] * len(orders))
-        return Call(orders, _results(state, orders))
+            return Call(orders, [late] * len(orders), letter)
+        return Call(orders, _results(state, orders, letter), letter)
 
     return call
 
 
-def _results(state: State, orders: Sequence[Order]) -> Sequence[Result]:
+def _results(state: State, orders: Sequence[Order], letter: Letter | None) -> Sequence[Result]:
+    try:
+        if orders[0].row.channel == "email":
+            return [_mailed(state, orders[0], letter)]
+        return _texted(state, orders)
+    except ProviderError as failure:
+        return [failure] * len(orders)
+    except Exception as failure:
+        provider = orders[0].route.provider
+        log.exception("provider %s failed in an unforeseen way", provider and provider.name)
+        told = OutcomeUnknown(f"the provider failed in an unforeseen way: {type(failure).__name__}")
+        return [told] * len(orders)
+
+
+def _texted(state: State, orders: Sequence[Order]) -> Sequence[Result]:
     route = orders[0].route
     assert route.provider is not None
     batch = [order.sms(verdicts.recipient(order.row.destination, state.settings) or "") for order in orders]
-    try:
-        if len(batch) > 1:
-            return _checked(route.provider.send_sms_bulk(batch, route.config), len(batch))
-        send = route.provider.retry_sms if orders[0].is_retry else route.provider.send_sms
-        return [send(batch[0], route.config)]
-    except ProviderError as failure:
-        return [failure] * len(batch)
-    except Exception as failure:
-        log.exception("provider %s failed in an unforeseen way", route.provider.name)
-        told = OutcomeUnknown(f"the provider failed in an unforeseen way: {type(failure).__name__}")
-        return [told] * len(batch)
+    if len(batch) > 1:
+        return _checked(route.provider.send_sms_bulk(batch, route.config), len(batch))
+    send = route.provider.retry_sms if orders[0].is_retry else route.provider.send_sms
+    return [send(batch[0], route.config)]
+
+
+def _mailed(state: State, order: Order, letter: Letter | None) -> Accepted:
+    route = order.route
+    assert route.provider is not None
+    if letter is None or not letter.email.sender:
+        raise Refused("the email has no sender: say one, or set COMMUNICATION_DEFAULT_SENDER", only_this=True)
+    goes_to = {one: verdicts.recipient(one, state.settings) for one in letter.email.recipients}
+    open_ones = list(dict.fromkeys(one for one in goes_to.values() if one is not None))
+    if not open_ones:
+        raise Refused("COMMUNICATION_ONLY_TO lists none of the recipients", only_this=True)
+    result = route.provider.send_email(replace(letter.email, recipients=open_ones), route.config)
+    if not isinstance(result, Accepted):
+        raise OutcomeUnknown("the provider did not say whether it took the email")
+    closed = Refused("COMMUNICATION_ONLY_TO does not list the recipient", only_this=True)
+    failed = {one: closed if at is None else result.failed.get(at) for one, at in goes_to.items()}
+    return replace(result, failed={one: why for one, why in failed.items() if why is not None})
 
 
 def _checked(results: Sequence[Result], expected: int) -> Sequence[Result]:

@@ -12,9 +12,9 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from flask.cli import AppGroup
 
-from . import configs, decisions, history, messages, service, story, tokens
+from . import configs, decisions, email, history, messages, service, sms, story, tokens
 from .errors import CommunicationError
-from .sms import CHANNEL, LIFETIME, SMS
+from .sms import SMS
 from .state import current
 from .worker import Worker
 
@@ -131,14 +131,16 @@ def explain(channel: str, destination: str, key: str | None) -> None:
 @click.option("--to", "destination", help="With --all: those of one recipient.")
 @_explained
 def release(uuids: Sequence[str], everything: bool, destination: str | None) -> None:
-    """Let held SMS pass: some, or all."""
+    """Let held messages pass: some, or all."""
     if everything == bool(uuids) or (destination and not everything):
         raise click.UsageError("name the messages, or say --all, which --to may narrow")
+    state, released = current(), len(uuids)
+    lifetimes = {sms.CHANNEL: sms.LIFETIME, email.CHANNEL: email.LIFETIME}
     for uuid in uuids:
-        SMS.release(uuid)
-    released = len(uuids)
-    if everything:
-        released = decisions.release_all(current(), CHANNEL, LIFETIME, destination)
+        channel = messages.get(state, None, uuid).channel
+        decisions.release(state, channel, uuid, lifetimes[channel])
+    for channel, lifetime in lifetimes.items() if everything else ():
+        released += decisions.release_all(state, channel, lifetime, destination)
     click.echo(f"{released} released")
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.engine import Connection
 
-from . import events, routing
+from . import events, mails, routing
 from .announce import announce
 from .database import Speech, speech_of
 from .errors import (
@@ -50,6 +50,8 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
             if moved is None:
                 raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
             _reroute(connection, channel, moved)
+            if channel == "email":
+                mails.reopen(connection, moved, everybody=force)
             events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
     state.ring()
     return uuid
@@ -82,6 +84,8 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
         moved = _move(connection, move, uuid, channel, lifetime)
         if moved is None:
             raise _refusal(connection, channel, uuid, NotResolvable, "resolved", {})
+        if channel == "email" and decision == "resend":
+            mails.reopen(connection, moved, everybody=False)
         events.note(connection, moved, "resolved", f"a person decided: {decision}")
     announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
     announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
-from . import circuits, outbox, planning, reports, screening, suppression, verdicts
+from . import circuits, mails, outbox, planning, reports, screening, suppression, verdicts
 from .announce import announce
 from .calls import CALL_DEADLINE, Call, calling, learn
 from .errors import DatabaseError
+from .files import Files
 from .models import BULK, HIGH
 from .rescue import rescue
 from .routing import Route, Routes
@@ -46,6 +47,7 @@ class Written(NamedTuple):
 
     moved: list[Any]
     started: set[int]
+    letters: dict[int, mails.Letter]
     switched: circuits.Changes
     paused: set[int]
 
@@ -69,6 +71,7 @@ class Shift:
         self.routes = Routes(state)
         self.known: dict[int, Route] = {}
         self.record = circuits.Record()
+        self.files = Files()
         self.asker = reports.Asker(state, self.routes)
         self.waiting: deque[Order] = deque()
         self.ended: SimpleQueue[Call | reports.Answer | None] = SimpleQueue()
@@ -183,7 +186,7 @@ class Shift:
         for group in groups:
             ready = [order for order in group if order.row.id in written.started]
             if ready:
-                self._dial(calling(self.state, ready))
+                self._dial(calling(self.state, ready, written.letters.get(ready[0].row.id)))
                 dialled += len(ready)
         announce(self.state.app, written.moved)
         circuits.announce(self.state.app, written.switched)
@@ -203,7 +206,8 @@ class Shift:
     ) -> Written:
         calls = [one for one in ended if isinstance(one, Call)]
         answers = [one for one in ended if isinstance(one, reports.Answer)]
-        endings, tallies = _endings(calls), _tallies(calls)
+        endings, outcomes = _endings(calls)
+        tallies = _tallies(calls)
         known = {one: route.circuit for one, route in self.known.items()}
         next_ones = [order for group in groups for order in group]
 
@@ -211,6 +215,7 @@ class Shift:
             with self.state.database.write() as connection:
                 settled = outbox.settle(connection, endings)
                 settled |= outbox.dismiss(connection, dismissed)
+                mails.settle(connection, [one for one in outcomes if one["id"] in settled])
                 suppression.learn(connection, _answers(calls, self.state.settings))
                 moved: list[Any] = [row for row in (*endings, *dismissed) if row["id"] in settled]
                 for answer in answers:
@@ -218,7 +223,10 @@ class Shift:
                 # Before the next ones start: they may be on their way to one that has just failed.
                 switched = circuits.settle(connection, tallies, self.record, known)
                 paused = {after.config_id for _, after in switched if after.is_paused}
-                return Written(moved, _start(connection, next_ones, paused), switched, paused)
+                started = _start(connection, next_ones, paused)
+                dialled = [order for order in next_ones if order.row.id in started]
+                letters = mails.load(connection, dialled, self.files)
+                return Written(moved, started, letters, switched, paused)
 
         return persist(write)
 
@@ -269,7 +277,7 @@ def _lease_left(order: Order) -> float:
 
 def _grouped(order: Order, groups: list[list[Order]], batches: dict[int, list[Order]], free: int) -> bool:
     """Put an order into a batch that goes its way, or into a group of its own; False if neither fits."""
-    room = 1 if order.is_retry else order.route.batch
+    room = 1 if order.is_retry or order.row.channel != "sms" else order.route.batch
     batch = batches.get(order.route.config_id)
     if room > 1 and batch is not None and len(batch) < room:
         batch.append(order)
@@ -282,24 +290,32 @@ def _grouped(order: Order, groups: list[list[Order]], batches: dict[int, list[Or
     return True
 
 
-def _endings(calls: Iterable[Call]) -> list[Verdict]:
+def _endings(calls: Iterable[Call]) -> tuple[list[Verdict], list[dict[str, Any]]]:
+    """Say how calls ended for their messages, and for single recipients of emails."""
     now = time.monotonic()
-    rows = [
-        verdicts.ending(order, result, now - order.claimed)
-        for call in calls
-        for order, result in zip(call.orders, call.results, strict=True)
-    ]
+    rows: list[Verdict] = []
+    outcomes: list[dict[str, Any]] = []
+    for call in calls:
+        for order, result in zip(call.orders, call.results, strict=True):
+            elapsed = now - order.claimed
+            if call.letter is None:
+                rows.append(verdicts.ending(order, result, elapsed))
+                continue
+            row, own = mails.ending(order, call.letter, result, elapsed)
+            rows.append(row)
+            outcomes += own
     # Everybody locks rows in the same order, or two workers could wait for each other.
-    return sorted(rows, key=lambda row: int(row["id"]))
+    return sorted(rows, key=lambda row: int(row["id"])), outcomes
 
 
 def _answers(calls: Iterable[Call], settings: Settings) -> list[suppression.Answer]:
-    """Return who answered what, unless somebody else was rung in their place."""
+    """Return who answered what of one recipient, unless somebody else was rung in their place."""
     if settings.redirect_to is not None:
         return []
     return [
         (order.row, order.route.config_id, said)
         for call in calls
+        if call.letter is None
         for order, said in zip(call.orders, call.results, strict=True)
     ]
 

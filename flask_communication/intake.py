@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
-from . import outbox, routing
+from . import mails, outbox, routing
 from .database import Speech
 from .errors import IdempotencyConflict
 from .state import State
@@ -24,11 +24,17 @@ Draft = Mapping[str, Any]
 
 
 def accept(
-    state: State, channel: str, drafts: Sequence[Draft], key: str | int | None, session: Any = None
+    state: State,
+    channel: str,
+    drafts: Sequence[Draft],
+    key: str | int | None,
+    session: Any = None,
+    written: Sequence[mails.Draft] = (),
 ) -> list[str]:
     """Store messages as ``queued`` and return their uuids, in order.
 
-    ``drafts`` have the columns of ``outbox.NEW`` save uuid, channel, config_id and body_hash. With
+    ``drafts`` have the columns of ``outbox.NEW`` save uuid, channel, config_id and body_hash; ``written`` are
+    the mails that belong to them, if they are emails. With
     ``session`` they stand or fall with that session's transaction; without it they are committed when
     this returns. Raises :class:`ConfigNotFound`, :class:`IdempotencyConflict`, :class:`SessionConflict`.
     """
@@ -38,7 +44,15 @@ def accept(
         config_id = routing.choose(connection, channel, key)
         speech = state.database.speech
         rows = [_row(channel, config_id, one, speech) for one in drafts]
-        uuids = _insert(connection, channel, rows)
+        uuids, new = _insert(connection, channel, rows)
+        mails.store(
+            connection,
+            [
+                mails.addressed(mail, row["uuid"], row["sender"])
+                for row, mail in zip(rows, written, strict=False)
+                if row["uuid"] in new
+            ],
+        )
     if session is None:
         state.ring()
     else:
@@ -56,7 +70,7 @@ def _row(channel: str, config_id: int, draft: Draft, speech: Speech) -> dict[str
     row = {"uuid": str(uuid4()), "channel": channel, "config_id": config_id, "body_hash": None}
     row |= {name: speech.time(draft[name]) for name in ("send_at", "expires_at") if draft[name]}
     if draft.get("idempotency_key") is not None:
-        row["body_hash"] = _hash(draft)
+        row["body_hash"] = draft.get("body_hash") or _hash(draft)
     return {**draft, **row}
 
 
@@ -65,14 +79,17 @@ def _hash(draft: Draft) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _insert(connection: Connection, channel: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _insert(
+    connection: Connection, channel: str, rows: Sequence[dict[str, Any]]
+) -> tuple[list[str], set[str]]:
     # Looked up before anything is written, so that a conflict leaves the caller's transaction clean.
     before = _before(connection, channel, rows)
     fresh = [row for row in rows if row["idempotency_key"] not in before]
     new = outbox.accept(connection, fresh) if fresh else set()
     if len(new) < len(fresh):
         before = _before(connection, channel, rows)
-    return [row["uuid"] if row["uuid"] in new else before[row["idempotency_key"]] for row in rows]
+    uuids = [row["uuid"] if row["uuid"] in new else before[row["idempotency_key"]] for row in rows]
+    return uuids, new
 
 
 def _before(connection: Connection, channel: str, rows: Sequence[Mapping[str, Any]]) -> dict[str | None, str]:

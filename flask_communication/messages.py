@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import selectinload
 
 from .errors import InvalidQuery, MessageNotFound
-from .models import Config, Message
+from .models import Config, Mail, Message, Recipient
 from .state import State
 from .status import STATUSES
 
@@ -35,6 +35,8 @@ def get(state: State, channel: str | None, uuid: str) -> Message:
                 selectinload(Message.attempts),
                 selectinload(Message.events),
                 selectinload(Message.config),
+                selectinload(Message.mail).selectinload(Mail.recipients),
+                selectinload(Message.mail).selectinload(Mail.attachments),
             )
         )
     if found is None:
@@ -91,11 +93,18 @@ def _filtered(
     conditions = [
         channel is not None and Message.channel == channel,
         status is not None and Message.status == status,
-        destination is not None and Message.destination == destination,
+        destination is not None and _is_for(channel, destination),
         since is not None and Message.created_at >= _aware("since", since),
         until is not None and Message.created_at < _aware("until", until),
     ]
     return select(Message).where(*(one for one in conditions if one is not False))
+
+
+def _is_for(channel: str | None, destination: str) -> ColumnElement[bool]:
+    if channel == "sms" or "@" not in destination:
+        return Message.destination == destination
+    named = select(Recipient.message_id).where(Recipient.address == destination)
+    return or_(Message.destination == destination, Message.id.in_(named))
 
 
 def _aware(name: str, moment: datetime) -> datetime:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.engine import Connection
 
-from . import events, outbox, suppression
+from . import events, mails, outbox, suppression
 from .database import speech_of
 from .errors import ProviderError
 from .providers.base import Report
@@ -54,7 +54,8 @@ def ask(route: Route | None, rows: Sequence[Row[Any]]) -> Answer:
     if route is None or route.provider is None:
         return Answer(route, rows, failed=True)
     try:
-        found = route.provider.sms_reports([row.provider_ref for row in rows], route.config)
+        ask_for = {"sms": route.provider.sms_reports, "email": route.provider.email_reports}
+        found = ask_for[rows[0].channel]([row.provider_ref for row in rows], route.config)
         return Answer(route, rows, list(found))
     except ProviderError as failure:
         log.info("no delivery reports from configuration %s: %s", route.config_id, failure.reason)
@@ -88,12 +89,12 @@ def _asking(route: Route | None, rows: Sequence[Row[Any]]) -> Callable[[], Answe
 
 
 def _groups(rows: Iterable[Row[Any]]) -> list[tuple[int, list[Row[Any]]]]:
-    by_config: dict[int, list[Row[Any]]] = defaultdict(list)
+    by_config: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
     for row in rows:
-        by_config[row.config_id].append(row)
+        by_config[row.config_id, row.channel].append(row)
     return [
         (config_id, mine[first : first + ASK_AT_ONCE])
-        for config_id, mine in by_config.items()
+        for (config_id, _), mine in by_config.items()
         for first in range(0, len(mine), ASK_AT_ONCE)
     ]
 
@@ -127,8 +128,10 @@ def _next(row: Row[Any], route: Route | None) -> float | None:
 def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> list[Row[Any]]:
     """Keep every report as an event and apply those that are news; return the messages that moved."""
     known = [report for report in found if report.status in REPORTED]
+    whole = [one for one in known if one.recipient is None]
+    whole += mails.report(connection, config_id, [one for one in known if one.recipient is not None])
     best: dict[str, Report] = {}
-    for report in sorted(known, key=lambda one: RANK[one.status]):
+    for report in sorted(whole, key=lambda one: RANK[one.status]):
         best[report.ref] = report
     moved = outbox.report(connection, [_row(config_id, report) for report in best.values()])
     applied = {(row.provider_ref, row.status) for row in moved}
@@ -150,14 +153,15 @@ def _row(config_id: int, report: Report) -> dict[str, Any]:
 
 
 def _event(config_id: int, report: Report, applied: set[tuple[str, str]]) -> dict[str, Any]:
-    told = report.event_id or f"{report.ref}:{report.status}:{report.code}"
+    told = report.event_id or f"{report.ref}:{report.status}:{report.code}:{report.recipient or ''}"
+    about = f"{report.recipient}: " if report.recipient else ""
     return {
         "config_id": config_id,
         "kind": "report",
         "status": report.status,
         "ref": report.ref,
         "dedupe_key": events.fingerprint(config_id, told),
-        "detail": report.detail and clean(report.detail),
+        "detail": clean(about + (report.detail or "")) or None,
         "code": report.code and clean(report.code, 50),
         "occurred_at": report.occurred_at,
         "applied": (report.ref, report.status) in applied,
@@ -191,7 +195,7 @@ def _silent(state: State, channel: str, after: int) -> list[Row[Any]]:
         return list(
             connection.execute(
                 text(
-                    "SELECT id, config_id, provider_ref,"
+                    "SELECT id, channel, config_id, provider_ref,"
                     f" {speech_of(connection).since('sent_at')} AS age FROM communication_message"
                     " WHERE channel = :channel AND status IN ('sent', 'unknown')"
                     " AND provider_ref IS NOT NULL AND id > :after ORDER BY id LIMIT 1000"

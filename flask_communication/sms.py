@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from . import decisions, intake, messages, receiving, reports, segments, suppression
+from . import decisions, drafting, intake, messages, receiving, reports, segments, suppression
 from .announce import announce
 from .errors import InvalidMessage
 from .messages import Page
-from .models import PRIORITIES, Message
+from .models import Message
 from .reports import SyncResult
 from .segments import MOST_SEGMENTS, Estimate
 from .settings import Settings
@@ -24,23 +23,12 @@ __all__ = ["SMS", "Estimate", "Page", "Suppressed", "SyncResult", "statuses"]
 CHANNEL = "sms"
 # An SMS that could not be sent by then is worthless (GOV.UK Notify gives up after the same 4 hours).
 LIFETIME = 4 * 3600.0
-MAX_KEY = 255
-MAX_METADATA = 10_000
+# Ten times what a telephone can send in one message.
+LONGEST_RECEIVED = 16_000
 # ITU-T E.164: a country code that does not begin with 0, and at most 15 digits in all.
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
-_FIELDS = frozenset(
-    {
-        "destination",
-        "msg",
-        "send_at",
-        "expires_at",
-        "idempotency_key",
-        "priority",
-        "metadata",
-        "sender",
-    }
-)
+_FIELDS = frozenset({"destination", "msg", "sender", *drafting.OPTIONS})
 
 
 class SMS:
@@ -161,11 +149,12 @@ class SMS:
         """
         state = current()
         mail = receiving.Incoming(
-            receiving.number(_required("source", source, 320), state.settings.default_region),
-            _required("destination", destination, 320),
-            _text("msg", msg),
+            receiving.number(_line("source", source), state.settings.default_region),
+            _line("destination", destination),
+            drafting.text("msg", msg, LONGEST_RECEIVED),
         )
-        return receiving.receive(state, CHANNEL, mail, key, _line("provider_ref", provider_ref, MAX_KEY))
+        ref = drafting.line("provider_ref", provider_ref, drafting.MAX_KEY)
+        return receiving.receive(state, CHANNEL, mail, key, ref)
 
     @staticmethod
     def suppress(
@@ -182,8 +171,8 @@ class SMS:
         :class:`InvalidQuery` and :class:`ConfigNotFound`.
         """
         state = current()
-        to, by = number(destination, state.settings.default_region), _line("sender", sender, 320)
-        about = None if detail is None else _text("detail", detail)
+        to, by = number(destination, state.settings.default_region), drafting.line("sender", sender, 320)
+        about = None if detail is None else drafting.text("detail", detail, 500)
         suppression.suppress(state, CHANNEL, to, by, key, reason, about)
 
     @staticmethod
@@ -193,7 +182,7 @@ class SMS:
         Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress` raises.
         """
         state = current()
-        to, by = number(destination, state.settings.default_region), _line("sender", sender, 320)
+        to, by = number(destination, state.settings.default_region), drafting.line("sender", sender, 320)
         suppression.unsuppress(state, CHANNEL, to, by, key)
 
     @staticmethod
@@ -290,94 +279,25 @@ def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> dict[s
     strangers = sorted(map(str, set(item) - _FIELDS))
     if strangers:
         raise InvalidMessage({name: ["is not a field of a message"] for name in strangers})
-    send_at = _moment("send_at", item.get("send_at"))
     return {
         "destination": number(item.get("destination"), settings.default_region),
         "body": _body(item.get("msg")),
-        "sender": _line("sender", item.get("sender"), 320) or settings.default_sender,
-        "priority": _priority(item.get("priority") or priority),
-        "send_at": send_at,
-        "expires_at": _expiry(send_at, _moment("expires_at", item.get("expires_at"))),
-        "lifetime": LIFETIME,
-        "idempotency_key": _line("idempotency_key", item.get("idempotency_key"), MAX_KEY),
-        "meta": _metadata(item.get("metadata")),
+        "sender": drafting.line("sender", item.get("sender"), 320) or settings.default_sender,
+        **drafting.options({**item, "priority": item.get("priority") or priority}, LIFETIME),
     }
 
 
 def _body(raw: Any) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise InvalidMessage({"msg": ["must be a text that is not empty"]})
-    _storable("msg", raw)
+    drafting.storable("msg", raw)
     # Before counting: what is far too long is not worth counting.
     if len(raw) > MOST_SEGMENTS * 153 or segments.estimate(raw).segments > MOST_SEGMENTS:
         raise InvalidMessage({"msg": [f"is too long: an SMS has at most {MOST_SEGMENTS} segments"]})
     return raw
 
 
-def _required(name: str, raw: Any, limit: int) -> str:
-    found = _line(name, "" if raw is None else raw, limit)
-    assert found is not None
-    return found
-
-
-def _text(name: str, raw: Any) -> str:
-    if not isinstance(raw, str):
-        raise InvalidMessage({name: ["must be a text"]})
-    _storable(name, raw)
-    return raw
-
-
-def _storable(name: str, text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InvalidMessage({name: ["has half of a surrogate pair; send valid Unicode"]}) from None
-    if "\x00" in text:
-        raise InvalidMessage({name: ["has a NUL character"]})
-
-
-def _line(name: str, raw: Any, limit: int) -> str | None:
+def _line(name: str, raw: Any) -> str:
     if raw is None:
-        return None
-    if not isinstance(raw, str) or not 1 <= len(raw) <= limit or not raw.isprintable():
-        raise InvalidMessage({name: [f"must be 1 to {limit} printable characters on one line"]})
-    return raw
-
-
-def _priority(raw: Any) -> int:
-    if raw not in PRIORITIES:
-        raise InvalidMessage({"priority": [f"must be one of {', '.join(PRIORITIES)}"]})
-    return PRIORITIES[raw]
-
-
-def _moment(name: str, raw: Any) -> datetime | None:
-    if raw is None:
-        return None
-    if not isinstance(raw, datetime) or raw.tzinfo is None:
-        raise InvalidMessage({name: ["must be a datetime with a time zone"]})
-    try:
-        return raw.astimezone(UTC)
-    except OverflowError:
-        raise InvalidMessage({name: ["is out of range"]}) from None
-
-
-def _expiry(send_at: datetime | None, expires_at: datetime | None) -> datetime | None:
-    if expires_at is None:
-        return send_at and send_at + timedelta(seconds=LIFETIME)
-    if expires_at <= (send_at or datetime.now(UTC)):
-        raise InvalidMessage({"expires_at": ["must be later than send_at, and not in the past"]})
-    return expires_at
-
-
-def _metadata(raw: Any) -> dict[str, Any] | None:
-    if raw is None:
-        return None
-    try:
-        text = json.dumps(raw, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidMessage({"metadata": ["must be a dictionary that JSON can carry"]}) from None
-    if not isinstance(raw, Mapping) or len(text) > MAX_METADATA or "\\u0000" in text or "\\ud" in text:
-        raise InvalidMessage(
-            {"metadata": [f"must be a dictionary of at most {MAX_METADATA} characters of valid JSON"]}
-        )
-    return dict(raw)
+        raise InvalidMessage({name: ["must be a number, or a name"]})
+    return drafting.line(name, raw, 320) or ""

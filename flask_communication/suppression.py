@@ -141,7 +141,8 @@ def _detail(said: ProviderError | Report) -> str | None:
 
 def learn_from_reports(connection: Connection, config_id: int, reports: Sequence[Report]) -> None:
     """Keep what delivery reports of a configuration's messages said of recipients."""
-    told = {report.ref: report for report in reports if report.opted_out}
+    # What is said of one of an email's recipients is not said of the message.
+    told = {report.ref: report for report in reports if report.opted_out and report.recipient is None}
     if not told:
         return
     speech = speech_of(connection)
@@ -150,6 +151,7 @@ def learn_from_reports(connection: Connection, config_id: int, reports: Sequence
             "SELECT m.provider_ref, m.channel, m.destination, m.sender, m.config_id"
             f" FROM {speech.rows({'ref': 'text'})} AS r JOIN communication_message AS m"
             " ON m.config_id = :config_id AND m.provider_ref = r.ref WHERE m.direction = 'out'"
+            " AND m.channel <> 'email'"
         ),
         {"config_id": config_id, "rows": as_rows([{"ref": ref} for ref in told])},
     )

@@ -17,6 +17,8 @@ from .settings import Settings
 
 # Seconds until the next try of a message that was not sent, by number of tries; the last one repeats.
 BACKOFF = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+# Email may be later, and its servers are asked for patience more often (greylisting).
+EMAIL_BACKOFF = (10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 # The same for a message in doubt, at a provider that ignores repeats.
 REPEATS = (1.0, 5.0, 30.0, 120.0)
 JITTER = 0.2
@@ -144,7 +146,8 @@ def _not_sent(order: Order, failure: NotSent) -> Verdict:
     if order.others:
         # It certainly did not leave: a fallback may try at once.
         return _row(order, status.QUEUED, status.NOT_SENT, 0.0, failure)
-    delay = _jittered(_step(BACKOFF, order.row.tries // order.family))
+    steps = EMAIL_BACKOFF if order.row.channel == "email" else BACKOFF
+    delay = _jittered(_step(steps, order.row.tries // order.family))
     if failure.retry_after is not None:
         delay = max(delay, min(failure.retry_after, MAX_RETRY_AFTER))
     return _row(order, status.QUEUED, status.NOT_SENT, delay, failure)
@@ -179,7 +182,8 @@ def dismissal(order: Order, settings: Settings) -> Verdict | None:
         return _dismissed(order, status.QUEUED, order.wait.reason, order.wait.seconds)
     if reason is not None:
         return _dismissed(order, status.QUEUED, reason, _jittered(_step(BACKOFF, 99)))
-    if recipient(row.destination, settings) is None:
+    # An email's recipients are looked at one by one.
+    if row.channel != "email" and recipient(row.destination, settings) is None:
         return _dismissed(order, status.REJECTED, "COMMUNICATION_ONLY_TO does not list the recipient")
     return None
 
@@ -209,10 +213,17 @@ def too_late() -> NotSent:
 def recipient(destination: str, settings: Settings) -> str | None:
     """Return where a message really goes under the guards of this deployment; None for nowhere."""
     if settings.redirect_to is not None:
-        return settings.redirect_to
-    if settings.only_to and destination not in settings.only_to:
+        # An email has nowhere to go on a telephone, nor an SMS in a mailbox.
+        same_kind = ("@" in settings.redirect_to) == ("@" in destination)
+        return settings.redirect_to if same_kind else None
+    if settings.only_to and not {destination, _domain(destination)} & set(settings.only_to):
         return None
     return destination
+
+
+def _domain(destination: str) -> str:
+    """Return ``@example.com`` of an email address."""
+    return "".join(destination.rpartition("@")[1:])
 
 
 def stranding(row: Row[Any], route: Route | None) -> Verdict:

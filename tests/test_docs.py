@@ -18,7 +18,7 @@ from flask import Flask
 from rigs import install, work
 
 import flask_communication
-from flask_communication import SMS, Communication, cli, errors, signals, status, tokens, verdicts
+from flask_communication import SMS, Communication, Email, cli, errors, signals, status, tokens, verdicts
 from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
 from flask_communication.state import state_of
@@ -110,7 +110,7 @@ def test_every_error_says_what_to_do(name: str) -> None:
 def test_every_exported_name_has_its_row_and_every_page_its_link() -> None:
     text = (DOCS / "index.md").read_text()
     names = set(flask_communication.__all__)
-    for owner in (SMS, Communication):
+    for owner in (SMS, Email, Communication):
         names |= {f"{owner.__name__}.{one}" for one in vars(owner) if not one.startswith("_")}
     assert set(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)) == names
     for page in DOCS.glob("*.md"):

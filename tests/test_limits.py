@@ -15,10 +15,10 @@ from flask.testing import FlaskClient
 from rigs import Bulky, Scripted, install, make_due, work
 from sqlalchemy import event, select, text
 
-from flask_communication import SMS, limits, signals
+from flask_communication import SMS, Email, limits, signals
 from flask_communication.errors import MessageNotFound, NotReleasable
 from flask_communication.models import Event, Message, Usage
-from flask_communication.providers.base import NotSent
+from flask_communication.providers.base import Accepted, NotSent, OutboundEmail
 from flask_communication.state import state_of
 
 TO = "+919999911111"
@@ -293,6 +293,33 @@ def test_the_command_line_releases_one_or_all_or_those_of_a_recipient(host: Host
     assert statuses(app) == {"sent": 1104}
     with state_of(app).database.session() as session:
         assert len(list(session.scalars(select(Event.id).where(Event.kind == "released")))) == 1104
+
+
+def test_an_email_is_held_and_released_like_an_sms(host: Hosts) -> None:
+    app, _ = host(LIMIT_PER_DAY={"email": 1}, ALLOWED_COUNTRIES=["+1"])
+
+    class Post(Scripted):
+        name = "post"
+        types = ("email",)
+
+        def send_email(self, email: OutboundEmail, config: Any) -> Accepted:
+            return Accepted(f"ref-{email.key}")
+
+    install(app, Post(), type="email", config={"sender": "shop@shop.example"})
+    with app.app_context(), alerts() as heard:
+        for number in range(4):
+            Email(to=f"ann{number}@x.example", sender="shop@shop.example", subject="Hi", body="Hello").send()
+        work(app)
+    assert statuses(app) == {"sent": 1, "held": 3}
+    assert [one["channel"] for one in heard] == ["email"]
+    with app.app_context():
+        held = [one.uuid for one in Email.messages(status="held").items]
+        Email.release(held[0])
+    client = app.test_client()
+    assert client.post(f"/communication/messages/{held[1]}/release").status_code == 200
+    assert "1 released" in run(app, "release", held[2])
+    work(app)
+    assert statuses(app) == {"sent": 4}
 
 
 def test_rest_releases_what_is_held_and_nothing_else(host: Hosts) -> None:

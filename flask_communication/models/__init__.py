@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -94,6 +94,16 @@ class Config(Base):
         return f"<Config {self.id} {self.type} {self.provider or self.provider_pkg_name!r}>"
 
 
+class Outcome(NamedTuple):
+    """One recipient of an email, and what became of it for them."""
+
+    address: str
+    kind: str
+    status: str
+    error: str | None
+    error_code: str | None
+
+
 class Message(Base):
     """One message to, or from, one recipient. The row is the queue."""
 
@@ -176,6 +186,15 @@ class Message(Base):
         Index("ix_communication_message_destination", "channel", "destination", "id"),
         Index("ix_communication_message_config", "channel", "config_id", "id"),
     )
+
+    @property
+    def recipients(self) -> list[Outcome]:
+        """Who an email went to, and what became of it for each."""
+        people = self.mail.recipients if self.mail else []
+        return [
+            Outcome(one.address, one.kind, one.status or self.status, one.error, one.error_code)
+            for one in people
+        ]
 
     @property
     def msg(self) -> str:

@@ -38,7 +38,7 @@ class Mail(Base):
     mailboxes: Mapped[dict[str, list[str]]] = mapped_column(JSON)
     headers: Mapped[dict[str, str]] = mapped_column(JSON)
     in_reply_to: Mapped[str | None] = mapped_column(String(998))
-    references: Mapped[list[str]] = mapped_column("refs", JSON)
+    refs: Mapped[list[str]] = mapped_column(JSON)
     # The first message of the conversation; NULL for that one itself.
     thread_id: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer, "sqlite"))
     # What came in: as it came, what of it could not be read, and a fingerprint by which it comes once.
@@ -88,7 +88,8 @@ class Recipient(Base):
     # to, cc or bcc, and its place among all of them.
     kind: Mapped[str] = mapped_column(String(3))
     place: Mapped[int] = mapped_column(Integer)
-    status: Mapped[str] = mapped_column(String(12))
+    # Its own outcome; NULL while it shares the message's.
+    status: Mapped[str | None] = mapped_column(String(12))
     error: Mapped[str | None] = mapped_column(String(500))
     error_code: Mapped[str | None] = mapped_column(String(50))
 

@@ -8,6 +8,7 @@ from typing import Any
 from flask import request
 
 from .. import decisions, messages
+from ..email import Email
 from ..errors import InvalidQuery
 from ..sms import LIFETIME, SMS, statuses
 from ..state import current
@@ -76,7 +77,8 @@ def cancel_message(uuid: str) -> Any:
 def release_message(uuid: str) -> Any:
     """Let a held message pass."""
     found = messages.get(current(), None, uuid)
-    decisions.release(current(), found.channel, uuid, LIFETIME)
+    release = Email.release if found.channel == "email" else SMS.release
+    release(uuid)
     return ok("Successfully released")
 
 

@@ -90,7 +90,7 @@ def _recipients() -> None:
         sa.Column("address", sa.String(320), nullable=False),
         sa.Column("kind", sa.String(3), nullable=False),
         sa.Column("place", sa.Integer, nullable=False),
-        sa.Column("status", sa.String(12), nullable=False),
+        sa.Column("status", sa.String(12)),
         sa.Column("error", sa.String(500)),
         sa.Column("error_code", sa.String(50)),
         sa.PrimaryKeyConstraint("message_id", "address", name="pk_communication_recipient"),

@@ -1,0 +1,397 @@
+"""What a user calls to send email and to read the inbox."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mimetypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from flask import render_template
+from jinja2 import TemplateNotFound
+
+from . import addresses, decisions, drafting, intake, letters, mails, messages, reports
+from .announce import announce
+from .errors import InvalidMessage
+from .files import sha256
+from .messages import Page
+from .models import Message
+from .providers.base import File
+from .reports import SyncResult
+from .settings import Settings
+from .state import State, current
+
+__all__ = ["Email", "Page", "SyncResult"]
+
+CHANNEL = "email"
+# An email may be late; after a day its sender should know that it did not go.
+LIFETIME = 24 * 3600.0
+MOST_FILES = 50
+# What common servers take, base64 and all (25 MB of Gmail's is the least of the large ones).
+LARGEST_EMAIL = 18 * 1024 * 1024
+LONGEST_TEXT = 1024 * 1024
+# RFC 5322 §2.1.1.
+LONGEST_SUBJECT = 998
+MOST_REFERENCES = 20
+
+
+class Email:
+    """One email to write, attach to, and send.
+
+    ``to``, ``cc``, ``bcc`` and ``reply_to`` are one mailbox (``ann@x.example``, ``Ann <ann@x.example>``) or
+    a list of them; ``sender`` is one (None: COMMUNICATION_DEFAULT_SENDER, or the configuration's). ``body``
+    is plain text; with only ``html``, it is made from that. ``in_reply_to`` is the uuid of one of our
+    messages, or a Message-ID. ``unsubscribe`` is an https address that takes a POST (RFC 8058). All of them
+    may also be set afterwards.
+    """
+
+    def __init__(
+        self,
+        to: Any = None,
+        subject: str = "",
+        body: str = "",
+        html: str | None = None,
+        cc: Any = None,
+        bcc: Any = None,
+        sender: str | None = None,
+        reply_to: Any = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | int | None = None,
+        in_reply_to: str | None = None,
+        unsubscribe: str | None = None,
+    ) -> None:
+        self.to = to
+        self.subject = subject
+        self.body = body
+        self.html = html
+        self.cc = cc
+        self.bcc = bcc
+        self.sender = sender
+        self.reply_to = reply_to
+        self.headers = headers
+        self.key = key
+        self.in_reply_to = in_reply_to
+        self.unsubscribe = unsubscribe
+        self.files: list[File] = []
+
+    def __repr__(self) -> str:
+        return f"<Email to {self.to!r}>"
+
+    @classmethod
+    def from_template(cls, name: str, context: Mapping[str, Any] | None = None, **fields: Any) -> Self:
+        """Return an email whose words are templates of the application, rendered with ``context``.
+
+        ``name.subject``, ``name.txt`` and ``name.html`` are used as far as they exist; one of the last two
+        must. ``fields`` are those of :class:`Email`. Raises :class:`InvalidMessage`.
+        """
+        subject, body, html = (
+            _rendered(f"{name}.{kind}", context or {}) for kind in ("subject", "txt", "html")
+        )
+        if body is None and html is None:
+            raise InvalidMessage({"template": [f"there is neither {name}.txt nor {name}.html"]})
+        words = {"subject": " ".join((subject or "").split()), "body": body or "", "html": html}
+        return cls(**{**words, **fields})
+
+    def attach(
+        self,
+        source: Any = None,
+        filename: str | None = None,
+        content_type: str | None = None,
+        inline: bool | str = False,
+    ) -> Self:
+        """Add a file and return the email; without a source nothing is added.
+
+        ``source`` is a path, bytes, an open binary file, or what Flask gives for an upload. An ``inline`` one
+        is shown by the HTML as ``cid:`` and its file name (or the string given). Raises
+        :class:`InvalidMessage` for one that is too large, or a name that is none.
+        """
+        if source is None:
+            return self
+        content, named, typed = _read(source)
+        name = _filename(filename or named or "attachment")
+        kind = content_type or typed or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        content_id = None if inline is False else name if inline is True else str(inline)
+        self.files.append(drafting.checked_file(File(name, kind, content, content_id)))
+        if len(self.files) > MOST_FILES:
+            raise InvalidMessage({"files": [f"at most {MOST_FILES} files go in one email"]})
+        return self
+
+    def send(
+        self,
+        *,
+        send_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        idempotency_key: str | None = None,
+        priority: str = "normal",
+        metadata: Mapping[str, Any] | None = None,
+        session: Any = None,
+    ) -> str:
+        """Accept the email and return its uuid; a worker sends it.
+
+        The arguments are those of :meth:`SMS.send_msg`; it expires a day later unless you say. Raises
+        :class:`InvalidMessage`, :class:`ConfigNotFound`, :class:`IdempotencyConflict`,
+        :class:`SessionConflict`.
+        """
+        options = {
+            "send_at": send_at,
+            "expires_at": expires_at,
+            "idempotency_key": idempotency_key,
+            "priority": priority,
+            "metadata": metadata,
+        }
+        return _accept([(self, options)], self.key, session)[0]
+
+    @staticmethod
+    def send_bulk(
+        items: Sequence[Email | Mapping[str, Any]], key: str | int | None = None, *, session: Any = None
+    ) -> list[str]:
+        """Accept many emails in one transaction, all or none, and return their uuids in order.
+
+        Each item is an :class:`Email`, or a dictionary of its fields and of what :meth:`send` takes; the
+        priority is bulk unless it says otherwise. Raises what :meth:`send` raises, and names the item.
+        """
+        return _accept([_item(place, one) for place, one in enumerate(items)], key, session)
+
+    @staticmethod
+    def retry_send(msg_uuid: str, force: bool = False) -> str:
+        """Send an email again to those it has not reached, and return its uuid.
+
+        Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force`` takes
+        that risk, and sends it to everybody.
+        """
+        return decisions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
+
+    @staticmethod
+    def cancel(msg_uuid: str) -> str:
+        """Stop an email that has not left, and return its uuid.
+
+        Raises :class:`MessageNotFound`, or :class:`NotCancellable` if it has left or may have.
+        """
+        return decisions.cancel(current(), CHANNEL, msg_uuid)
+
+    @staticmethod
+    def resolve(msg_uuid: str, decision: str) -> str:
+        """Say what became of an ``unknown`` email: ``sent``, ``resend`` or ``drop``; return its uuid.
+
+        Raises :class:`MessageNotFound`, :class:`InvalidQuery`, or :class:`NotResolvable`.
+        """
+        return decisions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
+
+    @staticmethod
+    def release(msg_uuid: str) -> str:
+        """Let a ``held`` email pass and return its uuid; no limit stops it any more.
+
+        Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+        """
+        return decisions.release(current(), CHANNEL, msg_uuid, LIFETIME)
+
+    @staticmethod
+    def sync_delivery_report(progress: Callable[[int], None] = lambda asked: None) -> SyncResult:
+        """Ask the providers now, in this process, about every email without a final report."""
+        state = current()
+        result, moved = reports.sync(state, CHANNEL, progress)
+        announce(state.app, moved)
+        return result
+
+    @staticmethod
+    def get(msg_uuid: str) -> Message:
+        """Return one email with its attempts, events and recipients; raise :class:`MessageNotFound`."""
+        return messages.get(current(), CHANNEL, msg_uuid)
+
+    @staticmethod
+    def messages(
+        status: str | None = None,
+        destination: str | None = None,
+        key: str | int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Return a page of emails, newest first: ``items``, and ``next`` to pass as ``after``.
+
+        ``destination`` is any of its recipients; ``since`` is inclusive, ``until`` is not. Raises
+        :class:`InvalidQuery` that names the filter.
+        """
+        return messages.page(
+            current(),
+            CHANNEL,
+            status=status,
+            destination=destination,
+            key=key,
+            since=since,
+            until=until,
+            after=after,
+            limit=limit,
+        )
+
+
+def _rendered(name: str, context: Mapping[str, Any]) -> str | None:
+    try:
+        return render_template(name, **context)
+    except TemplateNotFound as missing:
+        # A template that includes one that is missing is the host's mistake, and is told.
+        if missing.name != name:
+            raise
+        return None
+
+
+def _read(source: Any) -> tuple[bytes, str | None, str | None]:
+    """Return the bytes of what was given to attach, with the name and type it has, if it has any."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), None, None
+    if isinstance(source, str | os.PathLike):
+        return _read_path(Path(source)), Path(source).name, None
+    read = getattr(source, "read", None)
+    if read is None:
+        raise InvalidMessage({"file": ["must be a path, bytes, or a file opened in binary mode"]})
+    content = read(drafting.LARGEST_FILE + 1)
+    if not isinstance(content, bytes):
+        raise InvalidMessage({"file": ["was opened as text; open it with mode 'rb'"]})
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    named = Path(name).name if isinstance(name, str) else None
+    return content, named, getattr(source, "mimetype", None) or None
+
+
+def _read_path(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(drafting.LARGEST_FILE + 1)
+    except OSError as wrong:
+        raise InvalidMessage(
+            {"file": [f"cannot be read: {wrong.strerror or type(wrong).__name__}"]}
+        ) from wrong
+
+
+def _filename(raw: str) -> str:
+    # Whatever path it came with, of whatever system, is not ours to tell the recipient.
+    name = str(raw).replace("\\", "/").rpartition("/")[2].strip()
+    return addresses.line("filename", name or "attachment", 255)
+
+
+def _item(place: int, item: Any) -> tuple[Email, dict[str, Any]]:
+    if isinstance(item, Email):
+        return item, {"priority": "bulk"}
+    if not isinstance(item, Mapping):
+        raise InvalidMessage({f"[{place}]": ["must be an Email, or a dictionary of its fields"]})
+    options = {name: item[name] for name in drafting.OPTIONS if name in item}
+    fields = {name: item[name] for name in item if name not in drafting.OPTIONS}
+    try:
+        return Email(**fields), {"priority": "bulk", **options}
+    except TypeError:
+        strangers = ", ".join(sorted(map(str, fields)))
+        raise InvalidMessage({f"[{place}]": [f"has a field that no email has, among {strangers}"]}) from None
+
+
+def _accept(
+    items: Sequence[tuple[Email, Mapping[str, Any]]], key: str | int | None, session: Any
+) -> list[str]:
+    state = current()
+    drafts: list[dict[str, Any]] = []
+    written: list[mails.Draft] = []
+    wrong: dict[str, Sequence[str]] = {}
+    for place, (email, options) in enumerate(items):
+        try:
+            draft, mail = _draft(state, email, options)
+            drafts.append(draft)
+            written.append(mail)
+        except InvalidMessage as invalid:
+            prefix = f"[{place}]." if len(items) > 1 else ""
+            wrong |= {prefix + name: reasons for name, reasons in invalid.errors.items()}
+    if wrong:
+        raise InvalidMessage(wrong)
+    return intake.accept(state, CHANNEL, drafts, key, session, written)
+
+
+def _draft(state: State, email: Email, options: Mapping[str, Any]) -> tuple[dict[str, Any], mails.Draft]:
+    groups = {
+        kind: addresses.mailboxes(kind, getattr(email, kind)) for kind in ("to", "cc", "bcc", "reply_to")
+    }
+    people = addresses.recipients(groups)
+    sender = _sender(email.sender, state.settings)
+    body, html = _words(email.body, email.html)
+    reply = _answered(state, email.in_reply_to)
+    columns = {
+        "subject": addresses.line("subject", email.subject, LONGEST_SUBJECT),
+        "html": html,
+        "mailboxes": groups,
+        "headers": addresses.headers(email.headers) | _unsubscribe(email.unsubscribe),
+        **reply,
+    }
+    _refuse_too_large(body, html, email.files)
+    draft = {
+        "destination": people[0][1],
+        "body": body,
+        "sender": sender,
+        **drafting.options(options, LIFETIME),
+    }
+    if draft["idempotency_key"] is not None:
+        draft["body_hash"] = _hash(draft, columns, email.files)
+    return draft, mails.Draft("", columns, people, tuple(email.files))
+
+
+def _sender(raw: Any, settings: Settings) -> str | None:
+    if raw is not None:
+        return addresses.mailbox("sender", raw)
+    default = settings.default_sender
+    return addresses.mailbox("COMMUNICATION_DEFAULT_SENDER", default) if default and "@" in default else None
+
+
+def _words(body: Any, html: Any) -> tuple[str, str | None]:
+    for name, words in (("body", body), ("html", html)):
+        if words is not None:
+            drafting.text(name, words, LONGEST_TEXT)
+    if not body and html:
+        body = letters.text_of(html)
+    return body or "", html or None
+
+
+def _unsubscribe(address: Any) -> dict[str, str]:
+    if address is None:
+        return {}
+    if not isinstance(address, str) or not address.startswith("https://") or ">" in address:
+        raise InvalidMessage({"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]})
+    addresses.line("unsubscribe", address, 900)
+    return {"List-Unsubscribe": f"<{address}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+
+
+def _answered(state: State, raw: Any) -> dict[str, Any]:
+    """Return what makes an email the answer to another: of ours by its uuid, or by its Message-ID."""
+    if raw is None:
+        return {"refs": [], "in_reply_to": None}
+    if isinstance(raw, str) and addresses.MESSAGE_ID.fullmatch(raw):
+        return {"refs": [raw], "in_reply_to": raw}
+    earlier = messages.get(state, CHANNEL, _uuid(raw))
+    assert earlier.mail is not None
+    if earlier.mail.rfc_message_id is None:
+        raise InvalidMessage({"in_reply_to": ["that message has no Message-ID to answer to"]})
+    refs = [*earlier.mail.refs, earlier.mail.rfc_message_id][-MOST_REFERENCES:]
+    thread = earlier.mail.thread_id or earlier.id
+    return {"refs": refs, "in_reply_to": earlier.mail.rfc_message_id, "thread_id": thread}
+
+
+def _uuid(raw: Any) -> str:
+    try:
+        return str(UUID(str(raw)))
+    except ValueError:
+        raise InvalidMessage({"in_reply_to": ["must be the uuid of a message, or <id@host>"]}) from None
+
+
+def _refuse_too_large(body: str, html: str | None, files: Sequence[File]) -> None:
+    size = len(body.encode()) + len((html or "").encode()) + sum(len(file.content) for file in files)
+    if size > LARGEST_EMAIL:
+        raise InvalidMessage({"files": [f"the email has {size} bytes; at most {LARGEST_EMAIL} go in all"]})
+
+
+def _hash(draft: Mapping[str, Any], columns: Mapping[str, Any], attached: Sequence[File]) -> str:
+    said = [
+        [draft["body"], draft["sender"], draft["meta"]],
+        {name: columns.get(name) for name in ("subject", "html", "mailboxes", "headers", "in_reply_to")},
+        [[file.filename, file.content_type, file.content_id, sha256(file.content)] for file in attached],
+    ]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
