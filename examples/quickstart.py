@@ -1,6 +1,7 @@
 """Flask-Communication in one file: SQLite, the embedded worker, and a provider that sends nowhere.
 
-``python examples/quickstart.py`` serves it, sends an SMS through it and follows it to `delivered`.
+``python examples/quickstart.py`` serves it, sends an SMS and an email through it and follows them to
+`delivered`.
 With ONCE=1 in the environment it ends then; without it, it goes on serving.
 """
 
@@ -20,7 +21,7 @@ from flask import Flask, abort, request
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.serving import make_server
 
-from flask_communication import SMS, Communication, configs
+from flask_communication import SMS, Communication, Email, configs
 
 db = SQLAlchemy()
 communication = Communication()
@@ -38,6 +39,7 @@ def create_app(folder: Path) -> Flask:
     app = Flask(__name__)
     app.config["SECRET_KEY"] = secrets.token_hex()
     app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{folder / 'quickstart.sqlite'}"
+    app.config["COMMUNICATION_DEFAULT_SENDER"] = "Shop <shop@example.com>"
     app.config["COMMUNICATION_ENCRYPTION_KEYS"] = [Fernet.generate_key().decode()]
     db.init_app(app)
     communication.init_app(app, db, authorize=authorize)
@@ -47,14 +49,24 @@ def create_app(folder: Path) -> Flask:
         number = request.form.get("number") or abort(400, "a number, please")
         return {"uuid": SMS.send_msg(destination=number, msg="Your code is 123456", priority="high")}
 
+    @app.post("/order")
+    def order() -> dict[str, str]:
+        email = Email(
+            to=request.form.get("email") or abort(400, "an address, please"),
+            subject="Your order",
+            html="<p>Thank you! The bill is attached.</p>",
+        )
+        return {"uuid": email.attach(b"Total: 17.00", "bill.txt").send()}
+
     return app
 
 
 def prepare(app: Flask) -> None:
-    """Make the tables and one configuration, as an operator would."""
+    """Make the tables and a configuration for each channel, as an operator would."""
     communication.upgrade(app)
-    simulator = {"type": "sms", "provider": "Simulator", "provider_pkg_name": "simulator", "config": {}}
-    configs.create(app.extensions["communication"], simulator)
+    for channel in ("sms", "email"):
+        simulator = {"type": channel, "provider": "Simulator", "provider_pkg_name": "simulator"}
+        configs.create(app.extensions["communication"], {**simulator, "config": {}})
 
 
 def serve(app: Flask) -> str:
@@ -86,6 +98,15 @@ def follow(address: str, uuid: str, seconds: float = 30.0) -> str:
     return seen
 
 
+def show(app: Flask, uuid: str) -> None:
+    """Print an email as the record of messages has it."""
+    with app.app_context():
+        email = Email.get(uuid)
+    print(f"  from {email.sender} to {', '.join(one.address for one in email.recipients)}")
+    print(f"  {email.mail.subject}: {email.body}")
+    print(f"  with {', '.join(one.filename for one in email.mail.attachments)}")
+
+
 def main() -> int:
     """Show the main job from beginning to end."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
@@ -97,6 +118,12 @@ def main() -> int:
         uuid = httpx.post(f"{address}/signup", data={"number": "+91 99999 11111"}).json()["uuid"]
         if follow(address, uuid) != "delivered":
             print("the SMS was not delivered", file=sys.stderr)
+            return 1
+        print("and an email:")
+        uuid = httpx.post(f"{address}/order", data={"email": "ann@example.com"}).json()["uuid"]
+        show(app, uuid)
+        if follow(address, uuid) != "delivered":
+            print("the email was not delivered", file=sys.stderr)
             return 1
         if not os.environ.get("ONCE"):
             print(f"\nThe app goes on serving {address}; Ctrl+C ends it. Try:")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 import click
 from flask.cli import AppGroup
 
 from . import configs, decisions, email, history, messages, service, sms, story, tokens
+from .email import Email
 from .errors import CommunicationError
-from .sms import SMS
+from .sms import SMS, SyncResult
 from .state import current
 from .worker import Worker
 
@@ -64,11 +66,14 @@ def upgrade() -> None:
 @_explained
 def sync() -> None:
     """Ask for the delivery reports of all messages that have none."""
-    result = SMS.sync_delivery_report(
-        progress=lambda asked: click.echo(f"\rasked about {asked}", nl=False, err=True)
-    )
+    _sync("SMS", SMS.sync_delivery_report)
+    _sync("emails", Email.sync_delivery_report)
+
+
+def _sync(name: str, ask: Callable[[Callable[[int], None]], SyncResult]) -> None:
+    result = ask(lambda asked: click.echo(f"\rasked about {asked}", nl=False, err=True))
     click.echo(err=True)
-    click.echo(f"asked about {result.asked}, {result.updated} changed, {result.open} still open")
+    click.echo(f"asked about {result.asked} {name}, {result.updated} changed, {result.open} still open")
 
 
 @communication.command("send-sms")
@@ -80,6 +85,32 @@ def sync() -> None:
 def send_sms(destination: str, msg: str, key: str | None, priority: str) -> None:
     """Accept one SMS and print its uuid; a worker sends it."""
     click.echo(SMS.send_msg(destination, msg, key, priority=priority))
+
+
+@communication.command("send-email")
+@click.argument("to", nargs=-1, required=True)
+@click.option("--subject", default="")
+@click.option("--body", default="", help="The text; - reads it from standard input.")
+@click.option("--html", help="A file with the HTML.", type=click.File())
+@click.option("--attach", "files", multiple=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--sender", help="Such as 'Shop <shop@example.com>'.")
+@click.option("--key", help="The configuration's key or id; without it, the default one.")
+@_explained
+def send_email(
+    to: Sequence[str],
+    subject: str,
+    body: str,
+    html: TextIO | None,
+    files: Sequence[str],
+    sender: str | None,
+    key: str | None,
+) -> None:
+    """Accept one email to all these addresses and print its uuid; a worker sends it."""
+    words = sys.stdin.read() if body == "-" else body
+    email = Email(list(to), subject, words, html.read() if html else None, sender=sender, key=key)
+    for file in files:
+        email.attach(file)
+    click.echo(email.send())
 
 
 @communication.command("messages")

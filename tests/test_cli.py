@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from rigs import Scripted, install, work
 
-from flask_communication import SMS
+from flask_communication import SMS, Email
 from flask_communication.state import state_of
 
 TO = "+919999911111"
@@ -142,3 +143,22 @@ def test_explain_says_by_which_configuration_and_why(app: Flask) -> None:
     assert told.index("(main), simulator") < told.index("(spare), simulator")
     assert "nobody" in run(app, "explain", "sms", TO, "--key", "nobody", expect=1)
     assert "-> configuration" in run(app, "explain", "sms", TO)
+
+
+def test_an_email_from_the_command_line(app: Flask, tmp_path: Path) -> None:
+    run(app, "config", "add", "--type", "email", "--provider-pkg-name", "simulator")
+    file = tmp_path / "notes.txt"
+    file.write_text("notes")
+    uuid = run(
+        app,
+        *("send-email", "ann@example.com", "bob@example.com", "--sender", "shop@example.com"),
+        *("--subject", "Hello", "--body", "-", "--attach", str(file)),
+        input="from standard input",
+    ).strip()
+    run(app, "worker", "--burst")
+    told = run(app, "show", uuid)
+    assert "is sent" in told or "is delivered" in told
+    with app.app_context():
+        message = Email.get(uuid)
+    assert message.body == "from standard input"
+    assert [one.filename for one in message.mail.attachments] == ["notes.txt"]

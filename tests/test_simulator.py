@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flask_communication.errors import NotSent, OutcomeUnknown, ProviderError, Refused
-from flask_communication.providers.base import Accepted, OutboundSMS, Report
+from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS, Report
 from flask_communication.providers.simulator import MAGIC, STORIES, Simulator
 
 
@@ -153,3 +153,25 @@ def test_the_table_in_the_docstring_is_the_table_in_the_code() -> None:
     written = {int(row[0]): row[1] for row in rows if row and row[0].isdecimal()}
     assert written == MAGIC
     assert set(MAGIC.values()) == set(STORIES)
+
+
+def mail(*recipients: str) -> OutboundEmail:
+    return OutboundEmail("k", "<k@x.example>", "a@x.example", recipients, "Hello", "World")
+
+
+def test_an_address_names_its_story() -> None:
+    simulator = Simulator()
+    taken = simulator.send_email(mail("ann@example.com", "rejected@example.com"), {})
+    assert set(taken.failed) == {"rejected@example.com"}
+    assert isinstance(taken.failed["rejected@example.com"], Refused)
+    assert simulator.email_reports([taken.ref], {})[0].status in ("sent", "delivered")
+    with pytest.raises(OutcomeUnknown):
+        simulator.send_email(mail("unknown@example.com"), {})
+
+
+def test_a_rehearsal_gives_everybody_the_same_story() -> None:
+    with pytest.raises(NotSent) as caught:
+        Simulator().send_sms(sms("+919999911111"), {"story": "unreachable"})
+    assert not caught.value.only_this
+    with pytest.raises(Refused, match="story"):
+        Simulator().send_sms(sms("+919999911111"), {"story": "nonsense"})

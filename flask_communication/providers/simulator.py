@@ -14,6 +14,7 @@ from ..status import DELIVERED, READ, SENT, UNDELIVERED
 from .base import (
     Accepted,
     NotSent,
+    OutboundEmail,
     OutboundSMS,
     OutcomeUnknown,
     Provider,
@@ -76,6 +77,9 @@ class Simulator(Provider):
     9      opted_out    Refused: the recipient has opted out of this sender
     ====== ===========  =========================================================
 
+    Of an email the local part of each address names the story (rejected@example.com), and any other is
+    delivered; the reports are those of the first that was accepted.
+
     The setting ``story`` gives every number the same story: a rehearsal of an outage, which pauses the
     configuration and sends by its fallbacks.
 
@@ -84,7 +88,7 @@ class Simulator(Provider):
 
     name = "simulator"
     label = "Simulator"
-    types = ("sms",)
+    types = ("sms", "email")
     features = frozenset({"bulk", "stateless"})
     report_after = 1
     config_schema: Mapping[str, Any] | None = {
@@ -134,6 +138,21 @@ class Simulator(Provider):
         _wait(_latency(config) + max((STORIES[one].takes for one in stories), default=0.0))
         return [_tell(one, config) for one in stories]
 
+    def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        """Tell the story of each recipient."""
+        stories = {one: _story_of_address(one, config) for one in email.recipients}
+        _wait(_latency(config) + max((STORIES[one].takes for one in stories.values()), default=0.0))
+        results = {one: _tell(story, config) for one, story in stories.items()}
+        failed = {one: result for one, result in results.items() if isinstance(result, ProviderError)}
+        taken = [result for result in results.values() if isinstance(result, Accepted)]
+        if not taken:
+            raise next(iter(failed.values()), Refused("the email has no recipient"))
+        return Accepted(taken[0].ref, failed=failed)
+
+    def email_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
+        """Report as for SMS."""
+        return self.sms_reports(refs, config)
+
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
         """Report the newest chapter of every reference of ours, and nothing of others."""
         _wait(_latency(config))
@@ -145,6 +164,13 @@ def _story(destination: str, config: Mapping[str, Any]) -> str:
         return _rehearsed(config["story"])
     magic = _MAGIC_NUMBER.fullmatch(destination)
     return MAGIC[int(magic[1])] if magic else MAGIC[0]
+
+
+def _story_of_address(address: str, config: Mapping[str, Any]) -> str:
+    if config.get("story"):
+        return _rehearsed(config["story"])
+    name = address.partition("@")[0].lower()
+    return name if name in STORIES else "delivered"
 
 
 def _rehearsed(story: Any) -> str:
