@@ -17,6 +17,7 @@ from .errors import (
     InvalidQuery,
     MessageNotFound,
     NotCancellable,
+    NotReleasable,
     NotResolvable,
     NotRetryable,
 )
@@ -95,6 +96,59 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
     return uuid
 
 
+def release(state: State, channel: str, uuid: str, lifetime: float) -> str:
+    """Let a ``held`` message pass and return its uuid; no limit stops it any more.
+
+    Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+    """
+    with state.database.write() as connection:
+        moved = _move(connection, "release", uuid, channel, lifetime)
+        if moved is None:
+            raise _refusal(connection, channel, uuid, NotReleasable, "released", {})
+        events.note(connection, moved, "released", _RELEASED)
+    state.ring()
+    return uuid
+
+
+def release_all(state: State, channel: str, lifetime: float, destination: str | None = None) -> int:
+    """Let every ``held`` message of a channel, or to one recipient, pass; return how many."""
+    given: dict[str, object] = {"channel": channel, "lifetime": lifetime}
+    if destination is not None:
+        given["destination"] = destination
+    released = 0
+    while True:
+        with state.database.write() as connection:
+            sql = _release_sql(speech_of(connection), destination is not None)
+            moved = connection.execute(sql, given).scalars().all()
+            events.note_all(connection, moved, "released", _RELEASED)
+        if not moved:
+            return released
+        released += len(moved)
+        state.ring()
+
+
+_RELEASED = "released by a person"
+
+
+@cache
+def _release_sql(speech: Speech, to_one: bool) -> TextClause:
+    held = f"status IN ({among('release')})"
+    only = " AND destination = :destination" if to_one else ""
+    return text(
+        f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
+        f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
+        f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
+        " ORDER BY id LIMIT 1000) RETURNING id"
+    )
+
+
+def _admitted(speech: Speech) -> str:
+    return (
+        f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, admitted_at = {speech.now},"
+        " error = NULL"
+    )
+
+
 def _refusal(
     connection: Connection,
     channel: str,
@@ -168,6 +222,8 @@ def _move_sql(speech: Speech, move: str) -> TextClause:
         " crashes = 0, resends = m.resends + 1, first_tried_at = NULL, error = NULL, error_code = NULL",
         "sent": f", due_at = NULL, sent_at = {speech.now}",
     }.get(target, ", due_at = NULL")
+    if move == "release":
+        change = _admitted(speech)
     return text(
         f"UPDATE communication_message AS m SET status = '{target}', fence = m.fence + 1,"
         f" repeat_until = NULL, updated_at = {speech.now}{change}"

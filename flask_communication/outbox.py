@@ -149,7 +149,7 @@ def _claim(speech: Speech) -> TextClause:
     )
     returned = (
         " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, route_id, priority,"
-        " provider_ref, resends, tries, meta, repeat_until,"
+        " provider_ref, resends, tries, meta, repeat_until, admitted_at,"
         f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
         f" {speech.since('first_tried_at')} AS age"
     )

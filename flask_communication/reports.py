@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.engine import Connection
 
-from . import events, mails, outbox
+from . import events, mails, outbox, suppression
 from .database import speech_of
 from .errors import ProviderError
 from .providers.base import Report
@@ -136,6 +136,7 @@ def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> li
     moved = outbox.report(connection, [_row(config_id, report) for report in best.values()])
     applied = {(row.provider_ref, row.status) for row in moved}
     events.store(connection, [_event(config_id, one, applied) for one in known])
+    suppression.learn_from_reports(connection, config_id, found)
     return moved
 
 
