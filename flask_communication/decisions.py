@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from . import events, routing
 from .announce import announce
+from .crashpoints import crash_point
 from .database import Speech, speech_of
 from .errors import (
     CommunicationError,
@@ -50,6 +51,7 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
                 raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
             _reroute(connection, channel, moved)
             events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
+    crash_point("decide.committed")
     state.ring()
     return uuid
 
@@ -83,6 +85,7 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
             raise _refusal(connection, channel, uuid, NotResolvable, "resolved", {})
         events.note(connection, moved, "resolved", f"a person decided: {decision}")
     announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
+    crash_point("decide.committed")
     announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
     state.ring()
     return uuid
@@ -135,6 +138,7 @@ def _move(connection: Connection, move: str, uuid: str, channel: str, lifetime: 
         {"uuid": uuid, "channel": channel, "lifetime": lifetime},
     )
     moved: int | None = found.scalar()
+    crash_point("decide.written", moved)
     return moved
 
 

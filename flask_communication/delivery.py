@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from . import events, outbox, reports, verdicts
 from .announce import announce
+from .crashpoints import crash_point
 from .errors import DatabaseError, OutcomeUnknown, ProviderError
 from .routing import Route, Routes
 from .state import State
@@ -109,6 +110,7 @@ class Shift:
         with self.state.database.write() as connection:
             rows = outbox.claim(connection, self.appetite)
             routes = self.routes.load(connection, {row.config_id for row in rows})
+        crash_point("claim.committed", rows)
         learn(self.pool, routes.values())
         claimed = time.monotonic()
         self.waiting.extend(Order(row, routes.get(row.config_id) or _nowhere(row), claimed) for row in rows)
@@ -147,6 +149,9 @@ class Shift:
         if not ended and not groups and not dismissed:
             return 0
         moved, started = self._write(ended, groups, dismissed)
+        crash_point("settle.committed", any(isinstance(one, Call) for one in ended))
+        crash_point("land.committed", any(isinstance(one, reports.Answer) for one in ended))
+        crash_point("start.committed", started)
         dialled = 0
         for group in groups:
             ready = [order for order in group if order.row.id in started]
@@ -244,7 +249,10 @@ def _calling(state: State, orders: Sequence[Order]) -> Callable[[], Call]:
             # This process was paused: somebody else may be dialling by now.
             late = verdicts.too_late()
             return Call(orders, [late] * len(orders))
-        return Call(orders, _results(state, orders))
+        crash_point("call.begun")
+        results = _results(state, orders)
+        crash_point("call.ended")
+        return Call(orders, results)
 
     return call
 
@@ -294,11 +302,13 @@ def rescue(state: State, routes: Routes, pool: ThreadPoolExecutor) -> int:
         for row in rows
         if _decidable(row, known.get(row.config_id))
     ]
+    crash_point("rescue.found")
     with state.database.write() as connection:
         moved = outbox.rescue(connection, found)
         mine = [row for row in found if row["id"] in moved]
         for row in mine:
             events.note(connection, row["id"], "rescued", f"{row['error']}: {row['status']}")
+    crash_point("rescue.committed", mine)
     if mine:
         log.warning("took up %s messages whose worker had stopped", len(mine))
     announce(state.app, mine)

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from . import outbox, routing
+from .crashpoints import crash_point
 from .database import Speech
 from .errors import IdempotencyConflict
 from .state import State
@@ -39,8 +40,11 @@ def accept(
         speech = state.database.speech
         rows = [_row(channel, config_id, one, speech) for one in drafts]
         uuids = _insert(connection, channel, rows)
+        crash_point("accept.written")
     if session is None:
+        crash_point("accept.committed")
         state.ring()
+        crash_point("accept.rung")
     else:
         _ring_after_commit(session, state)
     return uuids

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Row
 
+from .crashpoints import crash_point
 from .database import Speech, as_rows, speech_of
 from .models import PRIORITIES
 from .status import MOVES, OPEN, THRESHOLD
@@ -132,6 +133,7 @@ def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[
                 _claim(speech_of(connection)),
                 {"priority": priority, "limit": limit - len(claimed), "lease": lease},
             ).all()
+    crash_point("claim.written", claimed)
     return claimed
 
 
@@ -168,6 +170,7 @@ def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
     started = connection.execute(_start(speech), {"rows": given, "lease": lease}).scalars()
     ids = set(started)
     connection.execute(_begin_attempts(speech), {"rows": given})
+    crash_point("start.written", ids)
     return ids
 
 
@@ -206,6 +209,7 @@ def settle(connection: Connection, rows: Rows) -> set[int]:
     late = [row for row in rows if row["id"] not in moved and row["state"] == "accepted"]
     if late:
         moved |= set(connection.execute(_late_truth(speech), {"rows": as_rows(late)}).scalars())
+    crash_point("settle.written")
     return moved
 
 
@@ -295,6 +299,7 @@ def rescue(connection: Connection, rows: Rows) -> set[int]:
     moved = set(connection.execute(_rescue(speech), {"rows": as_rows(rows)}).scalars())
     mine = as_rows([row for row in rows if row["id"] in moved])
     connection.execute(_abandon_attempts(speech), {"rows": mine})
+    crash_point("rescue.written", moved)
     return moved
 
 

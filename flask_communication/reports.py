@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.engine import Connection
 
 from . import events, outbox
+from .crashpoints import crash_point
 from .database import speech_of
 from .errors import ProviderError
 from .providers.base import Report
@@ -55,6 +56,7 @@ def ask(route: Route | None, rows: Sequence[Row[Any]]) -> Answer:
         return Answer(route, rows, failed=True)
     try:
         found = route.provider.sms_reports([row.provider_ref for row in rows], route.config)
+        crash_point("ask.answered")
         return Answer(route, rows, list(found))
     except ProviderError as failure:
         log.info("no delivery reports from configuration %s: %s", route.config_id, failure.reason)
@@ -78,6 +80,7 @@ class Asker:
         with self._state.database.write() as connection:
             rows = outbox.claim_silent(connection, slots * ASK_AT_ONCE)
             routes = self._routes.load(connection, {row.config_id for row in rows})
+        crash_point("ask.claimed", rows)
         if not rows:
             self._looked = time.monotonic()
         return [_asking(routes.get(config_id), group) for config_id, group in _groups(rows)]
@@ -109,6 +112,7 @@ def land(connection: Connection, answer: Answer) -> list[Row[Any]]:
             if not _is_over(row, moved)
         ],
     )
+    crash_point("land.written")
     return moved
 
 

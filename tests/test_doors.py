@@ -16,7 +16,7 @@ HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
     "errors status",
-    "signals settings segments providers",
+    "signals settings segments providers crashpoints",
     "bell vault database",
     "models",
     "outbox events registry history",
