@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from . import events, mails, routing
 from .announce import announce
+from .crashpoints import crash_point
 from .database import Speech, speech_of
 from .errors import (
     CommunicationError,
@@ -56,6 +57,7 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
             if channel == "email":
                 mails.reopen(connection, moved, everybody=force)
             events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
+    crash_point("decide.committed")
     state.ring()
     return uuid
 
@@ -91,6 +93,7 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
             mails.reopen(connection, moved, everybody=False)
         events.note(connection, moved, "resolved", f"a person decided: {decision}")
     announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
+    crash_point("decide.committed")
     announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
     state.ring()
     return uuid
@@ -202,6 +205,7 @@ def _move(connection: Connection, move: str, uuid: str, channel: str, lifetime: 
         {"uuid": uuid, "channel": channel, "lifetime": lifetime},
     )
     moved: int | None = found.scalar()
+    crash_point("decide.written", moved)
     return moved
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from . import circuits, mails, outbox, planning, reports, screening, suppression, verdicts
 from .announce import announce
 from .calls import CALL_DEADLINE, Call, calling, learn
+from .crashpoints import crash_point
 from .errors import DatabaseError
 from .files import Files
 from .models import BULK, HIGH
@@ -145,6 +146,7 @@ class Shift:
             orders = planning.plan(connection, screened.rows, self.known)
             put_off = [_must(verdicts.dismissal(one, self.state.settings)) for one in orders if one.wait]
             moved = outbox.dismiss(connection, put_off)
+        crash_point("claim.committed", rows)
         announce(self.state.app, [row for row in put_off if row["id"] in moved])
         ready = [order for order in orders if order.wait is None]
         learn(self.pool, (order.route for order in ready))
@@ -182,6 +184,9 @@ class Shift:
         if not ended and not groups and not dismissed:
             return 0
         written = self._write(ended, groups, dismissed)
+        crash_point("settle.committed", any(isinstance(one, Call) for one in ended))
+        crash_point("land.committed", any(isinstance(one, reports.Answer) for one in ended))
+        crash_point("start.committed", written.started)
         dialled = 0
         for group in groups:
             ready = [order for order in group if order.row.id in written.started]

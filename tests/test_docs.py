@@ -19,6 +19,7 @@ from rigs import install, work
 
 import flask_communication
 from flask_communication import SMS, Communication, Email, cli, errors, signals, status, tokens, verdicts
+from flask_communication.crashpoints import POINTS
 from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
 from flask_communication.state import state_of
@@ -171,3 +172,9 @@ def test_reliability_tells_every_status_and_the_steps_of_the_code() -> None:
     *first, last = [f"{step:.0f}" for step in verdicts.REPEATS]
     assert f"{', '.join(first)}, then every {last} seconds" in text
     assert f"{verdicts.WINDOW_SHARE:.0%}".replace("%", " %") in text
+
+
+def test_every_crash_point_has_its_row() -> None:
+    text = (DOCS / "reliability.md").read_text()
+    for name, meaning in POINTS.items():
+        assert f"| `{name}` | {meaning} |" in text

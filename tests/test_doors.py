@@ -16,11 +16,11 @@ HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
     "errors status",
-    "signals settings segments providers",
+    "signals settings segments providers crashpoints",
     "bell vault database",
     "models",
     "outbox events registry history",
-    "state circuits pace",
+    "state circuits pace awaiting",
     "heartbeat retention",
     "metrics",
     "configs tokens announce",
