@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from . import outbox, verdicts
+from .crashpoints import crash_point
 from .errors import OutcomeUnknown, ProviderError, Refused
 from .mails import Letter
 from .providers.base import Accepted
@@ -41,7 +42,10 @@ def calling(state: State, orders: Sequence[Order], letter: Letter | None = None)
             # This process was paused: somebody else may be dialling by now.
             late = verdicts.too_late()
             return Call(orders, [late] * len(orders), letter)
-        return Call(orders, _results(state, orders, letter), letter)
+        crash_point("call.begun")
+        results = _results(state, orders, letter)
+        crash_point("call.ended")
+        return Call(orders, results, letter)
 
     return call
 

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from . import events, mails, routing
 from .announce import announce
+from .crashpoints import crash_point
 from .database import Speech, speech_of
 from .errors import (
     CommunicationError,
@@ -17,6 +18,7 @@ from .errors import (
     InvalidQuery,
     MessageNotFound,
     NotCancellable,
+    NotReleasable,
     NotResolvable,
     NotRetryable,
 )
@@ -55,6 +57,7 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
             if channel == "email":
                 mails.reopen(connection, moved, everybody=force)
             events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
+    crash_point("decide.committed")
     state.ring()
     return uuid
 
@@ -90,9 +93,63 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
             mails.reopen(connection, moved, everybody=False)
         events.note(connection, moved, "resolved", f"a person decided: {decision}")
     announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
+    crash_point("decide.committed")
     announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
     state.ring()
     return uuid
+
+
+def release(state: State, channel: str, uuid: str, lifetime: float) -> str:
+    """Let a ``held`` message pass and return its uuid; no limit stops it any more.
+
+    Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+    """
+    with state.database.write() as connection:
+        moved = _move(connection, "release", uuid, channel, lifetime)
+        if moved is None:
+            raise _refusal(connection, channel, uuid, NotReleasable, "released", {})
+        events.note(connection, moved, "released", _RELEASED)
+    state.ring()
+    return uuid
+
+
+def release_all(state: State, channel: str, lifetime: float, destination: str | None = None) -> int:
+    """Let every ``held`` message of a channel, or to one recipient, pass; return how many."""
+    given: dict[str, object] = {"channel": channel, "lifetime": lifetime}
+    if destination is not None:
+        given["destination"] = destination
+    released = 0
+    while True:
+        with state.database.write() as connection:
+            sql = _release_sql(speech_of(connection), destination is not None)
+            moved = connection.execute(sql, given).scalars().all()
+            events.note_all(connection, moved, "released", _RELEASED)
+        if not moved:
+            return released
+        released += len(moved)
+        state.ring()
+
+
+_RELEASED = "released by a person"
+
+
+@cache
+def _release_sql(speech: Speech, to_one: bool) -> TextClause:
+    held = f"status IN ({among('release')})"
+    only = " AND destination = :destination" if to_one else ""
+    return text(
+        f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
+        f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
+        f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
+        " ORDER BY id LIMIT 1000) RETURNING id"
+    )
+
+
+def _admitted(speech: Speech) -> str:
+    return (
+        f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, admitted_at = {speech.now},"
+        " error = NULL"
+    )
 
 
 def _refusal(
@@ -148,6 +205,7 @@ def _move(connection: Connection, move: str, uuid: str, channel: str, lifetime: 
         {"uuid": uuid, "channel": channel, "lifetime": lifetime},
     )
     moved: int | None = found.scalar()
+    crash_point("decide.written", moved)
     return moved
 
 
@@ -168,6 +226,8 @@ def _move_sql(speech: Speech, move: str) -> TextClause:
         " crashes = 0, resends = m.resends + 1, first_tried_at = NULL, error = NULL, error_code = NULL",
         "sent": f", due_at = NULL, sent_at = {speech.now}",
     }.get(target, ", due_at = NULL")
+    if move == "release":
+        change = _admitted(speech)
     return text(
         f"UPDATE communication_message AS m SET status = '{target}', fence = m.fence + 1,"
         f" repeat_until = NULL, updated_at = {speech.now}{change}"

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
-from . import circuits, mails, outbox, planning, reports, verdicts
+from . import circuits, mails, outbox, planning, reports, screening, suppression, verdicts
 from .announce import announce
 from .calls import CALL_DEADLINE, Call, calling, learn
+from .crashpoints import crash_point
 from .errors import DatabaseError
 from .files import Files
 from .models import BULK, HIGH
 from .rescue import rescue
 from .routing import Route, Routes
+from .settings import Settings
 from .state import State
 from .verdicts import Order, Verdict
 
@@ -138,15 +140,18 @@ class Shift:
             rows = outbox.claim(connection, limit, before=before)
             if not rows:
                 return 0
-            ids = {one for row in rows for one in (row.config_id, row.route_id)}
+            screened = screening.screen(connection, self.state, rows)
+            ids = {one for row in screened.rows for one in (row.config_id, row.route_id)}
             self.known = self.routes.load(connection, ids)
-            orders = planning.plan(connection, rows, self.known)
+            orders = planning.plan(connection, screened.rows, self.known)
             put_off = [_must(verdicts.dismissal(one, self.state.settings)) for one in orders if one.wait]
             moved = outbox.dismiss(connection, put_off)
+        crash_point("claim.committed", rows)
         announce(self.state.app, [row for row in put_off if row["id"] in moved])
         ready = [order for order in orders if order.wait is None]
         learn(self.pool, (order.route for order in ready))
         self.waiting = deque(sorted([*self.waiting, *ready], key=lambda order: order.row.priority))
+        screened.tell(self.state.app)
         return len(rows)
 
     def _put_back(self, those: Callable[[Order], bool] = lambda order: True) -> None:
@@ -179,6 +184,9 @@ class Shift:
         if not ended and not groups and not dismissed:
             return 0
         written = self._write(ended, groups, dismissed)
+        crash_point("settle.committed", any(isinstance(one, Call) for one in ended))
+        crash_point("land.committed", any(isinstance(one, reports.Answer) for one in ended))
+        crash_point("start.committed", written.started)
         dialled = 0
         for group in groups:
             ready = [order for order in group if order.row.id in written.started]
@@ -213,6 +221,7 @@ class Shift:
                 settled = outbox.settle(connection, endings)
                 settled |= outbox.dismiss(connection, dismissed)
                 mails.settle(connection, [one for one in outcomes if one["id"] in settled])
+                suppression.learn(connection, _answers(calls, self.state.settings))
                 moved: list[Any] = [row for row in (*endings, *dismissed) if row["id"] in settled]
                 for answer in answers:
                     moved += reports.land(connection, answer)
@@ -302,6 +311,18 @@ def _endings(calls: Iterable[Call]) -> tuple[list[Verdict], list[dict[str, Any]]
             outcomes += own
     # Everybody locks rows in the same order, or two workers could wait for each other.
     return sorted(rows, key=lambda row: int(row["id"])), outcomes
+
+
+def _answers(calls: Iterable[Call], settings: Settings) -> list[suppression.Answer]:
+    """Return who answered what of one recipient, unless somebody else was rung in their place."""
+    if settings.redirect_to is not None:
+        return []
+    return [
+        (order.row, order.route.config_id, said)
+        for call in calls
+        if call.letter is None
+        for order, said in zip(call.orders, call.results, strict=True)
+    ]
 
 
 def _tallies(calls: Iterable[Call]) -> dict[int, circuits.Tally]:

@@ -183,6 +183,14 @@ class Email:
         return decisions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
 
     @staticmethod
+    def release(msg_uuid: str) -> str:
+        """Let a ``held`` email pass and return its uuid; no limit stops it any more.
+
+        Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+        """
+        return decisions.release(current(), CHANNEL, msg_uuid, LIFETIME)
+
+    @staticmethod
     def sync_delivery_report(progress: Callable[[int], None] = lambda asked: None) -> SyncResult:
         """Ask the providers now, in this process, about every email without a final report."""
         state = current()

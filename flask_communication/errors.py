@@ -12,11 +12,13 @@ CommunicationError
 ├── NotFound
 │   ├── ConfigNotFound
 │   ├── MessageNotFound
+│   ├── SuppressionNotFound
 │   └── TokenNotFound
 ├── Conflict
 │   ├── IdempotencyConflict     the key was used for another body
 │   ├── NotRetryable            a retry could ring twice
 │   ├── NotCancellable          it has left, or may have
+│   ├── NotReleasable           only a `held` message can be released
 │   └── NotResolvable           only an `unknown` message needs a person's word
 ├── ProviderNotFound            no provider of this name is installed, configured or mounted
 └── ProviderError               what a provider raises instead of returning Accepted
@@ -92,6 +94,10 @@ class MessageNotFound(NotFound):
     """Raised when no message has this uuid."""
 
 
+class SuppressionNotFound(NotFound):
+    """Raised when the recipient is not suppressed for this sender."""
+
+
 class TokenNotFound(NotFound):
     """Raised when no access token has this id."""
 
@@ -110,6 +116,10 @@ class NotRetryable(Conflict):
 
 class NotCancellable(Conflict):
     """Raised when a message has left, or may have."""
+
+
+class NotReleasable(Conflict):
+    """Raised when a message is not ``held``, and so there is nothing to release."""
 
 
 class NotResolvable(Conflict):
@@ -160,7 +170,23 @@ class NotSent(ProviderError):
 
 
 class Refused(ProviderError):
-    """Raised when the provider said no, and would say no again."""
+    """Raised when the provider said no, and would say no again.
+
+    ``opted_out`` says why: the recipient wants nothing from this sender, and goes on our list.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str | None = None,
+        http_status: int | None = None,
+        only_this: bool = False,
+        opted_out: bool = False,
+    ) -> None:
+        # Who wants nothing from us says nothing about others.
+        super().__init__(reason, code=code, http_status=http_status, only_this=only_this or opted_out)
+        self.opted_out = opted_out
 
     @property
     def denies_us(self) -> bool:

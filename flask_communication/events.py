@@ -61,15 +61,10 @@ def _store(speech: Speech) -> TextClause:
 
 def note(connection: Connection, message_id: int, kind: str, detail: str) -> None:
     """Keep what a person or a worker did to one message."""
-    store(
-        connection,
-        [
-            {
-                "message_id": message_id,
-                "kind": kind,
-                "detail": detail[:500],
-                "dedupe_key": uuid4().hex,
-                "applied": True,
-            }
-        ],
-    )
+    note_all(connection, [message_id], kind, detail)
+
+
+def note_all(connection: Connection, message_ids: Sequence[int], kind: str, detail: str) -> None:
+    """Keep what a person or a worker did to several messages."""
+    told = {"kind": kind, "detail": detail[:500], "applied": True}
+    store(connection, [{**told, "message_id": one, "dedupe_key": uuid4().hex} for one in message_ids])

@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from . import mails, outbox, routing
+from .crashpoints import crash_point
 from .database import Speech
 from .errors import IdempotencyConflict
 from .state import State
@@ -53,8 +54,11 @@ def accept(
                 if row["uuid"] in new
             ],
         )
+        crash_point("accept.written")
     if session is None:
+        crash_point("accept.committed")
         state.ring()
+        crash_point("accept.rung")
     else:
         _ring_after_commit(session, state)
     return uuids

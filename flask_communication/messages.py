@@ -117,12 +117,13 @@ def _limited(wanted: Select[Any], after: str | None, limit: int) -> Select[Any]:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
         raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
     if after is not None:
-        wanted = wanted.where(Message.id < _cursor(after))
+        wanted = wanted.where(Message.id < cursor(after))
     # One more than asked tells whether there is a next page.
     return wanted.order_by(Message.id.desc()).limit(limit + 1)
 
 
-def _cursor(after: str) -> int:
+def cursor(after: str) -> int:
+    """Return the id at which the page before ended; raise :class:`InvalidQuery` for anything else."""
     text = str(after)
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})

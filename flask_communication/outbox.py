@@ -1,6 +1,7 @@
-"""Accept, claim, start, settle, rescue, report: what workers and providers do to a message's status.
+"""Accept, claim, start, settle, rescue: what workers do to a message's status.
 
-A person's moves are in ``decisions``; nothing else changes a status.
+A person's moves are in ``decisions``, those of a delivery report in ``awaiting``; nothing else changes a
+status.
 
 Each function is one or two SQL statements for any number of rows, inside a transaction the caller has
 opened. Guards come from ``status.MOVES``. The statements are text, not Core: this is the hot path, and
@@ -16,9 +17,10 @@ from typing import Any
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Row
 
+from .crashpoints import crash_point
 from .database import Speech, as_rows, speech_of
 from .models import BULK, PRIORITIES
-from .status import MOVES, OPEN, THRESHOLD
+from .status import MOVES, OPEN
 
 # A claim, and a call, must be over by then, or somebody else takes the message up.
 LEASE = 60.0
@@ -60,13 +62,6 @@ DISMISSING = {
     "status": "text",
     "delay": "double precision",
     "error": "text",
-}
-REPORTING = {
-    "config_id": "int",
-    "ref": "text",
-    "status": "text",
-    "rank": "int",
-    "delay": "double precision",
 }
 
 
@@ -134,6 +129,7 @@ def claim(connection: Connection, limit: int, lease: float = LEASE, before: int 
                 _claim(speech_of(connection)),
                 {"priority": priority, "limit": limit - len(claimed), "lease": lease},
             ).all()
+    crash_point("claim.written", claimed)
     return claimed
 
 
@@ -149,7 +145,7 @@ def _claim(speech: Speech) -> TextClause:
     )
     returned = (
         " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, route_id, priority,"
-        " provider_ref, resends, tries, meta, repeat_until,"
+        " provider_ref, resends, tries, meta, repeat_until, admitted_at,"
         f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
         f" {speech.since('first_tried_at')} AS age"
     )
@@ -170,6 +166,7 @@ def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
     started = connection.execute(_start(speech), {"rows": given, "lease": lease}).scalars()
     ids = set(started)
     connection.execute(_begin_attempts(speech), {"rows": given})
+    crash_point("start.written", ids)
     return ids
 
 
@@ -208,6 +205,7 @@ def settle(connection: Connection, rows: Rows) -> set[int]:
     late = [row for row in rows if row["id"] not in moved and row["state"] == "accepted"]
     if late:
         moved |= set(connection.execute(_late_truth(speech), {"rows": as_rows(late)}).scalars())
+    crash_point("settle.written")
     return moved
 
 
@@ -297,6 +295,7 @@ def rescue(connection: Connection, rows: Rows) -> set[int]:
     moved = set(connection.execute(_rescue(speech), {"rows": as_rows(rows)}).scalars())
     mine = as_rows([row for row in rows if row["id"] in moved])
     connection.execute(_abandon_attempts(speech), {"rows": mine})
+    crash_point("rescue.written", moved)
     return moved
 
 
@@ -319,62 +318,6 @@ def _abandon_attempts(speech: Speech) -> TextClause:
         f"UPDATE communication_attempt AS a SET state = 'unknown', ended_at = {speech.now}, error = r.error"
         f" FROM {speech.rows(SETTLING)} AS r WHERE a.message_id = r.id AND a.fence = r.fence"
         " AND a.state = 'open'"
-    )
-
-
-def claim_silent(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
-    """Take up to ``limit`` messages whose delivery report is due to be asked for."""
-    return list(connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease}))
-
-
-@cache
-def _claim_silent(speech: Speech) -> TextClause:
-    return text(
-        f"UPDATE communication_message SET due_at = {speech.later(':lease')} WHERE id IN ("
-        "SELECT id FROM communication_message WHERE status IN ('sent', 'unknown')"
-        f" AND priority IN (0, 5, 9) AND due_at <= {speech.now} LIMIT :limit {speech.skip_locked})"
-        f" RETURNING id, channel, config_id, provider_ref, {speech.since('sent_at')} AS age"
-    )
-
-
-def ask_again(connection: Connection, rows: Rows) -> None:
-    """Set when to ask for the reports of ``{"id", "delay"}`` next; a NULL delay is never."""
-    if rows:
-        connection.execute(_ask_again(speech_of(connection)), {"rows": as_rows(rows)})
-
-
-@cache
-def _ask_again(speech: Speech) -> TextClause:
-    columns = {"id": "bigint", "delay": "double precision"}
-    return text(
-        f"UPDATE communication_message AS m SET due_at = {speech.later('r.delay')}"
-        f" FROM {speech.rows(columns)} AS r WHERE m.id = r.id AND m.status IN ('sent', 'unknown')"
-    )
-
-
-def report(connection: Connection, rows: Rows) -> list[Row[Any]]:
-    """Apply reports (see ``REPORTING``), one for each provider id; return the messages they moved.
-
-    A report that says less than the message already knows changes nothing.
-    """
-    if not rows:
-        return []
-    return list(connection.execute(_report(speech_of(connection)), {"rows": as_rows(rows)}))
-
-
-@cache
-def _report(speech: Speech) -> TextClause:
-    threshold = " ".join(f"WHEN '{status}' THEN {rank}" for status, rank in THRESHOLD.items())
-    return text(
-        "UPDATE communication_message AS m SET status = r.status, repeat_until = NULL,"
-        f" due_at = {speech.later('r.delay')}, error = CASE WHEN r.status = 'undelivered'"
-        " THEN COALESCE(r.detail, m.error) ELSE NULL END,"
-        " error_code = CASE WHEN r.status = 'undelivered' THEN r.code ELSE NULL END,"
-        f" updated_at = {speech.now} FROM"
-        f" {speech.rows(REPORTING | {'detail': 'text', 'code': 'text'})} AS r"
-        " WHERE m.config_id = r.config_id AND m.provider_ref = r.ref"
-        f" AND r.rank >= CASE m.status {threshold} END"
-        + speech.returning("id", "uuid", "channel", "status", "config_id", "provider_ref")
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, text
 from sqlalchemy.engine import Connection
 
-from . import events, mails, outbox
+from . import awaiting, events, mails, suppression
+from .crashpoints import crash_point
 from .database import speech_of
 from .errors import ProviderError
 from .providers.base import Report
@@ -56,6 +57,7 @@ def ask(route: Route | None, rows: Sequence[Row[Any]]) -> Answer:
     try:
         ask_for = {"sms": route.provider.sms_reports, "email": route.provider.email_reports}
         found = ask_for[rows[0].channel]([row.provider_ref for row in rows], route.config)
+        crash_point("ask.answered")
         return Answer(route, rows, list(found))
     except ProviderError as failure:
         log.info("no delivery reports from configuration %s: %s", route.config_id, failure.reason)
@@ -77,8 +79,9 @@ class Asker:
         if slots <= 0 or time.monotonic() - self._looked < LOOK_EVERY:
             return []
         with self._state.database.write() as connection:
-            rows = outbox.claim_silent(connection, slots * ASK_AT_ONCE)
+            rows = awaiting.claim_silent(connection, slots * ASK_AT_ONCE)
             routes = self._routes.load(connection, {row.config_id for row in rows})
+        crash_point("ask.claimed", rows)
         if not rows:
             self._looked = time.monotonic()
         return [_asking(routes.get(config_id), group) for config_id, group in _groups(rows)]
@@ -102,7 +105,7 @@ def _groups(rows: Iterable[Row[Any]]) -> list[tuple[int, list[Row[Any]]]]:
 def land(connection: Connection, answer: Answer) -> list[Row[Any]]:
     """Keep and apply what was said, and set when to ask again; return the messages that moved."""
     moved = apply(connection, answer.route.config_id, answer.reports) if answer.route else []
-    outbox.ask_again(
+    awaiting.ask_again(
         connection,
         [
             {"id": row.id, "delay": _next(row, answer.route)}
@@ -110,6 +113,7 @@ def land(connection: Connection, answer: Answer) -> list[Row[Any]]:
             if not _is_over(row, moved)
         ],
     )
+    crash_point("land.written")
     return moved
 
 
@@ -133,9 +137,10 @@ def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> li
     best: dict[str, Report] = {}
     for report in sorted(whole, key=lambda one: RANK[one.status]):
         best[report.ref] = report
-    moved = outbox.report(connection, [_row(config_id, report) for report in best.values()])
+    moved = awaiting.report(connection, [_row(config_id, report) for report in best.values()])
     applied = {(row.provider_ref, row.status) for row in moved}
     events.store(connection, [_event(config_id, one, applied) for one in known])
+    suppression.learn_from_reports(connection, config_id, found)
     return moved
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Row
 from . import events, outbox, verdicts
 from .announce import announce
 from .calls import learn
+from .crashpoints import crash_point
 from .routing import Route, Routes
 from .state import State
 
@@ -32,11 +33,13 @@ def rescue(state: State, routes: Routes, pool: ThreadPoolExecutor) -> int:
         for row in rows
         if _decidable(row, known.get(row.config_id))
     ]
+    crash_point("rescue.found")
     with state.database.write() as connection:
         moved = outbox.rescue(connection, found)
         mine = [row for row in found if row["id"] in moved]
         for row in mine:
             events.note(connection, row["id"], "rescued", f"{row['error']}: {row['status']}")
+    crash_point("rescue.committed", mine)
     if mine:
         log.warning("took up %s messages whose worker had stopped", len(mine))
     announce(state.app, mine)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import NamedTuple
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection
@@ -25,13 +24,6 @@ _AT_REST = (
 )
 
 Step = Callable[[Connection], int]
-
-
-class Erased(NamedTuple):
-    """How many messages of a recipient were deleted, and how many are being sent and so were left."""
-
-    deleted: int
-    left: int
 
 
 def is_my_turn(state: State) -> bool:
@@ -73,15 +65,15 @@ def sweep(state: State) -> Iterator[tuple[str, int]]:
     """
     settings = state.settings
     if settings.keep_messages_days is not None:
-        yield from _old(state, "messages deleted", settings.keep_messages_days, _delete)
+        yield from _old(state, "messages deleted", settings.keep_messages_days, delete)
     if settings.keep_bodies_days is not None:
         yield from _old(state, "texts removed", settings.keep_bodies_days, _strip)
     for what, step in (
         ("counters dropped", _drop_usage),
         ("events dropped", _drop_events),
-        ("files dropped", _drop_files),
+        ("files dropped", drop_files),
     ):
-        yield from _steps(state, what, step)
+        yield from steps(state, what, step)
 
 
 def plan(state: State) -> dict[str, int]:
@@ -176,7 +168,8 @@ def _strip(connection: Connection, ids: list[int]) -> None:
     connection.execute(text(f"DELETE FROM communication_attachment WHERE message_id IN {these}"), rows)
 
 
-def _delete(connection: Connection, ids: list[int]) -> None:
+def delete(connection: Connection, ids: list[int]) -> None:
+    """Delete messages with all that belongs to them."""
     # Attempts, events, mails, recipients and attachments go with their message.
     connection.execute(
         text(f"DELETE FROM communication_message WHERE id IN {_ids(speech_of(connection))}"),
@@ -190,7 +183,8 @@ def _ids(speech: Speech) -> str:
     return "(SELECT value FROM json_each(:ids))"
 
 
-def _steps(state: State, what: str, step: Step) -> Iterator[tuple[str, int]]:
+def steps(state: State, what: str, step: Step) -> Iterator[tuple[str, int]]:
+    """Do one step after the other, each in a transaction of its own, until there is nothing left to do."""
     while True:
         try:
             with state.database.write() as connection:
@@ -222,7 +216,8 @@ def _drop_events(connection: Connection) -> int:
     ).rowcount
 
 
-def _drop_files(connection: Connection) -> int:
+def drop_files(connection: Connection) -> int:
+    """Delete files that no email has carried for a day; return how many."""
     return connection.execute(
         text(
             "DELETE FROM communication_file WHERE sha256 IN (SELECT f.sha256 FROM communication_file AS f"
@@ -232,37 +227,3 @@ def _drop_files(connection: Connection) -> int:
         ),
         {"age": DAY},
     ).rowcount
-
-
-def erase(state: State, recipient: str) -> Erased:
-    """Delete every message to and from a recipient, of all channels, with all that was said of it.
-
-    What is being sent at this moment is left. Opt-outs stay: they are what keeps the recipient from being
-    written to again.
-    """
-    deleted = 0
-    while True:
-        with state.database.write() as connection:
-            ids = list(
-                connection.execute(
-                    _theirs(" AND m.status <> 'sending' LIMIT 500"), {"who": recipient}
-                ).scalars()
-            )
-            if not ids:
-                break
-            _delete(connection, ids)
-            deleted += len(ids)
-    with state.database.read() as connection:
-        left = len(connection.execute(_theirs(""), {"who": recipient}).all())
-    for _ in _steps(state, "files dropped", _drop_files):
-        pass
-    return Erased(deleted, left)
-
-
-def _theirs(more: str) -> TextClause:
-    return text(
-        "SELECT m.id FROM communication_message AS m WHERE"
-        " (m.channel IN ('sms', 'email', 'telephony') AND m.destination = :who"
-        " OR m.direction = 'in' AND m.sender = :who"
-        " OR m.id IN (SELECT p.message_id FROM communication_recipient AS p WHERE p.address = :who))" + more
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,6 +12,9 @@ from urllib.parse import urlsplit
 from .errors import SettingError
 
 PREFIX = "COMMUNICATION_"
+CHANNELS = ("sms", "email", "telephony")
+# Counters are 32 bits wide.
+MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,15 @@ class RemoteAddress:
 
     url: str
     secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How much more than usual may go to one prefix: COMMUNICATION_PREFIX_GROWTH."""
+
+    factor: float
+    # So many a day are never too much.
+    floor: int = 100
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,10 @@ class Settings:
     default_sender: str | None = None
     only_to: tuple[str, ...] = ()
     redirect_to: str | None = None
+    limit_per_recipient: tuple[tuple[int, int], ...] = ()
+    limit_per_day: Mapping[str, int] = field(default_factory=dict)
+    allowed_countries: tuple[str, ...] = ()
+    prefix_growth: Growth | None = None
     embedded_worker: bool = True
     register_blueprint: bool = True
     database_url: str | None = field(default=None, repr=False)
@@ -165,15 +182,72 @@ def _address(name: str, raw: Any) -> RemoteAddress:
 
 def _region(name: str, raw: Any) -> str:
     text = _text(name, raw).upper()
-    if len(text) != 2 or not text.isalpha():
+    if not (len(text) == 2 and text.isascii() and text.isalpha()):
         raise _wrong(name, 'a two-letter country code (ISO 3166), such as "IN"')
+    _need_phonenumbers(name)
+    return text
+
+
+def _need_phonenumbers(name: str) -> None:
     try:
         import phonenumbers  # noqa: F401
     except ImportError:
         raise SettingError(
             f"{name} needs the phonenumbers library; pip install flask-communication[phone]"
         ) from None
-    return text
+
+
+def _countries(name: str, raw: Any) -> tuple[str, ...]:
+    return tuple(_country(name, one) for one in _texts(name, raw))
+
+
+def _country(name: str, text: str) -> str:
+    if re.fullmatch(r"\+[1-9][0-9]{0,13}", text):
+        return text
+    country = text.upper()
+    if not re.fullmatch("[A-Z]{2}", country):
+        raise _wrong(name, 'a list of country codes such as "IN" and calling prefixes such as "+91"')
+    _need_phonenumbers(name)
+    import phonenumbers
+
+    if country not in phonenumbers.SUPPORTED_REGIONS:
+        raise SettingError(f"{name}: {country} is no country that has telephone numbers")
+    return country
+
+
+def _is_count(raw: Any) -> bool:
+    return isinstance(raw, int) and not isinstance(raw, bool) and 1 <= raw <= MOST
+
+
+def _pairs(name: str, raw: Any) -> tuple[tuple[int, int], ...]:
+    needs = "a list of (count, seconds) pairs of whole numbers from 1, such as [(5, 600), (20, 86400)]"
+    if not isinstance(raw, list | tuple):
+        raise _wrong(name, needs)
+    for pair in raw:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_is_count, pair)):
+            raise _wrong(name, needs)
+    if len({seconds for _, seconds in raw}) < len(raw):
+        raise _wrong(name, f"{needs}, each with other seconds")
+    return tuple((count, seconds) for count, seconds in raw)
+
+
+def _per_day(name: str, raw: Any) -> dict[str, int]:
+    given = dict.fromkeys(CHANNELS, raw) if _is_count(raw) else raw
+    if (
+        not isinstance(given, Mapping)
+        or set(given) - set(CHANNELS)
+        or not all(map(_is_count, given.values()))
+    ):
+        raise _wrong(name, 'a whole number from 1, or one for each channel such as {"sms": 1000}')
+    return dict(given)
+
+
+def _growth(name: str, raw: Any) -> Growth:
+    factor, floor = raw if isinstance(raw, list | tuple) and len(raw) == 2 else (raw, Growth.floor)
+    is_factor = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MOST
+    if not is_factor or not _is_count(floor):
+        raise _wrong(name, "a number from 1 such as 10, or (10, 500): with how many a day are never too much")
+    return Growth(float(factor), floor)
 
 
 def _days(name: str, raw: Any) -> float:
@@ -200,6 +274,10 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "default_sender": _maybe(_text),
     "only_to": _texts,
     "redirect_to": _maybe(_text),
+    "limit_per_recipient": lambda name, raw: () if raw is None else _pairs(name, raw),
+    "limit_per_day": lambda name, raw: {} if raw is None else _per_day(name, raw),
+    "allowed_countries": lambda name, raw: () if raw is None else _countries(name, raw),
+    "prefix_growth": _maybe(_growth),
     "embedded_worker": _flag,
     "register_blueprint": _flag,
     "database_url": _maybe(_text),

@@ -25,6 +25,11 @@ message_failed = _signals.signal(
 message_unknown = _signals.signal(
     "communication.message-unknown", "A message may or may not have left: a person may decide."
 )
+message_received = _signals.signal("communication.message-received", "A message came in.")
+limit_reached = _signals.signal(
+    "communication.limit-reached",
+    "A limit holds messages back; sent once for each limit, channel and period of the limit.",
+)
 
 config_paused = _signals.signal(
     "communication.config-paused", "A configuration failed too often, or refuses us: nothing goes by it."
@@ -40,4 +45,5 @@ BY_STATUS = {
     "rejected": message_failed,
     "expired": message_failed,
     "unknown": message_unknown,
+    "received": message_received,
 }

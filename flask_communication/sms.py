@@ -7,22 +7,35 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import decisions, drafting, intake, messages, reports, retention, segments
+from . import (
+    decisions,
+    drafting,
+    erasure,
+    intake,
+    messages,
+    receiving,
+    reports,
+    segments,
+    suppression,
+)
 from .announce import announce
+from .erasure import Erased
 from .errors import InvalidMessage
 from .messages import Page
 from .models import Message
 from .reports import SyncResult
-from .retention import Erased
 from .segments import MOST_SEGMENTS, Estimate
 from .settings import Settings
 from .state import current
+from .suppression import Suppressed
 
-__all__ = ["SMS", "Estimate", "Page", "SyncResult", "statuses"]
+__all__ = ["SMS", "Estimate", "Page", "Suppressed", "SyncResult", "statuses"]
 
 CHANNEL = "sms"
 # An SMS that could not be sent by then is worthless (GOV.UK Notify gives up after the same 4 hours).
 LIFETIME = 4 * 3600.0
+# Ten times what a telephone can send in one message.
+LONGEST_RECEIVED = 16_000
 # ITU-T E.164: a country code that does not begin with 0, and at most 15 digits in all.
 E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
@@ -122,6 +135,76 @@ class SMS:
         return decisions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
 
     @staticmethod
+    def release(msg_uuid: str) -> str:
+        """Let a ``held`` SMS pass and return its uuid; limits stop it no more, a suppression does.
+
+        Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+        """
+        return decisions.release(current(), CHANNEL, msg_uuid, LIFETIME)
+
+    @staticmethod
+    def receive(
+        source: str,
+        destination: str,
+        msg: str,
+        key: str | int | None = None,
+        provider_ref: str | None = None,
+    ) -> str:
+        """Store an SMS that ``source`` sent to our number ``destination``, and return its uuid.
+
+        The same ``provider_ref`` is stored and announced once. STOP, STOPALL, UNSUBSCRIBE, CANCEL, END or
+        QUIT suppresses the source for this number, and for messages without a sender that go by the
+        configuration ``key`` (None: the default one); START, YES or UNSTOP lifts that.
+
+        Raises :class:`InvalidMessage` and :class:`ConfigNotFound`.
+        """
+        state = current()
+        mail = receiving.Incoming(
+            receiving.number(_line("source", source), state.settings.default_region),
+            _line("destination", destination),
+            drafting.text("msg", msg, LONGEST_RECEIVED),
+        )
+        ref = drafting.line("provider_ref", provider_ref, drafting.MAX_KEY)
+        return receiving.receive(state, CHANNEL, mail, key, ref)
+
+    @staticmethod
+    def suppress(
+        destination: str,
+        sender: str | None = None,
+        reason: str = "manual",
+        *,
+        key: str | int | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Send no more SMS to a recipient: by nobody, or one ``sender``, or one configuration (``key``).
+
+        ``reason`` is stop, opted_out, bounce, complaint or manual. Raises :class:`InvalidMessage`,
+        :class:`InvalidQuery` and :class:`ConfigNotFound`.
+        """
+        state = current()
+        to, by = number(destination, state.settings.default_region), drafting.line("sender", sender, 320)
+        about = None if detail is None else drafting.text("detail", detail, 500)
+        suppression.suppress(state, CHANNEL, to, by, key, reason, about)
+
+    @staticmethod
+    def unsuppress(destination: str, sender: str | None = None, *, key: str | int | None = None) -> None:
+        """Take back a :meth:`suppress` of the same recipient with the same ``sender`` or ``key``.
+
+        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress` raises.
+        """
+        state = current()
+        to, by = number(destination, state.settings.default_region), drafting.line("sender", sender, 320)
+        suppression.unsuppress(state, CHANNEL, to, by, key)
+
+    @staticmethod
+    def suppressed(destination: str | None = None, after: str | None = None, limit: int = 50) -> Suppressed:
+        """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
+
+        Raises :class:`InvalidQuery` that names the filter.
+        """
+        return suppression.page(current(), CHANNEL, destination, after, limit)
+
+    @staticmethod
     def sync_delivery_report(progress: Callable[[int], None] = lambda asked: None) -> SyncResult:
         """Ask the providers now, in this process, about every SMS without a final report.
 
@@ -169,7 +252,7 @@ class SMS:
 
         What is being sent at this moment is left, and counted; opt-outs stay.
         """
-        return retention.erase(current(), destination)
+        return erasure.erase(current(), destination)
 
     @staticmethod
     def estimate(text: str) -> Estimate:
@@ -231,3 +314,9 @@ def _body(raw: Any) -> str:
     if len(raw) > MOST_SEGMENTS * 153 or segments.estimate(raw).segments > MOST_SEGMENTS:
         raise InvalidMessage({"msg": [f"is too long: an SMS has at most {MOST_SEGMENTS} segments"]})
     return raw
+
+
+def _line(name: str, raw: Any) -> str:
+    if raw is None:
+        raise InvalidMessage({name: ["must be a number, or a name"]})
+    return drafting.line(name, raw, 320) or ""

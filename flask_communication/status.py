@@ -86,6 +86,7 @@ MOVES: dict[str, Move] = {
     # The provider cannot even be called (blocked, unknown package): a claimed row waits.
     "defer": _move("queued", QUEUED, fenced=True),
     "block": _move("queued", REJECTED, fenced=True),
+    "hold": _move("queued", HELD, fenced=True),
     "expire": _move("queued", EXPIRED, fenced=True),
     # In doubt from an earlier try, and the provider's window for repeating it has closed.
     "give_up": _move("queued", UNKNOWN, fenced=True),

@@ -422,8 +422,8 @@ def test_the_host_is_told_by_signals(app: Flask, provider: Scripted) -> None:
         raise RuntimeError("a receiver of the host")
 
     with (
-        signals.message_sent.connected_to(listen),
         signals.message_sent.connected_to(fail),
+        signals.message_sent.connected_to(listen),
         signals.message_delivered.connected_to(listen),
         app.app_context(),
     ):

@@ -414,3 +414,23 @@ def test_a_wrong_secret_is_refused_with_advice(parrot: Parrot) -> None:
 def test_a_provider_may_be_served_under_another_name() -> None:
     app = app_of(Simulator(), name="rehearsal", unsigned=True)
     assert app.test_client().post("/rehearsal/sms/send/", json=SEND).status_code == 200
+
+
+def test_an_opt_out_survives_the_journey(remote: RemoteProvider, parrot: Parrot) -> None:
+    for said in (Refused("STOP", opted_out=True), Refused("no such number")):
+        parrot.does = said
+        with pytest.raises(Refused) as caught:
+            remote.send_sms(sms(), CONFIG)
+        parrot.does = [Accepted("r1"), said]
+        accepted, refused = remote.send_sms_bulk([sms("k1"), sms("k2")], CONFIG)
+        assert isinstance(accepted, Accepted)
+        assert isinstance(refused, Refused)
+        assert caught.value.opted_out is refused.opted_out is said.opted_out
+    parrot.does = [Report("r1", "undelivered", opted_out=True), Report("r2", "delivered")]
+    assert [one.opted_out for one in remote.sms_reports(["r1", "r2"], CONFIG)] == [True, False]
+
+
+def test_who_has_not_opted_out_is_not_said_to(client: FlaskClient, parrot: Parrot) -> None:
+    parrot.does = Refused("no such number")
+    answer = client.post("/parrot/sms/send/", json=SEND)
+    assert answer.json == {"success": False, "msg": "no such number"}

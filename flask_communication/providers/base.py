@@ -126,7 +126,8 @@ class Report:
 
     ``status`` is one of our words (see ``status.REPORTED``: sent, undelivered, delivered, read);
     ``event_id`` is the provider's own id of this report, used to see duplicates, if it has one.
-    ``recipient`` is set where an email went to several and this is about one of them.
+    ``recipient`` is set where an email went to several and this is about one of them; ``opted_out``
+    says that the recipient wants nothing more from this sender.
     """
 
     ref: str
@@ -136,6 +137,7 @@ class Report:
     event_id: str | None = None
     occurred_at: datetime | None = None
     recipient: str | None = None
+    opted_out: bool = False
 
 
 class Provider:

@@ -37,10 +37,17 @@ _View = Callable[[], ResponseReturnValue]
 
 
 class _Answer(Exception):
-    def __init__(self, status: int, msg: str, errors: Any = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        msg: str,
+        errors: Any = None,
+        retry_after: float | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(msg)
         self.status = status
-        self.body: dict[str, Any] = {"success": False, "msg": msg}
+        self.body: dict[str, Any] = {"success": False, "msg": msg, **(more or {})}
         if errors is not None:
             self.body["errors"] = errors
         self.retry_after = retry_after
@@ -227,7 +234,12 @@ def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
         answer.retry_after = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
     if exc.only_this:
         answer.body["only_this"] = True
+    answer.body |= _opted_out(exc)
     return answer
+
+
+def _opted_out(said: object) -> dict[str, Any]:
+    return {"opted_out": True} if getattr(said, "opted_out", False) else {}
 
 
 # The first that fits.
@@ -267,7 +279,8 @@ def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
         wait = {} if result.retry_after is None else {"retry_after": result.retry_after}
         return {**said, "outcome": "not_sent", **wait}
     refused = "denied" if isinstance(result, Denied) else "rejected"
-    return {**said, "outcome": refused if isinstance(result, Refused) else "unknown"}
+    outcome = refused if isinstance(result, Refused) else "unknown"
+    return {**said, "outcome": outcome, **_opted_out(result)}
 
 
 def _written(report: Any) -> dict[str, Any]:
@@ -278,4 +291,4 @@ def _written(report: Any) -> dict[str, Any]:
         "occurred_at": report.occurred_at and report.occurred_at.isoformat(),
     }
     known = {name: value for name, value in more.items() if value is not None}
-    return {"msg_uuid": report.ref, "status": report.status, **known}
+    return {"msg_uuid": report.ref, "status": report.status, **known, **_opted_out(report)}

@@ -137,7 +137,7 @@ class Acceptance(_Lenient):
 
 
 class Envelope(_Lenient):
-    """What every answer has in common; ``outcome``, ``retry_after`` and ``code`` are ours."""
+    """What every answer has in common; the rest, from ``outcome`` on, is ours."""
 
     success = fields.Boolean(required=True, truthy={True}, falsy={False})
     msg = fields.Raw(load_default=None, allow_none=True)
@@ -146,6 +146,7 @@ class Envelope(_Lenient):
     only_this = fields.Raw(load_default=None, allow_none=True)
     retry_after = fields.Raw(load_default=None, allow_none=True)
     code = fields.Raw(load_default=None, allow_none=True)
+    opted_out = fields.Raw(load_default=None, allow_none=True)
 
 
 class BulkResult(Envelope):
@@ -164,6 +165,7 @@ class ReportItem(_Lenient):
     code = fields.Raw(load_default=None, allow_none=True)
     event_id = fields.Raw(load_default=None, allow_none=True)
     occurred_at = fields.Raw(load_default=None, allow_none=True)
+    opted_out = fields.Raw(load_default=None, allow_none=True)
 
 
 def send_body(msg: str, destination: str, config: Mapping[str, Any]) -> dict[str, Any]:

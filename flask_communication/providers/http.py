@@ -153,18 +153,20 @@ def classify(reply: Reply, config: Mapping[str, Any] | None = None) -> Reply:
     :class:`Refused`; all else is :class:`OutcomeUnknown`. So is 408, although RFC 9110 §15.5.9
     means "your request did not arrive": gateways also say it when a server behind them was slow.
     What the answer says is quoted, without the strings of ``config`` that it repeats; ``only_this: true``
-    in it says that the failure is this message's alone.
+    in it says that the failure is this message's alone, ``opted_out: true`` that its recipient wants none.
     """
     status = reply.status
     if 200 <= status < 300 and reply.flaw is None:
         return reply
     reason = f"the provider answered {status}{_said(reply, config)}"
-    alone = isinstance(reply.json, dict) and reply.json.get("only_this") is True
+    said = reply.json if isinstance(reply.json, dict) else {}
+    alone = said.get("only_this") is True
     if status in (425, 429) or (status == 503 and "retry-after" in reply.headers):
         wait = retry_after(reply.headers)
         raise NotSent(reason, http_status=status, retry_after=wait, only_this=alone)
     if 400 <= status < 500 and status != 408:
-        raise Refused(reason, http_status=status, only_this=alone)
+        stop = said.get("opted_out") is True
+        raise Refused(reason, http_status=status, only_this=alone, opted_out=stop)
     raise OutcomeUnknown(
         f"{reason}; look the message up at the provider before sending it again",
         http_status=status,

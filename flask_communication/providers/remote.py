@@ -280,8 +280,10 @@ def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderEr
     if failed["outcome"] == "not_sent":
         wait = _seconds(failed["retry_after"])
         return NotSent(reason, code=code, retry_after=wait, only_this=alone)
-    kind = {"unknown": OutcomeUnknown, "denied": Denied}.get(str(failed["outcome"]), Refused)
-    return kind(reason, code=code, only_this=alone)
+    if failed["outcome"] == "unknown":
+        return OutcomeUnknown(reason, code=code, only_this=alone)
+    kind = Denied if failed["outcome"] == "denied" else Refused
+    return kind(reason, code=code, only_this=alone, opted_out=failed["opted_out"] is True)
 
 
 def _seconds(value: Any) -> float | None:
@@ -342,6 +344,7 @@ def _report(given: Mapping[str, Any], status: str) -> Report:
         code=_word(given["code"]),
         event_id=_word(given["event_id"]),
         occurred_at=_moment(given["occurred_at"]),
+        opted_out=given["opted_out"] is True,
     )
 
 

@@ -32,6 +32,7 @@ class _Story:
     takes: float = 0.0
     failure: type[ProviderError] | None = None
     says: str = ""
+    opted_out: bool = False
 
 
 STORIES: dict[str, _Story] = {
@@ -44,21 +45,22 @@ STORIES: dict[str, _Story] = {
     "unknown": _Story(failure=OutcomeUnknown, says="the line went dead after the message"),
     "unreachable": _Story(failure=NotSent, says="connection refused"),
     "read": _Story((SENT, DELIVERED, READ)),
+    "opted_out": _Story(failure=Refused, says="the recipient has said STOP", opted_out=True),
 }
 # The last digit of a magic number -> its story.
 MAGIC = dict(enumerate(STORIES))
 
 # Numbers that can ring nobody: the North American plan keeps 555-0100 to 555-0199 of every area
 # for fiction, and no exchange begins with 0.
-_MAGIC_NUMBER = re.compile(r"\+1(?:\d{3}555010|555010000)([0-8])", re.ASCII)
+_MAGIC_NUMBER = re.compile(r"\+1(?:\d{3}555010|555010000)([0-9])", re.ASCII)
 _REF = re.compile(r"sim-([a-z]+)-([0-9a-f]{11})-[0-9a-f]{8}", re.ASCII)
 
 
 class Simulator(Provider):
     """A provider that sends nowhere and answers by the destination's number.
 
-    Magic numbers are +15550100000 to +15550100008, and in every area the fictional +1 xxx 555 0100
-    to 0108; any other number is delivered.
+    Magic numbers are +15550100000 to +15550100009, and in every area the fictional +1 xxx 555 0100
+    to 0109; any other number is delivered.
 
     ====== ===========  =========================================================
     digit  story        what happens
@@ -72,6 +74,7 @@ class Simulator(Provider):
     6      unknown      OutcomeUnknown
     7      unreachable  NotSent
     8      read         as 0, and another second later read
+    9      opted_out    Refused: the recipient has opted out of this sender
     ====== ===========  =========================================================
 
     Of an email the local part of each address names the story (rejected@example.com), and any other is
@@ -195,6 +198,8 @@ def _tell(story: str, config: Mapping[str, Any]) -> Accepted | ProviderError:
     only_this = not config.get("story")
     if told.failure is NotSent:
         return NotSent(told.says, retry_after=1 if story == "throttled" else None, only_this=only_this)
+    if told.failure is Refused:
+        return Refused(told.says, only_this=only_this, opted_out=told.opted_out)
     if told.failure is not None:
         return told.failure(told.says, only_this=only_this)
     return Accepted(f"sim-{story}-{int(time.time() * 1000):x}-{secrets.token_hex(4)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from . import config, health, messages, openapi
+from . import config, health, messages, openapi, suppressions
 from .access import exempt_from_the_hosts_csrf
 from .envelope import handle_errors
 
@@ -25,6 +25,10 @@ ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("show_message", "/messages/<uuid>", ("GET",), messages.show_message),
     ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),
     ("resolve_message", "/messages/<uuid>/resolve", ("POST",), messages.resolve_message),
+    ("release_message", "/messages/<uuid>/release", ("POST",), messages.release_message),
+    ("list_suppressions", "/suppressions", ("GET",), suppressions.listing),
+    ("create_suppression", "/suppressions", ("POST",), suppressions.create),
+    ("delete_suppression", "/suppressions", ("DELETE",), suppressions.delete),
     ("health", "/health", ("GET",), health.health),
     ("metrics", "/metrics", ("GET",), health.metrics),
     ("openapi", "/openapi.json", ("GET",), openapi.describe),

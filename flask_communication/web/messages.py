@@ -8,6 +8,7 @@ from typing import Any
 from flask import request
 
 from .. import decisions, messages
+from ..email import Email
 from ..errors import InvalidQuery
 from ..sms import LIFETIME, SMS, statuses
 from ..state import current
@@ -53,7 +54,7 @@ def list_messages() -> Any:
         if name in given:
             given[name] = _moment(name, given[name])
     if "limit" in given:
-        given["limit"] = _number("limit", given["limit"])
+        given["limit"] = number("limit", given["limit"])
     page = messages.page(current(), given.pop("channel", None), **given)
     return ok(data=schemas.Message(many=True).dump(page.items), next=page.next)
 
@@ -70,6 +71,15 @@ def cancel_message(uuid: str) -> Any:
     found = messages.get(current(), None, uuid)
     decisions.cancel(current(), found.channel, uuid)
     return ok("Successfully cancelled")
+
+
+@access.needs("message.release")
+def release_message(uuid: str) -> Any:
+    """Let a held message pass."""
+    found = messages.get(current(), None, uuid)
+    release = Email.release if found.channel == "email" else SMS.release
+    release(uuid)
+    return ok("Successfully released")
 
 
 @access.needs("message.resolve")
@@ -90,7 +100,8 @@ def _moment(name: str, text: str) -> datetime:
         raise InvalidQuery({name: ["must be a time such as 2026-11-23T12:00:00Z"]}) from None
 
 
-def _number(name: str, text: str) -> int:
+def number(name: str, text: str) -> int:
+    """Read a whole number of a query; raise :class:`InvalidQuery` that names it."""
     if not (text.isascii() and text.isdigit() and len(text) < 6):
         raise InvalidQuery({name: ["must be a whole number"]})
     return int(text)

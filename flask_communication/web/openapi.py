@@ -137,6 +137,38 @@ CALLS = (
         schemas.Resolve,
         errors=(404, 409),
     ),
+    _Call(
+        "/messages/{uuid}/release",
+        "post",
+        "Let a held message pass",
+        "message.release",
+        errors=(404, 409),
+    ),
+    _Call(
+        "/suppressions",
+        "get",
+        "List who must not be written to, newest first",
+        "suppression.read",
+        data=schemas.Suppression,
+        many=True,
+        query=("channel", "destination", "after", "limit"),
+    ),
+    _Call(
+        "/suppressions",
+        "post",
+        "Send no more to a recipient",
+        "suppression.write",
+        schemas.Suppress,
+        errors=(404,),
+    ),
+    _Call(
+        "/suppressions",
+        "delete",
+        "Let a recipient be written to again",
+        "suppression.delete",
+        schemas.Unsuppress,
+        errors=(404,),
+    ),
     _Call("/health", "get", "Tell whether it is well", errors=(503,)),
     _Call("/metrics", "get", "Count, for Prometheus", "metrics.read", text=True, errors=(501,)),
     _Call("/openapi.json", "get", "Describe these calls", "openapi.read"),
@@ -258,6 +290,6 @@ def _success(call: _Call) -> dict[str, Any]:
         properties["data"] = {"type": "array", "items": call.data} if call.many else call.data
     if call.path == "/health":
         properties["data"] = {"type": "object"}
-    if call.path == "/messages":
+    if call.path in ("/messages", "/suppressions") and call.many:
         properties["next"] = {"type": ["string", "null"]}
     return {"type": "object", "properties": properties, "required": ["success"]}

@@ -82,6 +82,32 @@ class Resolve(_Body):
     decision = fields.String(required=True)
 
 
+class Unsuppress(_Body):
+    """A recipient, and for whom: a sender, a configuration's key or id, or, with neither, for anybody."""
+
+    destination = fields.String(required=True)
+    sender = fields.String(allow_none=True)
+    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+
+
+class Suppress(Unsuppress):
+    """Who must not be written to, by whom, and why."""
+
+    reason = fields.String()
+    detail = fields.String(allow_none=True)
+
+
+class Suppression(Schema):
+    """A suppressed recipient as it is listed; ``scope`` is "", "sender:…" or "config:…"."""
+
+    channel = fields.String()
+    destination = fields.String()
+    scope = fields.String()
+    reason = fields.String()
+    detail = fields.String(allow_none=True)
+    created_at = fields.AwareDateTime()
+
+
 class Config(Schema):
     """A configuration as it is listed."""
 

@@ -1,0 +1,6 @@
+"""``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
+
+from . import configs, messages, sending, suppressions, tokens, upkeep, work
+from .command import communication
+
+__all__ = ["communication", "configs", "messages", "sending", "suppressions", "tokens", "upkeep", "work"]

@@ -1,0 +1,37 @@
+"""What all commands have in common: one line for a mistake, and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+from flask.cli import AppGroup
+
+from ..errors import CommunicationError
+
+communication = AppGroup("communication", help="SMS, email and telephony.")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def explained(command: Callable[P, T]) -> Callable[P, T]:
+    """Show our errors as one line, without a traceback."""
+
+    @wraps(command)
+    def explaining(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CommunicationError as wrong:
+            raise click.ClickException(str(wrong)) from wrong
+
+    return explaining
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their titles."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

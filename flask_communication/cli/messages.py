@@ -1,0 +1,73 @@
+"""Looking at messages, and deciding about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from .. import configs, decisions, email, messages, sms, story
+from ..state import current
+from .command import communication, explained, table
+
+
+@communication.command("messages")
+@click.option("--status")
+@click.option("--to", "destination", help="The recipient.")
+@click.option("--key", help="The configuration's key or id.")
+@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--after", help="Where the page before ended.")
+@explained
+def list_messages(
+    status: str | None, destination: str | None, key: str | None, limit: int, after: str | None
+) -> None:
+    """List messages, newest first."""
+    page = messages.page(current(), status=status, destination=destination, key=key, after=after, limit=limit)
+    table(
+        ("uuid", "channel", "status", "to", "created", "error"),
+        [
+            (one.uuid, one.channel, one.status, one.destination, f"{one.created_at:%F %T}", one.error or "")
+            for one in page.items
+        ],
+    )
+    if page.next:
+        click.echo(f"more: --after {page.next}")
+
+
+@communication.command("show")
+@click.argument("uuid")
+@explained
+def show(uuid: str) -> None:
+    """Tell the whole story of one message, and what comes next."""
+    for line in story.tell(current(), messages.get(current(), None, uuid)):
+        click.echo(line)
+
+
+@communication.command("explain")
+@click.argument("channel", type=click.Choice(configs.TYPES))
+@click.argument("destination")
+@click.option("--key", help="The configuration's key or id; without it, the default one.")
+@explained
+def explain(channel: str, destination: str, key: str | None) -> None:
+    """Tell by which configuration a message would go now, and why; nothing is sent."""
+    for line in story.foretell(current(), channel, destination, key):
+        click.echo(line)
+
+
+@communication.command("release")
+@click.argument("uuids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are held.")
+@click.option("--to", "destination", help="With --all: those of one recipient.")
+@explained
+def release(uuids: Sequence[str], everything: bool, destination: str | None) -> None:
+    """Let held messages pass: some, or all."""
+    if everything == bool(uuids) or (destination and not everything):
+        raise click.UsageError("name the messages, or say --all, which --to may narrow")
+    state, released = current(), len(uuids)
+    lifetimes = {sms.CHANNEL: sms.LIFETIME, email.CHANNEL: email.LIFETIME}
+    for uuid in uuids:
+        channel = messages.get(state, None, uuid).channel
+        decisions.release(state, channel, uuid, lifetimes[channel])
+    for channel, lifetime in lifetimes.items() if everything else ():
+        released += decisions.release_all(state, channel, lifetime, destination)
+    click.echo(f"{released} released")

@@ -1,0 +1,62 @@
+"""Recipients that must not be written to."""
+
+from __future__ import annotations
+
+import click
+
+from ..sms import SMS
+from .command import communication, explained, table
+
+
+@communication.group("suppression")
+def suppressions() -> None:
+    """Recipients that must not be written to."""
+
+
+@suppressions.command("list")
+@click.option("--to", "destination", help="The recipient.")
+@click.option("--limit", type=int, default=50, show_default=True)
+@click.option("--after", help="Where the page before ended.")
+@explained
+def list_suppressions(destination: str | None, limit: int, after: str | None) -> None:
+    """List the suppressed recipients, newest first."""
+    page = SMS.suppressed(destination, after, limit)
+    table(
+        ("recipient", "for", "reason", "since", "detail"),
+        [
+            (
+                one.destination,
+                one.scope or "every sender",
+                one.reason,
+                f"{one.created_at:%F %T}",
+                one.detail or "",
+            )
+            for one in page.items
+        ],
+    )
+    if page.next:
+        click.echo(f"more: --after {page.next}")
+
+
+@suppressions.command("add")
+@click.argument("destination")
+@click.option("--sender", help="Only for this sender.")
+@click.option("--key", help="Only for messages without a sender that go by this configuration.")
+@click.option("--reason", default="manual", show_default=True)
+@click.option("--detail", help="What somebody should know who finds it here.")
+@explained
+def suppress(destination: str, sender: str | None, key: str | None, reason: str, detail: str | None) -> None:
+    """Send no more SMS to a recipient."""
+    SMS.suppress(destination, sender, reason, key=key, detail=detail)
+    click.echo(f"{destination} is suppressed")
+
+
+@suppressions.command("remove")
+@click.argument("destination")
+@click.option("--sender", help="For this sender.")
+@click.option("--key", help="For messages without a sender that go by this configuration.")
+@explained
+def unsuppress(destination: str, sender: str | None, key: str | None) -> None:
+    """Let a recipient be written to again."""
+    SMS.unsuppress(destination, sender, key=key)
+    click.echo(f"{destination} is suppressed no more")

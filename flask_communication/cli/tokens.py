@@ -1,0 +1,65 @@
+"""Bearer tokens and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import click
+
+from .. import tokens
+from ..state import current
+from .command import communication, explained, table
+
+
+@communication.group("token")
+def token() -> None:
+    """Bearer tokens, for machines that call the REST interface."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, required=True, help="An action, message.*, or *.")
+@click.option("--days", type=float, help="After so many days it is worthless; without it, never.")
+@explained
+def create_token(name: str, scopes: Sequence[str], days: float | None) -> None:
+    """Make a token and print it, once."""
+    lasts = None if days is None else timedelta(days=days)
+    click.echo(tokens.create(current(), name, scopes, lasts))
+
+
+@token.command("list")
+@explained
+def list_tokens() -> None:
+    """List the tokens, without their secrets."""
+    table(
+        ("id", "name", "scopes", "created", "last used", "state"),
+        [
+            (
+                one.public_id,
+                one.name,
+                " ".join(one.scopes),
+                f"{one.created_at:%F %T}",
+                f"{one.last_used_at:%F %T}" if one.last_used_at else "never",
+                "revoked" if one.revoked_at else f"until {one.expires_at:%F}" if one.expires_at else "",
+            )
+            for one in tokens.listing(current())
+        ],
+    )
+
+
+@token.command("revoke")
+@click.argument("token_id")
+@explained
+def revoke_token(token_id: str) -> None:
+    """Make a token worthless."""
+    tokens.revoke(current(), token_id)
+    click.echo(f"token {token_id} is revoked")
+
+
+@communication.command("generate-key")
+def generate_key() -> None:
+    """Print a new key for COMMUNICATION_ENCRYPTION_KEYS."""
+    from cryptography.fernet import Fernet
+
+    click.echo(Fernet.generate_key().decode())

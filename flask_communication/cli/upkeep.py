@@ -1,0 +1,42 @@
+"""Keeping the record small, and forgetting a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from .. import erasure, retention
+from ..state import current
+from .command import communication, explained
+
+
+@communication.command("prune")
+@click.option("--dry-run", is_flag=True, help="Only count what would be done.")
+@explained
+def prune(dry_run: bool) -> None:
+    """Remove texts and delete messages that are older than the settings keep them."""
+    if dry_run:
+        for what, count in retention.plan(current()).items():
+            click.echo(f"{count} {what}")
+        return
+    done: Counter[str] = Counter()
+    for what, count in retention.sweep(current()):
+        done[what] += count
+        click.echo(f"\r{done[what]} {what}", nl=False, err=True)
+    click.echo(err=True)
+    click.echo(", ".join(f"{count} {what}" for what, count in done.items()) or "nothing to do")
+
+
+@communication.command("erase")
+@click.argument("recipient")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@explained
+def erase(recipient: str, yes: bool) -> None:
+    """Delete every message to and from a recipient, of all channels; opt-outs stay."""
+    if not yes:
+        click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
+    erased = erasure.erase(current(), recipient)
+    click.echo(f"{erased.deleted} messages deleted")
+    if erased.left:
+        raise click.ClickException(f"{erased.left} is being sent; run this again in a minute")

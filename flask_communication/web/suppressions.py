@@ -1,0 +1,36 @@
+"""``suppressions/``: who must not be written to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import suppression
+from ..sms import SMS
+from ..state import current
+from . import access, schemas
+from .envelope import loaded, ok, query
+from .messages import number
+
+
+@access.needs("suppression.read")
+def listing() -> Any:
+    """List the suppressed recipients, newest first."""
+    given: dict[str, Any] = query("channel", "destination", "after", "limit")
+    if "limit" in given:
+        given["limit"] = number("limit", given["limit"])
+    page = suppression.page(current(), **given)
+    return ok(data=schemas.Suppression(many=True).dump(page.items), next=page.next)
+
+
+@access.needs("suppression.write")
+def create() -> Any:
+    """Put a recipient on the list."""
+    SMS.suppress(**loaded(schemas.Suppress))
+    return ok("Successfully suppressed")
+
+
+@access.needs("suppression.delete")
+def delete() -> Any:
+    """Take a recipient off the list."""
+    SMS.unsuppress(**loaded(schemas.Unsuppress))
+    return ok("Successfully deleted")
