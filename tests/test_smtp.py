@@ -29,7 +29,8 @@ def config(port: int, more: Mapping[str, Any] = {}) -> dict[str, Any]:
 
 
 def send(port: int, more: Mapping[str, Any] = {}, **changes: Any) -> Accepted:
-    return SMTP().send_email(letter(**changes), config(port, more))
+    # aiosmtpd's stop waits, on newer Pythons, until we have left.
+    return SMTP(keep=0.05).send_email(letter(**changes), config(port, more))
 
 
 # --- what arrives
@@ -69,7 +70,7 @@ def test_it_is_found_by_its_name() -> None:
 def test_recipients_that_are_refused_fail_alone(extensions: tuple[str, ...]) -> None:
     post = Post({"gone@x.example": "550 5.1.1 no such user", "full@x.example": "452 4.2.2 full"}, extensions)
     with sink(post) as port:
-        provider = SMTP()
+        provider = SMTP(keep=2)
         to = ["gone@x.example", "ann@x.example", "full@x.example", "no address"]
         accepted = provider.send_email(letter(recipients=to), config(port))
         assert post.mails[0][1] == ["ann@x.example"]
@@ -110,7 +111,9 @@ def test_an_email_of_the_application_goes_all_the_way(
     post = Post({"gone@x.example": "550 5.1.1 no such user"}, ["PIPELINING"])
     app = make_app(upgraded_sqlite_url)
     with sink(post) as port:
-        install(app, SMTP(), type="email", config=config(port, {"sender": "Shop <shop@shop.example>"}))
+        install(
+            app, SMTP(keep=0.05), type="email", config=config(port, {"sender": "Shop <shop@shop.example>"})
+        )
         with app.app_context():
             uuid = Email(
                 ["Ann <ann@x.example>", "gone@x.example"], "Hello", "Hello Ann", bcc="b@x.example"
@@ -445,7 +448,7 @@ def test_an_address_cannot_speak_smtp() -> None:
 
 def test_a_connection_serves_many_messages_of_all_threads() -> None:
     post = Post(extensions=["PIPELINING"])
-    provider = SMTP()
+    provider = SMTP(keep=2)
     with sink(post) as port:
         for number in range(20):
             provider.send_email(letter(subject=str(number)), config(port))
@@ -482,7 +485,7 @@ def test_a_connection_that_died_of_idleness_is_replaced(last: bytes) -> None:
         connection.shutdown(socket.SHUT_RDWR)
         died.set()
 
-    provider = SMTP()
+    provider = SMTP(keep=2)
     with scripted(talk) as port:
         for _ in range(2):
             provider.send_email(letter(), config(port))
@@ -506,7 +509,7 @@ def test_a_kept_connection_that_dies_on_the_next_command_is_replaced_without_a_s
         connection.sendall(OK["."])
         line_of(connection)  # the next MAIL is answered by hanging up
 
-    provider = SMTP()
+    provider = SMTP(keep=2)
     with scripted(talk) as port:
         for _ in range(3):
             provider.send_email(letter(), config(port))
