@@ -8,7 +8,7 @@ runs every step on real databases too, and compares. Another :class:`Rules` is a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -75,7 +75,7 @@ class World(NamedTuple):
     doubt: bool = False
     stale: bool = False
     ref: bool = False
-    # (fence, key, state); those nobody can speak of any more have the fence -1.
+    # (fence, key, state)
     attempts: frozenset[tuple[int, int, str]] = frozenset()
     workers: tuple[Hold | None, ...] = (None, None)
     # How often each key rang; whether an acceptance was written down since a person last sent it again.
@@ -90,9 +90,16 @@ def besides(move: str, world: World) -> bool:
     if move == "cancel":
         return not world.doubt
     if move == "retry":
-        settled = {key for _, key, state in world.attempts if state in ("accepted", "rejected")}
-        return all(s not in ("open", "unknown") or key in settled for _, key, s in world.attempts)
+        return not any(
+            state in ("open", "unknown") and not _answered(world.attempts, fence, key)
+            for fence, key, state in world.attempts
+        )
     return True
+
+
+def _answered(attempts: Iterable[tuple[int, int, str]], fence: int, key: int) -> bool:
+    """Tell whether the provider told later what became of this key, or ever that it has it."""
+    return any(k == key and (s == "accepted" or (s == "rejected" and f > fence)) for f, k, s in attempts)
 
 
 def claimable(world: World) -> bool:
@@ -160,10 +167,11 @@ class Explorer:
 
     def steps(self, world: World) -> Iterator[Step]:
         """Yield everything that can happen next."""
-        for step in self._all(world):
+        for step in self.raw(world):
             yield step._replace(after=canonical(step.after))
 
-    def _all(self, world: World) -> Iterator[Step]:
+    def raw(self, world: World) -> Iterator[Step]:
+        """Yield the same, with worlds that are not simplified."""
         for number, hold in enumerate(world.workers):
             if hold is None:
                 yield from self._claim(world, number)
@@ -193,7 +201,8 @@ class Explorer:
                 self.rules.dismissal(order(hold, self.closed_route), SETTINGS),
                 verdicts.put_back(order(hold, self.route)),
             ):
-                yield Step("dismiss", (hold, other), self._dismissed(idle, hold, other))
+                if other is not None:
+                    yield Step("dismiss", (hold, other), self._dismissed(idle, hold, other))
         else:
             yield Step("dismiss", (hold, verdict), self._dismissed(idle, hold, verdict))
 
@@ -340,7 +349,7 @@ def order(hold: Hold, route: Route) -> verdicts.Order:
         config_id=1,
         destination="+919999911111",
         resends=hold.key,
-        tries=0,
+        tries=9,
         provider_ref=None,
         repeat_until="then" if hold.doubt else None,
         closed=hold.doubt and hold.age >= CLOSED,
@@ -370,17 +379,17 @@ def canonical(world: World) -> World:
     if not world.patience:
         world = world._replace(attempts=frozenset())
     holds = [hold for hold in world.workers if hold]
-    fences = _numbered({world.fence, *(hold.fence for hold in holds)})
-    attempts = _remembered(world, fences)
-    keys = _numbered({world.key, *(hold.key for hold in holds), *(key for _, key, _ in attempts)})
+    attempts = _remembered(world, {world.fence, *(hold.fence for hold in holds)})
     held = {world.key, *(hold.key for hold in holds)}
+    keys = _numbered({*held, *(key for _, key, _ in attempts)})
+    fences = _numbered({world.fence, *(hold.fence for hold in holds), *(fence for fence, _, _ in attempts)})
     workers = sorted(
         hold._replace(fence=fences[hold.fence], key=keys[hold.key]) if hold else () for hold in world.workers
     )
     return world._replace(
         fence=fences[world.fence],
         key=keys[world.key],
-        attempts=frozenset((fence, keys[key], state) for fence, key, state in attempts),
+        attempts=frozenset((fences[fence], keys[key], state) for fence, key, state in attempts),
         workers=tuple(hold or None for hold in workers),
         rang=tuple(world.rang[key] if key in held else 0 for key in keys),
     )
@@ -390,15 +399,22 @@ def _numbered(used: set[int]) -> dict[int, int]:
     return {one: place for place, one in enumerate(sorted(used))}
 
 
-def _remembered(world: World, fences: Mapping[int, int]) -> set[tuple[int, int, str]]:
-    """Return the attempts that a person's retry may still be judged by."""
-    alive = {(fences[fence], key, state) for fence, key, state in world.attempts if fence in fences}
-    over = [(key, state) for fence, key, state in world.attempts if fence not in fences]
-    settled = {key for key, state in over if state in ("accepted", "rejected")}
-    doubtful = {key for key, state in over if state in ("open", "unknown")} - settled
-    spoken_of = {world.key, *(key for _, key, _ in alive)}
-    dead = {(-1, key, "accepted") for key in settled & spoken_of}
-    return alive | dead | {(-1, key, "unknown") for key in doubtful}
+def _remembered(world: World, alive: set[int]) -> set[tuple[int, int, str]]:
+    """Return the attempts that somebody may still speak of, or that a retry is judged by."""
+    spoken_of = {world.key, *(key for fence, key, _ in world.attempts if fence in alive)}
+    kept = {one for one in world.attempts if one[0] in alive}
+    for states in (("accepted",), ("rejected",), ("open", "unknown")):
+        last: dict[int, tuple[int, int, str]] = {}
+        for fence, key, state in sorted(world.attempts):
+            if fence not in alive and state in states:
+                last[key] = (fence, key, states[-1])
+        kept |= set(last.values())
+    return {
+        (fence, key, state)
+        for fence, key, state in kept
+        if fence in alive
+        or (key in spoken_of if state != "unknown" else not _answered(world.attempts, fence, key))
+    }
 
 
 class Wrong(AssertionError):
