@@ -119,8 +119,8 @@ def _accepted_before(speech: Speech) -> TextClause:
     )
 
 
-def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
-    """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds.
+def claim(connection: Connection, limit: int, lease: float | None = None) -> list[Row[Any]]:
+    """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds (None: LEASE).
 
     Each row has what a call needs, its new ``fence``, ``stale`` (past its ``expires_at``),
     ``repeat_until`` (an earlier try is in doubt) and ``closed`` (and may no longer be repeated), and
@@ -131,7 +131,7 @@ def claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[
         if len(claimed) < limit:
             claimed += connection.execute(
                 _claim(speech_of(connection)),
-                {"priority": priority, "limit": limit - len(claimed), "lease": lease},
+                {"priority": priority, "limit": limit - len(claimed), "lease": lease or LEASE},
             ).all()
     crash_point("claim.written", claimed)
     return claimed
@@ -159,7 +159,7 @@ def _claim(speech: Speech) -> TextClause:
     return text(f"{change} WHERE id IN ({due}) {returned}")
 
 
-def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
+def start(connection: Connection, rows: Rows, lease: float | None = None) -> set[int]:
     """Write down that these claimed messages are about to be dialled; return the ids that may be.
 
     The others were cancelled, or claimed by somebody else after our lease ran out.
@@ -167,7 +167,7 @@ def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
     if not rows:
         return set()
     speech, given = speech_of(connection), as_rows(rows)
-    started = connection.execute(_start(speech), {"rows": given, "lease": lease}).scalars()
+    started = connection.execute(_start(speech), {"rows": given, "lease": lease or LEASE}).scalars()
     ids = set(started)
     connection.execute(_begin_attempts(speech), {"rows": given})
     crash_point("start.written", ids)
@@ -325,9 +325,11 @@ def _abandon_attempts(speech: Speech) -> TextClause:
     )
 
 
-def claim_silent(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
+def claim_silent(connection: Connection, limit: int, lease: float | None = None) -> list[Row[Any]]:
     """Take up to ``limit`` messages whose delivery report is due to be asked for."""
-    return list(connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease}))
+    return list(
+        connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease or LEASE})
+    )
 
 
 @cache
