@@ -32,6 +32,7 @@ class Telephones:
     """What rang, who called last for which message, and how often it misbehaves."""
 
     window: float
+    keeps_its_word: bool
     faults: float
     seed: int
     hang: float
@@ -49,7 +50,7 @@ class Telephones:
             self.caller[key] = pid
             fault = self.chance.choice(list(FAULTS)) if self.chance.random() < self.faults else None
             if fault is None or FAULTS[fault]:
-                if not (self.window and key in self.keys):
+                if not (self.window and self.keeps_its_word and key in self.keys):
                     self.rang[msg] += 1
                 self.keys.add(key)
             return fault
