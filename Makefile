@@ -1,17 +1,21 @@
 # make demo    send an SMS with nothing installed but Python        (ONCE=1 ends after it)
 # make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
+# make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages each)
 # make lint    only lint and types
 
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint format clean postgresql
+.PHONY: demo test chaos lint format clean postgresql
 
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
 
 test: .venv/tested postgresql lint
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: .venv/tested postgresql
+	PYTHONPATH=tests $(BIN)/python -m chaos.run
 
 lint: .venv/tested
 	$(BIN)/ruff check .

@@ -214,7 +214,8 @@ _BESIDES = {
     "cancel": " AND m.repeat_until IS NULL",
     "retry": " AND NOT EXISTS (SELECT 1 FROM communication_attempt AS a WHERE a.message_id = m.id"
     " AND a.state IN ('open', 'unknown') AND NOT EXISTS (SELECT 1 FROM communication_attempt AS b"
-    " WHERE b.message_id = a.message_id AND b.key = a.key AND b.state IN ('accepted', 'rejected')))",
+    " WHERE b.message_id = a.message_id AND b.key = a.key"
+    " AND (b.state = 'accepted' OR (b.state = 'rejected' AND b.fence > a.fence))))",
 }
 
 

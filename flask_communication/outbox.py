@@ -113,8 +113,10 @@ def _accepted_before(speech: Speech) -> TextClause:
     )
 
 
-def claim(connection: Connection, limit: int, lease: float = LEASE, before: int = BULK + 1) -> list[Row[Any]]:
-    """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds.
+def claim(
+    connection: Connection, limit: int, lease: float | None = None, before: int = BULK + 1
+) -> list[Row[Any]]:
+    """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds (None: LEASE).
 
     Only those more urgent than the priority ``before`` are taken.
 
@@ -127,7 +129,7 @@ def claim(connection: Connection, limit: int, lease: float = LEASE, before: int 
         if len(claimed) < limit and priority < before:
             claimed += connection.execute(
                 _claim(speech_of(connection)),
-                {"priority": priority, "limit": limit - len(claimed), "lease": lease},
+                {"priority": priority, "limit": limit - len(claimed), "lease": lease or LEASE},
             ).all()
     crash_point("claim.written", claimed)
     return claimed
@@ -155,7 +157,7 @@ def _claim(speech: Speech) -> TextClause:
     return text(f"{change} WHERE id IN ({due}) {returned}")
 
 
-def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
+def start(connection: Connection, rows: Rows, lease: float | None = None) -> set[int]:
     """Write down that these claimed messages are about to be dialled; return the ids that may be.
 
     The others were cancelled, or claimed by somebody else after our lease ran out.
@@ -163,7 +165,7 @@ def start(connection: Connection, rows: Rows, lease: float = LEASE) -> set[int]:
     if not rows:
         return set()
     speech, given = speech_of(connection), as_rows(rows)
-    started = connection.execute(_start(speech), {"rows": given, "lease": lease}).scalars()
+    started = connection.execute(_start(speech), {"rows": given, "lease": lease or LEASE}).scalars()
     ids = set(started)
     connection.execute(_begin_attempts(speech), {"rows": given})
     crash_point("start.written", ids)

@@ -13,6 +13,7 @@ from rigs import Bulky, Scripted, install, make_due, work
 from sqlalchemy import event, text
 
 from flask_communication import SMS, outbox, signals
+from flask_communication.errors import NotRetryable
 from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused
 from flask_communication.state import state_of
 
@@ -256,6 +257,28 @@ def test_a_stale_worker_cannot_settle_what_another_holds(app: Flask, provider: S
         assert settle_as(app, stale, "rejected", "rejected") == set()
         assert SMS.get(uuid).status == "sending"
         assert settle_as(app, fresh, "rejected", "rejected") == {fresh.id}
+
+
+def test_a_refusal_of_an_earlier_try_does_not_clear_a_later_one(app: Flask, provider: Scripted) -> None:
+    provider.idempotency_window = 3600
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello")
+        with state_of(app).database.write() as connection:
+            (first,) = outbox.claim(connection, 1)
+            given = {"id": first.id, "fence": first.fence, "config_id": first.config_id, "key": uuid}
+            outbox.start(connection, [given])
+        make_due(app)
+        provider.answer = raising(OutcomeUnknown("timed out"))
+        work(app)  # rescued, repeated, and in doubt again
+        refused = dict.fromkeys(outbox.SETTLING) | given | {"status": "rejected", "state": "rejected"}
+        with state_of(app).database.write() as connection:
+            assert outbox.settle(connection, [refused]) == set()  # the first worker wakes up
+        make_due(app, repeat_until="2020-01-01 00:00:00.000000")
+        work(app)
+        assert SMS.get(uuid).status == "unknown"
+        SMS.resolve(uuid, "drop")
+        with pytest.raises(NotRetryable, match="an earlier try may have arrived"):
+            SMS.retry_send(uuid)
 
 
 def test_late_truth_wins_over_what_was_guessed(app: Flask, provider: Scripted) -> None:

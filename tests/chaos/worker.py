@@ -1,0 +1,63 @@
+"""A worker process, as ``flask communication worker`` is one; and the application that it serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_communication import Communication, delivery, outbox, verdicts
+from flask_communication.service import serve
+from flask_communication.state import state_of
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where everything is, and how long a lease lasts (seconds)."""
+
+    url: str
+    provider: str
+    redis: str | None
+    lease: float
+
+
+def shorten(lease: float) -> None:
+    """Let all waits of this process be as much shorter as the lease is; not for production.
+
+    They are constants of modules, read when they are used. At the true lease nothing changes.
+    """
+    share = lease / outbox.LEASE
+    outbox.LEASE = lease
+    delivery.CALL_DEADLINE *= share
+    delivery.RESCUE_EVERY *= share
+    verdicts.BACKOFF = tuple(step * share for step in verdicts.BACKOFF)
+    verdicts.REPEATS = tuple(step * share for step in verdicts.REPEATS)
+
+
+def make_app(deployment: Deployment) -> Flask:
+    """Make the application; the provider sees by its address which process calls."""
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY="of a test",
+        SQLALCHEMY_DATABASE_URI=deployment.url,
+        COMMUNICATION_REDIS_URL=deployment.redis,
+        COMMUNICATION_EMBEDDED_WORKER=False,
+        COMMUNICATION_CONCURRENCY=4,
+        COMMUNICATION_PROVIDERS={"chaos": {"url": f"{deployment.provider}/{os.getpid()}"}},
+    )
+    Communication(app, SQLAlchemy(app))
+    return app
+
+
+def work(deployment: Deployment) -> None:
+    """Attend until killed."""
+    logging.disable(logging.CRITICAL)
+    shorten(deployment.lease)
+    app = make_app(deployment)
+    provider = state_of(app).registry.find("chaos")
+    provider._http.deadline = delivery.CALL_DEADLINE  # type: ignore[attr-defined]
+    with app.app_context():
+        serve(state_of(app))
