@@ -33,7 +33,8 @@ def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0
     series = (
         f"generate_series(1, {total}) AS i"
         if postgresql
-        else f"(WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {total}) SELECT i FROM c)"
+        else f"(WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {total})"
+        " SELECT i FROM c)"
     )
     numbers = f"SELECT i, (i * CAST(7919 AS bigint)) % {total} AS n FROM {series}"
     far = "now() + interval '1 day'" if postgresql else "strftime('%Y-%m-%d %H:%M:%f000', 'now', '1 day')"
@@ -41,7 +42,8 @@ def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0
     connection.execute(
         text(
             f"INSERT INTO communication_message ({COLUMNS}) SELECT {word}, 'sms', 'out', s,"
-            " '+9199000' || CAST(10000 + n % 1000 AS varchar(5)), 'Hello', CASE WHEN n % 100 = 7 THEN 2 ELSE 1 END, 5,"
+            " '+9199000' || CAST(10000 + n % 1000 AS varchar(5)), 'Hello',"
+            f" CASE WHEN n % 100 = 7 THEN 2 ELSE 1 END, 5,"
             f" CASE s WHEN 'queued' THEN t WHEN 'sent' THEN {far} END, 1, 1, 0, 0, {far}, 'ref-' || i, t, t, t"
             f" FROM (SELECT i, n, {status} AS s, {then} AS t FROM ({numbers}) AS numbers) AS rows"
         )

@@ -19,7 +19,7 @@ LENGTH = 50
 
 
 def measure(run: Run) -> list[Figure]:
-    """Compare late and first pages; and the first page of the long history with that of a short one."""
+    """Compare late and first pages; where there is only one page, compare it with a short history's."""
     found: list[Figure] = []
     for kind in run.databases:
         long = history.of(run.ground, kind, run.number(1_000_000, 100_000), queued=500)
@@ -50,11 +50,18 @@ def _filters() -> dict[str, dict[str, Any]]:
 def _compared(run: Run, kind: str, app: Flask, name: str, filters: dict[str, Any]) -> list[Figure]:
     with app.app_context():
         cursor, number = _late(filters, 1000)
-        late = f"{name}: page {number:,}"
-        runs = alternated(
-            run.number(15, 7),
-            {late: lambda: _time(filters, cursor), f"{name}: page 1": lambda: _time(filters, None)},
-        )
+    short = history.of(run.ground, kind, 10_000)
+    if number > 1:
+        takers = {
+            f"{name}: page {number:,}": lambda: _time(app, filters, cursor),
+            f"{name}: page 1": lambda: _time(app, filters, None),
+        }
+    else:
+        takers = {
+            f"{name}: the only page": lambda: _time(app, filters, None),
+            f"{name}: among 10,000 messages": lambda: _time(short, filters, None),
+        }
+    runs = alternated(run.number(15, 7), takers)
     figures = [Figure("messages()", told, kind, "ms", taken) for told, taken in runs.items()]
     return judged(figures, {figures[1].name: "<= 1.5"})
 
@@ -70,7 +77,8 @@ def _late(filters: dict[str, Any], wanted: int) -> tuple[str | None, int]:
     return cursor, number
 
 
-def _time(filters: dict[str, Any], after: str | None) -> float:
-    begun = time.perf_counter()
-    SMS.messages(**filters, after=after, limit=LENGTH)
-    return (time.perf_counter() - begun) * 1000
+def _time(app: Flask, filters: dict[str, Any], after: str | None) -> float:
+    with app.app_context():
+        begun = time.perf_counter()
+        SMS.messages(**filters, after=after, limit=LENGTH)
+        return (time.perf_counter() - begun) * 1000

@@ -36,10 +36,11 @@ def fill(url: str, number: int) -> None:
     engine = engine_of(url)
     with engine.begin() as connection:
         connection.execute(text(MAKE))
-        connection.execute(
-            text("INSERT INTO work VALUES (:id, :to, 'Hello from the benchmark', 'queued', NULL)"),
-            [{"id": n, "to": f"+9199{n:08}"} for n in range(number)],
-        )
+        for first in range(0, number, 10_000):
+            rows = [{"id": n, "to": f"+9199{n:08}"} for n in range(first, min(number, first + 10_000))]
+            connection.execute(
+                text("INSERT INTO work VALUES (:id, :to, 'Hello from the benchmark', 'queued', NULL)"), rows
+            )
     engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""Procrastinate: procrastinate --app=benchmarks.peers.with_procrastinate.app worker -c 50 (PostgreSQL only)."""
+"""Procrastinate: procrastinate --app=benchmarks.peers.with_procrastinate.app worker -c 50 (on PostgreSQL)."""
 
 import os
 
