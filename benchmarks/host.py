@@ -46,4 +46,5 @@ def create_app() -> Flask:
         os.environ["BENCH_STUB"],
         os.environ["BENCH_KEY"],
         redis=os.environ.get("BENCH_REDIS"),
+        embedded="BENCH_EMBEDDED" in os.environ,
     )

@@ -43,8 +43,8 @@ def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0
         text(
             f"INSERT INTO communication_message ({COLUMNS}) SELECT {word}, 'sms', 'out', s,"
             " '+9199000' || CAST(10000 + n % 1000 AS varchar(5)), 'Hello',"
-            f" CASE WHEN n % 100 = 7 THEN 2 ELSE 1 END, 5,"
-            f" CASE s WHEN 'queued' THEN t WHEN 'sent' THEN {far} END, 1, 1, 0, 0, {far}, 'ref-' || i, t, t, t"
+            " CASE WHEN n % 100 = 7 THEN 2 ELSE 1 END, 5, CASE s WHEN 'queued' THEN t"
+            f" WHEN 'sent' THEN {far} END, 1, 1, 0, 0, {far}, 'ref-' || i, t, t, t"
             f" FROM (SELECT i, n, {status} AS s, {then} AS t FROM ({numbers}) AS numbers) AS rows"
         )
     )

@@ -384,11 +384,14 @@ def next_due(connection: Connection) -> float | None:
 
 @cache
 def _next_due(speech: Speech) -> TextClause:
-    # One look at the end of each range of the partial index, however much is open.
-    looks = " UNION ALL ".join(
-        "SELECT min(due_at) AS due_at FROM communication_message"
-        f" WHERE status = '{status}' AND priority = {priority} AND due_at IS NOT NULL"
-        for status in sorted(OPEN)
-        for priority in sorted(PRIORITIES.values())
+    # One look at the end of each range of the partial index, however much is open. As a list of values,
+    # because PostgreSQL takes 3 ms to plan the same looks written out one by one.
+    ranges = ", ".join(
+        f"('{status}', {priority})" for status in sorted(OPEN) for priority in sorted(PRIORITIES.values())
+    )
+    looks = (
+        "SELECT (SELECT m.due_at FROM communication_message AS m WHERE m.status = r.column1"
+        " AND m.priority = r.column2 AND m.due_at IS NOT NULL ORDER BY m.due_at LIMIT 1) AS due_at"
+        f" FROM (VALUES {ranges}) AS r"
     )
     return text(f"SELECT 0 - {speech.since('min(due_at)')} FROM ({looks}) AS soonest")

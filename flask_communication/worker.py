@@ -57,14 +57,15 @@ class Worker:
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
         with self._pool() as pool:
+            told = False
             while not self._stopped.is_set():
                 self._woken.clear()
-                pause = self._attend_and_rest(pool)
-                self._woken.wait(pause)
+                pause = self._attend_and_rest(pool, told)
+                told = self._woken.wait(pause)
 
-    def _attend_and_rest(self, pool: ThreadPoolExecutor) -> float:
+    def _attend_and_rest(self, pool: ThreadPoolExecutor, told: bool) -> float:
         try:
-            if self.is_work_due():
+            if told or self.is_work_due():
                 self._attend(pool, self._stopped.is_set)
             due = self._next_due()
         except NotUpgraded as wrong:

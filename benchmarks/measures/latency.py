@@ -9,10 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from flask import Flask
-from sqlalchemy import text
-
-from flask_communication import SMS
+from flask_communication.state import state_of
 
 from .. import contest, peers
 from ..figures import OURS, Figure
@@ -21,6 +18,27 @@ from ..host import make, prepare
 from . import Run
 
 Send = Callable[[], None]
+OURS_SEND = """
+import sys
+from benchmarks.host import create_app
+from flask_communication import SMS
+app = create_app()
+print("ready", flush=True)
+for line in sys.stdin:
+    with app.app_context():
+        SMS.send_msg("+919999911111", "Hello from the benchmark")
+"""
+PEER_SEND = """
+import sys
+from sqlalchemy import text
+from benchmarks.peers import engine, {module} as peer
+print("ready", flush=True)
+for number, line in enumerate(sys.stdin):
+    with engine().begin() as connection:
+        row = "INSERT INTO work VALUES (:id, '+919999911111', 'Hello from the benchmark', 'queued', NULL)"
+        connection.execute(text(row), {{"id": number}})
+    peer.put([number])
+"""
 
 
 def measure(run: Run) -> list[Figure]:
@@ -74,45 +92,34 @@ def _latencies(run: Run, send: Send) -> list[float]:
 
 @contextlib.contextmanager
 def _worker(run: Run, kind: str) -> Iterator[Send]:
-    app, env = _host(run, kind, redis=True)
-    with running(run.ground, contest.WORKER, None, **env):
-        time.sleep(2)
-        yield _sender(app)
+    env = _host(run, kind) | {"BENCH_REDIS": run.ground.redis}
+    with running(run.ground, contest.WORKER, None, **env), _sender(run, OURS_SEND, env) as send:
+        yield send
 
 
 @contextlib.contextmanager
 def _rq(run: Run, kind: str) -> Iterator[Send]:
-    app, env = _host(run, kind, redis=True)
+    env = _host(run, kind) | {"BENCH_REDIS": run.ground.redis}
     # The settings file of RQ imports the application before the first fork: that is "preloaded".
     command = ["rq", "worker", "--url", run.ground.redis, "-c", "benchmarks.preloaded", "communication"]
-    with running(run.ground, command, None, **env, FLASK_APP="benchmarks.preloaded"):
-        time.sleep(3)
-        yield _sender(app)
+    named = {"FLASK_APP": "benchmarks.preloaded"}
+    with running(run.ground, command, None, **env, **named), _sender(run, OURS_SEND, env) as send:
+        yield send
 
 
 @contextlib.contextmanager
 def _embedded(run: Run, kind: str) -> Iterator[Send]:
-    run.ground.reset()
-    app = make(run.ground.database(kind), f"{run.ground.stub}/plain", KEY, embedded=True)
-    prepare(app)
-    yield _sender(app)
+    with _sender(run, OURS_SEND, _host(run, kind) | {"BENCH_EMBEDDED": "1"}) as send:
+        yield send
 
 
-def _host(run: Run, kind: str, redis: bool) -> tuple[Flask, dict[str, str]]:
+def _host(run: Run, kind: str) -> dict[str, str]:
     run.ground.reset()
     url = run.ground.database(kind)
-    app = make(url, f"{run.ground.stub}/plain", KEY, redis=run.ground.redis if redis else None)
+    app = make(url, f"{run.ground.stub}/plain", KEY)
     prepare(app)
-    env = {"BENCH_DATABASE": url, "BENCH_STUB": f"{run.ground.stub}/plain", "BENCH_REDIS": run.ground.redis}
-    return app, env
-
-
-def _sender(app: Flask) -> Send:
-    def send() -> None:
-        with app.app_context():
-            SMS.send_msg("+919999911111", "Hello from the benchmark")
-
-    return send
+    state_of(app).database.engine.dispose()
+    return {"BENCH_DATABASE": url, "BENCH_STUB": f"{run.ground.stub}/plain"}
 
 
 @contextlib.contextmanager
@@ -122,40 +129,29 @@ def _peer(run: Run, kind: str, name: str) -> Iterator[Send]:
     url = run.ground.database(kind)
     peers.fill(url, 0)
     env = {"BENCH_DATABASE": url, "BENCH_STUB": f"{run.ground.stub}/plain", "BENCH_REDIS": run.ground.redis}
-    with running(run.ground, list(one.command), None, **env), _enqueuer(run, one.module, env) as enqueue:
-        time.sleep(3)
-        engine = peers.engine_of(url)
-        numbers = iter(range(10_000))
-
-        def send() -> None:
-            number = next(numbers)
-            with engine.begin() as connection:
-                row = "INSERT INTO work VALUES (:id, '+919999911111', 'Hello', 'queued', NULL)"
-                connection.execute(text(row), {"id": number})
-            enqueue(number)
-
+    code = PEER_SEND.format(module=one.module)
+    with running(run.ground, list(one.command), None, **env), _sender(run, code, env) as send:
         yield send
-        engine.dispose()
 
 
 @contextlib.contextmanager
-def _enqueuer(run: Run, module: str, env: dict[str, str]) -> Iterator[Callable[[int], None]]:
-    """Enqueue from a process of its own: each framework takes its settings as it is imported."""
-    code = (
-        "import sys; from benchmarks.peers import " + module + " as peer\n"
-        "for line in sys.stdin: peer.put([int(line)])"
-    )
+def _sender(run: Run, code: str, env: dict[str, str]) -> Iterator[Send]:
+    """Send one message for every line that a process of its own, the web process, is told."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, env=run.ground.environment(**env), text=True
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=run.ground.environment(**env),
+        text=True,
     )
     assert process.stdin is not None
+    assert process.stdout is not None
     pipe = process.stdin
-
-    def enqueue(number: int) -> None:
-        print(number, file=pipe, flush=True)
-
+    process.stdout.readline()
+    # The worker has been started before, and starts as long.
+    time.sleep(3)
     try:
-        yield enqueue
+        yield lambda: print(file=pipe, flush=True)
     finally:
         pipe.close()
         process.wait()
