@@ -16,7 +16,7 @@ def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0
     """Write so many finished, sent-without-report, and queued messages, mixed over three years.
 
     Nine in ten of the finished were delivered; each of 1,000 recipients got the same number; of every
-    100 messages one went by the second configuration.
+    100 messages one, never delivered, went by the second configuration.
     """
     total = finished + silent + queued
     status = (
@@ -43,7 +43,7 @@ def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0
         text(
             f"INSERT INTO communication_message ({COLUMNS}) SELECT {word}, 'sms', 'out', s,"
             " '+9199000' || CAST(10000 + n % 1000 AS varchar(5)), 'Hello',"
-            " CASE WHEN n % 100 = 7 THEN 2 ELSE 1 END, 5, CASE s WHEN 'queued' THEN t"
+            " CASE WHEN n % 100 = 13 THEN 2 ELSE 1 END, 5, CASE s WHEN 'queued' THEN t"
             f" WHEN 'sent' THEN {far} END, 1, 1, 0, 0, {far}, 'ref-' || i, t, t, t"
             f" FROM (SELECT i, n, {status} AS s, {then} AS t FROM ({numbers}) AS numbers) AS rows"
         )

@@ -79,7 +79,7 @@ def _judged(kind: str, taken: dict[str, list[float]]) -> list[Figure]:
 def _latencies(run: Run, send: Send) -> list[float]:
     found: list[float] = []
     dice = random.Random(1)
-    for number in range(run.number(40, 12) + 3):
+    for number in range(run.number(25, 12) + 3):
         begun = time.monotonic()
         send()
         until(lambda seen=number: run.ground.stats()["count"] > seen, 30, every=0.02)

@@ -40,6 +40,7 @@ def _filters() -> dict[str, dict[str, Any]]:
         "a recipient and a status": {"destination": "+919900010013", "status": "delivered"},
         "a configuration": {"key": "second"},
         "a configuration and a status": {"key": "second", "status": "undelivered"},
+        "a configuration and a status it never had": {"key": "second", "status": "delivered"},
         "since, half of the time": {"since": now - half},
         "until, half of the time": {"until": now - half},
         "a day, long ago": {"since": now - half, "until": now - half + timedelta(days=1)},

@@ -44,12 +44,12 @@ def _figures(measure: str, kind: str, runs: dict[str, list[float]], extra: dict[
 
 
 def _at_once(run: Run, kind: str) -> list[Figure]:
-    number = run.number(3000, 600)
+    number = run.number(1500, 600)
     peers = ["dramatiq", "celery"] if run.quick else ["dramatiq", "celery", "huey", "procrastinate", "rq"]
     takers: dict[str, Callable[[], float]] = {
-        "ours, 50 at once": partial(contest.ours, run.ground, kind, number * 3, 0.0),
+        "ours, 50 at once": partial(contest.ours, run.ground, kind, number * 4, 0.0),
         **_contest(run, kind, 0.0, 50, peers, number),
-        "raw asyncio sockets": partial(contest.raw, run.ground, kind, number * 3, 0.0),
+        "raw asyncio sockets": partial(contest.raw, run.ground, kind, number * 4, 0.0),
     }
     figures = _figures(
         "at once", kind, alternated(run.turns, takers), {"ours, 50 at once": OURS, "raw asyncio sockets": RAW}
@@ -58,12 +58,12 @@ def _at_once(run: Run, kind: str) -> list[Figure]:
 
 
 def _after_50_ms(run: Run, kind: str) -> list[Figure]:
-    number = run.number(3000, 600)
+    number = run.number(1500, 600)
     takers: dict[str, Callable[[], float]] = {
-        "ours, 100 at once": partial(contest.ours, run.ground, kind, number * 2, 0.05, at_once=100),
+        "ours, 100 at once": partial(contest.ours, run.ground, kind, number * 4, 0.05, at_once=100),
         **_contest(run, kind, 0.05, 50, ["dramatiq"], number),
         **_contest(run, kind, 0.05, 100, ["dramatiq"], number),
-        "raw asyncio sockets": partial(contest.raw, run.ground, kind, number * 2, 0.05),
+        "raw asyncio sockets": partial(contest.raw, run.ground, kind, number * 4, 0.05),
     }
     figures = _figures(
         "after 50 ms",
@@ -84,7 +84,7 @@ def _bulk(run: Run, kind: str) -> list[Figure]:
     known = contest.threads(50)["dramatiq"]
     takers: dict[str, Callable[[], float]] = {
         "ours, 500 a call": partial(contest.ours, run.ground, kind, number, 0.0, "bulk", 4),
-        known.name: partial(contest.peer, run.ground, known, kind, run.number(2000, 600), 0.0),
+        known.name: partial(contest.peer, run.ground, known, kind, run.number(1500, 600), 0.0),
         "the rows, no HTTP": partial(_rows, run.ground, kind, number),
     }
     extra = {"ours, 500 a call": OURS, "the rows, no HTTP": OURS}
