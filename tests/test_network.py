@@ -459,7 +459,7 @@ def test_after_an_answer_cut_short_the_next_call_has_a_connection_of_its_own() -
     def behave(connection: socket.socket) -> None:
         connections.append(1)
         request_of(connection)
-        connection.sendall(answer(body=b"x" * 100 if len(connections) == 1 else b"{}"))
+        connection.sendall(answer(body=b"x" * 200_000 if len(connections) == 1 else b"{}"))
         connection.recv(1)  # until the other side closes it
 
     with server(behave) as url:
