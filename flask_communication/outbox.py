@@ -390,8 +390,7 @@ def next_due(connection: Connection) -> float | None:
 
 @cache
 def _next_due(speech: Speech) -> TextClause:
-    # One look at the end of each range of the partial index, however much is open. As a list of values,
-    # because PostgreSQL takes 3 ms to plan the same looks written out one by one.
+    # One look at the end of each range of the index. Written one by one PostgreSQL plans them for 3 ms.
     ranges = ", ".join(f"('{name}', {number})" for name in sorted(OPEN) for number in PRIORITIES.values())
     looks = (
         "SELECT (SELECT m.due_at FROM communication_message AS m WHERE m.status = r.column1"
