@@ -2,11 +2,12 @@
 # make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
 # make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages each)
 # make lint    only lint and types
+# make bench   how fast it is, beside its peers    (QUICK=1, ONLY=throughput,latency, DATABASE=sqlite)
 
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 
-.PHONY: demo test chaos lint format clean postgresql
+.PHONY: demo test chaos bench lint format clean postgresql
 
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
@@ -25,6 +26,15 @@ lint: .venv/tested
 format: .venv/tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: benchmarks/.venv/made postgresql
+	benchmarks/.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(DATABASE),--database $(DATABASE))
+
+benchmarks/.venv/made: benchmarks/requirements.txt pyproject.toml setup.cfg
+	test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip install --quiet --editable '.[postgresql]' -r benchmarks/requirements.txt
+	touch $@
 
 .venv/made: pyproject.toml setup.cfg
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,4 +55,4 @@ postgresql:
 	  { echo "install PostgreSQL (Debian: apt-get install postgresql), then run make test again"; exit 1; }
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv benchmarks/.venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -47,7 +47,8 @@ def _ask_again(speech: Speech) -> TextClause:
     columns = {"id": "bigint", "delay": "double precision"}
     return text(
         f"UPDATE communication_message AS m SET due_at = {speech.later('r.delay')}"
-        f" FROM {speech.rows(columns)} AS r WHERE m.id = r.id AND m.status IN ('sent', 'unknown')"
+        f" FROM {speech.rows(columns)} AS r WHERE {speech.chosen('m.id')}m.id = r.id"
+        " AND m.status || '' IN ('sent', 'unknown')"
     )
 
 

@@ -108,6 +108,13 @@ class Speech:
         picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
         return f"(SELECT {picked} FROM json_each(:{parameter}))"
 
+    def chosen(self, column: str, parameter: str = "rows") -> str:
+        """Say "``column`` is an ``id`` of :meth:`rows`, and", so that PostgreSQL looks the ids up."""
+        if self.name != "postgresql":
+            return ""
+        ids = f"SELECT j.id FROM json_to_recordset(CAST(:{parameter} AS json)) AS j(id bigint)"
+        return f"{column} = ANY(ARRAY({ids})) AND "
+
     def returning(self, *columns: str) -> str:
         """Say "return these columns of the updated table ``m``"."""
         # SQLite knows only that table there, and not by its alias.

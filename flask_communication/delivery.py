@@ -80,7 +80,7 @@ class Shift:
         self.appetite = self.slots
         self.look_at = 0.0
         self.urgent_at = 0.0
-        self.rescue_at = 0.0
+        self.rescue_at: float | None = None
 
     def nudge(self) -> None:
         """Tell a running shift that there is new work; safe from any thread."""
@@ -110,13 +110,17 @@ class Shift:
 
     def _take(self) -> None:
         now = time.monotonic()
-        if now >= self.rescue_at:
-            rescue(self.state, self.routes, self.pool)
-            self.rescue_at = now + RESCUE_EVERY
         if len(self.waiting) < self.slots and now >= self.look_at:
             self._claim()
         elif self.waiting and now >= self.urgent_at:
             self._claim_urgent(now)
+        if self.waiting and self.rescue_at is None:
+            # A shift that begins with work dials it first.
+            self.rescue_at = now
+            return
+        if self.rescue_at is None or now >= self.rescue_at:
+            rescue(self.state, self.routes, self.pool)
+            self.rescue_at = now + RESCUE_EVERY
         for asking in self.asker.due(self.slots - self.calls):
             self._dial(asking)
 

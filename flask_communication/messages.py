@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Select, func, select, union_all
 from sqlalchemy.orm import selectinload
 
 from .errors import InvalidQuery, MessageNotFound
@@ -71,40 +71,72 @@ def page(
 
     Raises :class:`InvalidQuery` that names the filter.
     """
-    wanted = _limited(_filtered(channel, status, destination, since, until), after, limit)
+    number = _limit(limit) + 1  # one more than asked tells whether there is a next page
+    rest = [Message.id < cursor(after)] if after is not None else []
+    rest += _times(since, until)
+    leads = _leads(channel, status, destination)
+    if status is not None and destination is not None:
+        rest.append(_unindexed(Message.status) == status)
     if key is not None:
-        wanted = wanted.where(Message.config_id.in_(_configs(channel, str(key))))
+        config_id = Message.config_id if not leads else _unindexed(Message.config_id, 0)
+        rest.append(config_id.in_(_configs(channel, str(key))))
+    elif channel is not None:
+        leads = leads or [Message.status == one for one in STATUSES]
+    if channel is not None:
+        rest.append(Message.channel == channel)
+    wanted = select(Message).where(Message.id.in_(_newest(leads, rest, number)))
     with state.database.session() as session:
-        found: list[Message] = list(session.scalars(wanted))
+        found: list[Message] = list(session.scalars(wanted.order_by(Message.id.desc()).limit(number)))
     more = len(found) > limit
     items = found[:limit]
     return Page(items, str(items[-1].id) if more else None)
 
 
-def _filtered(
-    channel: str | None,
-    status: str | None,
-    destination: str | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> Select[Any]:
+def _leads(channel: str | None, status: str | None, destination: str | None) -> list[ColumnElement[bool]]:
+    """Return the filter whose index is walked, the narrowest first; none if there is none."""
     if status is not None and status not in STATUSES:
         raise InvalidQuery({"status": [f"must be one of {', '.join(sorted(STATUSES))}"]})
-    conditions = [
-        channel is not None and Message.channel == channel,
-        status is not None and Message.status == status,
-        destination is not None and _is_for(channel, destination),
-        since is not None and Message.created_at >= _aware("since", since),
-        until is not None and Message.created_at < _aware("until", until),
+    if destination is not None:
+        return _is_for(channel, destination)
+    return [] if status is None else [Message.status == status]
+
+
+def _times(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    found = []
+    if since is not None:
+        found.append(Message.created_at >= _aware("since", since))
+    if until is not None:
+        found.append(Message.created_at < _aware("until", until))
+    return found
+
+
+def _unindexed(column: Any, nothing: Any = "") -> ColumnElement[Any]:
+    # SQLite knows nothing of the values, and would walk this column's index as soon as a better one.
+    return func.coalesce(column, nothing)
+
+
+def _newest(
+    leads: Sequence[ColumnElement[bool]], rest: Sequence[ColumnElement[bool]], number: int
+) -> Select[Any]:
+    """Choose the newest ids of each lead, and of these the newest: every one walks an index in order.
+
+    Without a filter every status leads: SQLite would else sort all messages of the channel.
+    """
+    each = [
+        select(
+            select(Message.id).where(*lead, *rest).order_by(Message.id.desc()).limit(number).subquery().c.id
+        )
+        for lead in ([[one] for one in leads] or [[]])
     ]
-    return select(Message).where(*(one for one in conditions if one is not False))
+    return each[0] if len(each) == 1 else select(union_all(*each).subquery().c.id)
 
 
-def _is_for(channel: str | None, destination: str) -> ColumnElement[bool]:
+def _is_for(channel: str | None, destination: str) -> list[ColumnElement[bool]]:
+    first = Message.destination == destination
     if channel == "sms" or "@" not in destination:
-        return Message.destination == destination
+        return [first]
     named = select(Recipient.message_id).where(Recipient.address == destination)
-    return or_(Message.destination == destination, Message.id.in_(named))
+    return [first, Message.id.in_(named)]
 
 
 def _aware(name: str, moment: datetime) -> datetime:
@@ -113,13 +145,10 @@ def _aware(name: str, moment: datetime) -> datetime:
     return moment
 
 
-def _limited(wanted: Select[Any], after: str | None, limit: int) -> Select[Any]:
+def _limit(limit: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
         raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
-    if after is not None:
-        wanted = wanted.where(Message.id < cursor(after))
-    # One more than asked tells whether there is a next page.
-    return wanted.order_by(Message.id.desc()).limit(limit + 1)
+    return limit
 
 
 def cursor(after: str) -> int:

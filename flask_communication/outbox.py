@@ -70,6 +70,11 @@ def among(move: str) -> str:
     return ", ".join(f"'{status}'" for status in sorted(MOVES[move].sources))
 
 
+def _may(speech: Speech, move: str) -> str:
+    # Not by an index on the status: PostgreSQL would walk all that have it, rather than look up ids.
+    return f"{speech.chosen('m.id')}m.status || '' IN ({among(move)})"
+
+
 def accept(connection: Connection, rows: Rows) -> set[str]:
     """Insert messages as ``queued``; return the uuids that were new.
 
@@ -178,7 +183,7 @@ def _start(speech: Speech) -> TextClause:
         "UPDATE communication_message AS m SET status = 'sending', tries = m.tries + 1,"
         f" due_at = {speech.later(':lease')}, first_tried_at = COALESCE(m.first_tried_at, {speech.now}),"
         f" config_id = r.config_id, updated_at = {speech.now} FROM {speech.rows(STARTING)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('start')}){speech.returning('id')}"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND {_may(speech, 'start')}{speech.returning('id')}"
     )
 
 
@@ -188,7 +193,7 @@ def _begin_attempts(speech: Speech) -> TextClause:
         "INSERT INTO communication_attempt (message_id, fence, config_id, key, state, started_at)"
         f" SELECT m.id, m.fence, r.config_id, r.key, 'open', {speech.now}"
         f" FROM {speech.rows(STARTING)} AS r JOIN communication_message AS m"
-        " ON m.id = r.id AND m.fence = r.fence WHERE m.status = 'sending'"
+        f" ON m.id = r.id AND m.fence = r.fence WHERE {speech.chosen('m.id')}m.status || '' = 'sending'"
         " ON CONFLICT (message_id, fence) DO NOTHING"
     )
 
@@ -223,8 +228,7 @@ def _settle(speech: Speech) -> TextClause:
         " error = r.error, error_code = r.code,"
         f" sent_at = CASE WHEN r.status = 'sent' THEN {speech.now} ELSE m.sent_at END,"
         f" updated_at = {speech.now} FROM {speech.rows(SETTLING)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('accept')})"
-        + speech.returning("id")
+        f" WHERE m.id = r.id AND m.fence = r.fence AND {_may(speech, 'accept')}" + speech.returning("id")
     )
 
 
@@ -233,7 +237,8 @@ def _end_attempts(speech: Speech) -> TextClause:
     return text(
         f"UPDATE communication_attempt AS a SET state = r.state, ended_at = {speech.now},"
         " http_status = r.http_status, provider_ref = r.ref, error = r.error, error_code = r.code"
-        f" FROM {speech.rows(SETTLING)} AS r WHERE a.message_id = r.id AND a.fence = r.fence"
+        f" FROM {speech.rows(SETTLING)} AS r"
+        f" WHERE {speech.chosen('a.message_id')}a.message_id = r.id AND a.fence = r.fence"
     )
 
 
@@ -245,7 +250,7 @@ def _late_truth(speech: Speech) -> TextClause:
         " provider_ref = COALESCE(r.ref, m.provider_ref), extra = COALESCE(r.extra, m.extra),"
         f" error = NULL, error_code = NULL, sent_at = {speech.now}, updated_at = {speech.now}"
         f" FROM {speech.rows(SETTLING)} AS r"
-        f" WHERE m.id = r.id AND m.status IN ({among('late_truth')}){speech.returning('id')}"
+        f" WHERE m.id = r.id AND {_may(speech, 'late_truth')}{speech.returning('id')}"
     )
 
 
@@ -265,8 +270,7 @@ def _dismiss(speech: Speech) -> TextClause:
         f" due_at = CASE WHEN r.status = 'queued' THEN {put_off} ELSE NULL END,"
         f" error = COALESCE(r.error, m.error), updated_at = {speech.now}"
         f" FROM {speech.rows(DISMISSING)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND m.status IN ({among('expire')})"
-        + speech.returning("id")
+        f" WHERE m.id = r.id AND m.fence = r.fence AND {_may(speech, 'expire')}" + speech.returning("id")
     )
 
 
@@ -310,7 +314,7 @@ def _rescue(speech: Speech) -> TextClause:
         f" ELSE COALESCE(m.repeat_until, {speech.later('r.repeat_for')}) END,"
         f" error = r.error, error_code = NULL, updated_at = {speech.now}"
         f" FROM {speech.rows(SETTLING)} AS r WHERE m.id = r.id AND m.fence = r.fence"
-        f" AND m.status IN ({among('rescue_doubt')}) AND m.due_at <= {speech.now}{speech.returning('id')}"
+        f" AND {_may(speech, 'rescue_doubt')} AND m.due_at <= {speech.now}{speech.returning('id')}"
     )
 
 
@@ -318,7 +322,8 @@ def _rescue(speech: Speech) -> TextClause:
 def _abandon_attempts(speech: Speech) -> TextClause:
     return text(
         f"UPDATE communication_attempt AS a SET state = 'unknown', ended_at = {speech.now}, error = r.error"
-        f" FROM {speech.rows(SETTLING)} AS r WHERE a.message_id = r.id AND a.fence = r.fence"
+        f" FROM {speech.rows(SETTLING)} AS r"
+        f" WHERE {speech.chosen('a.message_id')}a.message_id = r.id AND a.fence = r.fence"
         " AND a.state = 'open'"
     )
 
@@ -331,11 +336,11 @@ def next_due(connection: Connection) -> float | None:
 
 @cache
 def _next_due(speech: Speech) -> TextClause:
-    # One look at the end of each range of the partial index, however much is open.
-    looks = " UNION ALL ".join(
-        "SELECT min(due_at) AS due_at FROM communication_message"
-        f" WHERE status = '{status}' AND priority = {priority} AND due_at IS NOT NULL"
-        for status in sorted(OPEN)
-        for priority in sorted(PRIORITIES.values())
+    # One look at the end of each range of the index. Written one by one PostgreSQL plans them for 3 ms.
+    ranges = ", ".join(f"('{name}', {number})" for name in sorted(OPEN) for number in PRIORITIES.values())
+    looks = (
+        "SELECT (SELECT m.due_at FROM communication_message AS m WHERE m.status = r.column1"
+        " AND m.priority = r.column2 AND m.due_at IS NOT NULL ORDER BY m.due_at LIMIT 1) AS due_at"
+        f" FROM (VALUES {ranges}) AS r"
     )
     return text(f"SELECT 0 - {speech.since('min(due_at)')} FROM ({looks}) AS soonest")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import httpx
 from flask import Flask
 from werkzeug.routing import Rule
 
 from .errors import CommunicationError, ProviderNotFound, SettingError
 from .providers.base import Provider
-from .providers.blueprint import INTERNAL
 from .providers.remote import RemoteProvider
 from .settings import Settings
 
@@ -106,10 +103,12 @@ class Registry:
         return self._inside(name, within[0]) if within else None
 
     def _inside(self, name: str, door: _Door) -> Provider:
+        from .providers.inside import Inside
+
         return RemoteProvider(
             name,
             f"https://{_host(self._app)}{door.root}",
-            transport=_Inside(self._app),
+            transport=Inside(self._app),
             trailing_slash=door.trailing_slash,
         )
 
@@ -197,41 +196,3 @@ def _host(app: Flask) -> str:
     trusted = app.config.get("TRUSTED_HOSTS") or ()
     named = app.config.get("SERVER_NAME") or next(iter(trusted), "localhost")
     return str(named).lstrip(".")
-
-
-class _Inside(httpx.BaseTransport):
-    """Calls into the application itself, each as strange to the current request as one by network.
-
-    Flask would lend an inner request the application context of the outer one, and with it ``g``
-    and ``db.session``: an empty set of context variables hides it.
-    """
-
-    def __init__(self, app: Flask) -> None:
-        self._app = app
-        self._wsgi = httpx.WSGITransport(
-            app=self._marked, script_name=_script_name(app), raise_app_exceptions=True
-        )
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return contextvars.Context().run(self._handle, request)
-
-    def _handle(self, request: httpx.Request) -> httpx.Response:
-        try:
-            response = self._wsgi.handle_request(request)
-            try:
-                # A view that streams needs its context until the last byte.
-                body = b"".join(response.iter_raw())
-            finally:
-                response.close()
-        except Exception as exc:
-            # In an application that is tested, errors come out of the application.
-            raise httpx.ReadError(f"the view raised {type(exc).__name__}") from exc
-        return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(body))
-
-    def _marked(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        environ[INTERNAL] = True
-        return self._app(environ, start_response)
-
-
-def _script_name(app: Flask) -> str:
-    return str(app.config.get("APPLICATION_ROOT") or "").rstrip("/")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .bell import Bell
 from .state import State
 from .worker import Worker
+
+log = logging.getLogger("flask_communication")
 
 # Redis is away: look for it this often. The table is looked at every second all the while.
 LISTEN_AGAIN = 2.0
@@ -35,8 +39,11 @@ def _serve_with_bell(state: State, worker: Worker) -> None:
         ended.set()
         worker.stop()
 
+    assert state.bell is not None
     attending = threading.Thread(target=worker.run, name="communication-worker")
+    hearing = threading.Thread(target=_hear, args=(state.bell, worker, ended), name="communication-bell")
     attending.start()
+    hearing.start()
     try:
         while not ended.is_set():
             with _stopped_by_signal(end):
@@ -48,6 +55,17 @@ def _serve_with_bell(state: State, worker: Worker) -> None:
     finally:
         end()
         attending.join()
+        hearing.join()
+
+
+def _hear(bell: Bell, worker: Worker, ended: threading.Event) -> None:
+    while not ended.is_set():
+        try:
+            bell.hear(worker.wake, ended)
+        except Exception as failure:
+            # RQ's jobs, and a look at the table every second, do without.
+            log.debug("cannot hear the bell (%s)", type(failure).__name__)
+            ended.wait(LISTEN_AGAIN)
 
 
 @contextmanager

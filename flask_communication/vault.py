@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidConfig, SettingError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 SEALED = "sealed:"
 
@@ -17,7 +19,14 @@ class Vault:
     """Seals and opens dictionaries; the first key writes, every key reads."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
+        self._keys = tuple(keys)
+
+    @cached_property
+    def _fernet(self) -> MultiFernet | None:
+        # Imported when it is needed: it is the heaviest of all that we import.
+        from cryptography.fernet import Fernet, MultiFernet
+
+        return MultiFernet([Fernet(key) for key in self._keys]) if self._keys else None
 
     def seal(self, values: Mapping[str, Any], label: str) -> str:
         """Encrypt ``values``; ``label`` names the row, so that the text is of no use in another.
@@ -48,6 +57,8 @@ class Vault:
         return opened
 
     def _decrypt(self, token: str, label: str) -> bytes:
+        from cryptography.fernet import InvalidToken
+
         try:
             if self._fernet is None:
                 raise InvalidToken

@@ -248,5 +248,7 @@ def stranding(row: Row[Any], route: Route | None) -> Verdict:
 
 def clean(said: str, limit: int = 500) -> str:
     """Return outside text fit for a row and a log: no control characters, no surrogates, not long."""
+    if isinstance(said, str) and len(said) <= limit and said.isascii() and said.isprintable():
+        return said
     printable = "".join(sign if sign.isprintable() else " " for sign in str(said)[: limit * 2])
     return printable.encode("utf-8", "replace").decode("utf-8")[:limit]

@@ -65,18 +65,19 @@ class Worker:
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
         with self._pool() as pool:
+            told = False
             try:
                 while not self._stopped.is_set():
                     self._woken.clear()
-                    pause = self._attend_and_rest(pool)
-                    self._woken.wait(pause)
+                    pause = self._attend_and_rest(pool, told)
+                    told = self._woken.wait(pause)
             finally:
                 self._heart.stop()
 
-    def _attend_and_rest(self, pool: ThreadPoolExecutor) -> float:
+    def _attend_and_rest(self, pool: ThreadPoolExecutor, told: bool) -> float:
         try:
             self._heart.beat()
-            if self.is_work_due():
+            if told or self.is_work_due():
                 self._attend(pool, self._stopped.is_set)
             due = self._next_due()
             if due is None or due > 0:

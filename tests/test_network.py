@@ -432,3 +432,38 @@ def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: two)
         assert Http().post_json("http://two.example/", {}).status == 200
+
+
+def test_head_and_body_leave_together() -> None:
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        seen.append(connection.recv(65536))
+        connection.sendall(answer())
+
+    with server(behave) as url:
+        Http().post(url, b"the body", "text/plain")
+    assert seen[0].startswith(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert seen[0].endswith(b"\r\n\r\nthe body")
+
+
+def test_an_answer_that_breaks_off_is_unknown() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"
+    with server(answering(raw)) as url, pytest.raises(OutcomeUnknown):
+        Http(deadline=3).post_json(url, {})
+
+
+def test_after_an_answer_cut_short_the_next_call_has_a_connection_of_its_own() -> None:
+    connections: list[int] = []
+
+    def behave(connection: socket.socket) -> None:
+        connections.append(1)
+        request_of(connection)
+        connection.sendall(answer(body=b"x" * 200_000 if len(connections) == 1 else b"{}"))
+        connection.recv(1)  # until the other side closes it
+
+    with server(behave) as url:
+        http = Http(body_cap=10)
+        assert http.post_json(url, {}).flaw is not None
+        assert http.post_json(url, {}).json == {}
+    assert len(connections) == 2

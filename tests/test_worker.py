@@ -231,3 +231,19 @@ def test_reports_are_synced_by_the_worker_when_they_are_due(make_app: MakeApp, u
         message = SMS.get(uuid)
     assert (message.status, message.due_at) == ("delivered", None)
     assert provider.asked == [f"ref-{uuid}"]
+
+
+def test_a_ring_is_heard_at_once_and_with_it_comes_a_job(redis_url: str) -> None:
+    bell, redis = Bell(Settings(redis_url=redis_url)), Redis.from_url(redis_url)
+    heard, ended = threading.Event(), threading.Event()
+    listener = threading.Thread(target=bell.hear, args=(heard.set, ended))
+    listener.start()
+    try:
+        wait_for(lambda: redis.pubsub_numsub("communication:bell:communication")[0][1] == 1)
+        bell.ring()
+        assert heard.wait(5)
+        assert redis.llen("rq:queue:communication") == 1
+    finally:
+        ended.set()
+        listener.join(5)
+    assert not listener.is_alive()

@@ -14,14 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import httpx
-
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
-from .network import TROUBLE, UNSENT, Clock, Line
+from .network import TROUBLE, Answer, Clock, Line
 from .strict_json import encode_json, parse_json
+
+if TYPE_CHECKING:
+    import httpx
 
 # A provider that asks for more patience than this is asked again after it.
 LONGEST_RETRY_AFTER = 3600.0
@@ -40,7 +41,7 @@ class Reply:
     """
 
     status: int
-    headers: httpx.Headers = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     json: Any = field(default=None, repr=False)
     text: str = field(default="", repr=False)
     flaw: str | None = None
@@ -117,32 +118,42 @@ class Http:
         """Make one call; the other methods are spellings of this one."""
         line = self._line()
         line.clock.start(self.deadline if deadline is None else deadline, self.connect)
+        where, given = _parsed(url), {**_HEADERS, **headers}
+        if self._transport is not None:
+            return self._by_transport(self._transport, line.clock, method, where, given, body)
         try:
-            where = _parsed(url) if isinstance(url, str) else url
-            request = httpx.Request(method, where, content=body, headers={**_HEADERS, **headers})
-        except (httpx.InvalidURL, ValueError, TypeError) as exc:
-            raise NotSent(
-                f"the address or a header of the provider is unusable ({type(exc).__name__}); "
-                "check its URL and its key"
-            ) from None
-        try:
-            return self._exchange(line, request)
+            return self._read(line.exchange(method, where, given, body), line.clock)
         except TROUBLE as exc:
-            raise _outcome(exc, line, request.url.host) from None
+            raise _outcome(exc, not line.clock.wrote, where.host) from None
 
-    def _exchange(self, line: Line, request: httpx.Request) -> Reply:
-        response = line.transport.handle_request(request)
+    def _by_transport(
+        self,
+        transport: httpx.BaseTransport,
+        clock: Clock,
+        method: str,
+        where: httpx.URL,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> Reply:
+        from . import transport as other
+
         try:
-            body, flaw = _read(response, self.body_cap, line.clock)
+            return self._read(other.exchange(transport, method, where, headers, body), clock)
+        except other.TROUBLE as exc:
+            raise _outcome(exc, isinstance(exc, other.UNSENT), where.host) from None
+
+    def _read(self, answer: Answer, clock: Clock) -> Reply:
+        try:
+            body, flaw = _body(answer, self.body_cap, clock)
         finally:
-            response.close()
-        return Reply(response.status_code, response.headers, _document(body), _prefix(body), flaw)
+            answer.end()
+        return Reply(answer.status, answer.headers, _document(body), _prefix(body), flaw)
 
     def _line(self) -> Line:
         line: Line | None = getattr(self._local, "line", None)
         # A socket shared with the parent of a fork would mix two conversations.
         if line is None or line.pid != os.getpid():
-            line = self._local.line = Line(self._transport)
+            line = self._local.line = Line()
         return line
 
 
@@ -211,10 +222,31 @@ _HEADERS = {
 }
 
 
+def _parsed(url: str | httpx.URL) -> httpx.URL:
+    if not isinstance(url, str):
+        return url
+    try:
+        return _parsed_text(url)
+    except ValueError as exc:
+        raise _unusable(exc) from None
+
+
 @functools.lru_cache(maxsize=64)
-def _parsed(url: str) -> httpx.URL:
+def _parsed_text(url: str) -> httpx.URL:
     # A worker calls the same few addresses over and over.
-    return httpx.URL(url)
+    import httpx
+
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as exc:
+        raise ValueError(str(exc)) from None
+
+
+def _unusable(exc: Exception) -> NotSent:
+    return NotSent(
+        f"the address or a header of the provider is unusable ({type(exc).__name__}); "
+        "check its URL and its key"
+    )
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -250,15 +282,13 @@ def _until(date: str) -> float | None:
         return None
 
 
-def _read(response: httpx.Response, cap: int, clock: Clock) -> tuple[bytes, str | None]:
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
+def _body(answer: Answer, cap: int, clock: Clock) -> tuple[bytes, str | None]:
+    coding = answer.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         return b"", f"came compressed ({clean(coding)[:20]}) although plain was asked for"
     parts: list[bytes] = []
     size = 0
-    # The stream of a response made in memory (tests) was read when it was made.
-    stream = [response.content] if response.is_stream_consumed else response.iter_raw()
-    for part in stream:
+    for part in answer.parts:
         size += len(part)
         if size > cap:
             return b"", f"is longer than {cap} bytes"
@@ -279,9 +309,11 @@ def _prefix(body: bytes) -> str:
     return body[:500].decode("utf-8", "replace")
 
 
-def _outcome(exc: Exception, line: Line, host: str) -> ProviderError:
+def _outcome(exc: Exception, is_unsent: bool, host: str) -> ProviderError:
+    if is_unsent and isinstance(exc, ValueError) and not isinstance(exc, OSError):
+        return _unusable(exc)
     what = f"{host or 'the provider'}: {type(exc).__name__}"
-    if isinstance(exc, UNSENT) or (line.network and not line.clock.wrote):
+    if is_unsent:
         return NotSent(f"{what}, so nothing was sent; check that the provider can be reached")
     return OutcomeUnknown(
         f"{what} after the request was on its way; look the message up at the provider "

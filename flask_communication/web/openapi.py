@@ -7,8 +7,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from apispec import APISpec
-from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Response, jsonify, url_for
 from marshmallow import Schema
 
@@ -198,6 +196,9 @@ def describe() -> Response:
 
 @cache
 def _document() -> dict[str, Any]:
+    from apispec import APISpec
+    from apispec.ext.marshmallow import MarshmallowPlugin
+
     spec = APISpec(
         title="Flask-Communication",
         version=_version(),

@@ -1,0 +1,187 @@
+"""How fast, in ratios only: this machine may be slow, busy, or both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import free_port
+from flask import Flask
+from rigs import Bulky, Scripted, install, work
+from sqlalchemy import event, text
+
+from benchmarks import rows
+from benchmarks.__main__ import MEASURES
+from flask_communication import SMS, outbox
+from flask_communication.providers.base import Accepted, OutboundSMS
+from flask_communication.providers.http import Http
+from flask_communication.state import state_of
+
+HOME = Path(__file__).parent.parent
+MakeApp = Callable[..., Flask]
+TO = "+919999911111"
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[str]:
+    """Start the provider of the benchmarks."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, HOME / "benchmarks" / "stub.py", str(port)])
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                httpx.get(f"{address}/stub/stats")
+                break
+            except httpx.ConnectError:
+                time.sleep(0.05)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def fastest(act: Callable[[], Any], clock: Callable[[], float], turns: int = 5) -> float:
+    """Return the shortest of several times: noise only ever adds."""
+    taken = []
+    for _ in range(turns):
+        begun = clock()
+        act()
+        taken.append(clock() - begun)
+    return min(taken)
+
+
+def test_a_call_costs_less_than_with_a_plain_httpx_client(stub: str) -> None:
+    http, address, body = Http(), f"{stub}/plain/sms/send/", b'{"msg": "Hello"}'
+    with httpx.Client() as client:
+        plain = fastest(lambda: [client.post(address, content=body) for _ in range(100)], time.thread_time)
+    ours = fastest(
+        lambda: [http.post(address, body, "application/json") for _ in range(100)], time.thread_time
+    )
+    # Measured: 0.42.
+    assert ours < 0.8 * plain
+
+
+class Slow(Scripted):
+    """A provider that takes 20 ms."""
+
+    name = "slow"
+
+    def send_sms(self, sms: OutboundSMS, config: Any) -> Accepted:
+        time.sleep(0.02)
+        return Accepted(f"ref-{sms.key}")
+
+
+def test_calls_are_made_at_once_while_groups_are_written(make_app: MakeApp, upgraded_url: str) -> None:
+    app, number = make_app(upgraded_url, COMMUNICATION_CONCURRENCY=20), 200
+    install(app, Slow(), is_default=True)
+    with app.app_context():
+        SMS.send_bulk([{"destination": TO, "msg": "Hello"}] * number)
+    begun = time.monotonic()
+    assert work(app) == number
+    # One after the other would take `number` calls; 20 at once could take a twentieth.
+    assert time.monotonic() - begun < number * 0.02 / 4
+
+
+def test_many_are_accepted_faster_than_one_by_one(make_app: MakeApp, upgraded_url: str) -> None:
+    app = make_app(upgraded_url)
+    install(app, Scripted(), is_default=True)
+    items = [{"destination": TO, "msg": "Hello"}] * 2000
+    with app.app_context():
+        at_once = fastest(lambda: SMS.send_bulk(items), time.monotonic, 3) / 2000
+        one_by_one = fastest(lambda: [SMS.send_msg(TO, "Hello") for _ in range(50)], time.monotonic, 3) / 50
+    # Measured: 17 to 20 times.
+    assert at_once < one_by_one / 4
+
+
+def history(app: Flask, finished: int) -> None:
+    """Give an application a long past, and 100 messages to send."""
+    install(app, Scripted(), is_default=True)
+    install(app, Bulky(), key="second")
+    with state_of(app).database.write() as connection:
+        rows.fill(connection, finished, queued=100)
+
+
+def steps(app: Flask, act: Callable[[], Any]) -> int:
+    """Count, in hundreds, the steps that SQLite takes; no clock is as steady."""
+    counted: list[int] = []
+
+    def listen(dbapi: Any, record: Any, proxy: Any) -> None:
+        dbapi.set_progress_handler(lambda: counted.append(1), 100)
+
+    engine = state_of(app).database.engine
+    event.listen(engine, "checkout", listen)
+    try:
+        with app.app_context():
+            act()
+    finally:
+        event.remove(engine, "checkout", listen)
+    return len(counted)
+
+
+PAGES: dict[str, dict[str, Any]] = {
+    "everything": {},
+    "a status": {"status": "delivered"},
+    "a recipient": {"destination": "+919900010003"},
+    "a configuration": {"key": "second"},
+    "a recipient and a status": {"destination": "+919900010003", "status": "undelivered"},
+}
+
+
+@pytest.mark.parametrize("filters", PAGES.values(), ids=list(PAGES))
+def test_a_page_does_not_grow_with_the_history(
+    make_app: MakeApp, tmp_path: Path, upgraded_sqlite_url: str, filters: dict[str, Any]
+) -> None:
+    app = make_app(upgraded_sqlite_url)
+    history(app, 2000)
+    few = steps(app, lambda: SMS.messages(**filters, limit=2))
+    with state_of(app).database.write() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO communication_message (uuid, channel, direction, status, destination, body,"
+            " config_id, priority, fence, tries, crashes, resends, expires_at, created_at, updated_at)"
+            " SELECT 'x' || n.value || '-' || m.id, 'sms', 'out', m.status, m.destination, 'Hello',"
+            " m.config_id, 5, 1, 1, 0, 0, m.expires_at, m.created_at, m.updated_at"
+            " FROM communication_message AS m, json_each('[1,2,3,4,5,6,7,8,9]') AS n WHERE m.due_at IS NULL"
+        )
+    many = steps(app, lambda: SMS.messages(**filters, limit=2))
+    assert 0 < many <= 2 * few + 5, (few, many)
+
+
+def test_finding_work_does_not_grow_with_the_history(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
+    app = make_app(upgraded_sqlite_url)
+    history(app, 20_000)
+
+    def look() -> None:
+        with state_of(app).database.read() as connection:
+            outbox.next_due(connection)
+
+    # Read from end to end, the table alone would take some 600.
+    assert steps(app, look) <= 10
+
+
+@pytest.mark.parametrize("write", ["start", "begin_attempts", "settle", "dismiss", "late_truth", "ask_again"])
+def test_a_group_is_written_by_its_ids(make_app: MakeApp, upgraded_postgresql_url: str, write: str) -> None:
+    # Without statistics, as after a burst: PostgreSQL then likes an index on the status, and walks it.
+    app = make_app(upgraded_postgresql_url)
+    install(app, Scripted(), is_default=True)
+    install(app, Bulky(), key="second")
+    with state_of(app).database.write() as connection:
+        rows.fill(connection, 1000, silent=1000, queued=4000)
+    statement = getattr(outbox, f"_{write}")(state_of(app).database.speech)
+    with state_of(app).database.write() as connection:
+        given = {"rows": '[{"id": 1, "fence": 1}]', "lease": 60.0}
+        plan = str(connection.execute(text(f"EXPLAIN {statement}"), given).all())
+    assert "pk_communication_message" in plan
+    assert "ix_communication_message_status" not in plan
+    assert "Seq Scan on communication_message" not in plan
+
+
+def test_every_measure_of_the_benchmarks_has_a_module() -> None:
+    folder = HOME / "benchmarks" / "measures"
+    assert {one.stem for one in folder.glob("*.py")} - {"__init__"} == set(MEASURES)
