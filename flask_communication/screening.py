@@ -55,7 +55,7 @@ def screen(connection: Connection, state: State, rows: Sequence[Row[Any]]) -> Sc
     wanted = [row for row in rows if row.id not in unwanted]
     holds = limits.check(connection, state.settings, wanted)
     held = {hold.row.id for hold in holds}
-    dismissed = [_rejected(row, unwanted[row.id]) for row in rows if row.id in unwanted]
+    dismissed = [refused(row, unwanted[row.id]) for row in rows if row.id in unwanted]
     dismissed += [_dismissed(hold.row, status.HELD, _reason(hold)) for hold in holds]
     outbox.dismiss(connection, dismissed)
     left = [row for row in wanted if row.id not in held]
@@ -66,7 +66,8 @@ def _reason(hold: Hold) -> str:
     return f"{hold.limit.setting} {hold.limit.says}"
 
 
-def _rejected(row: Row[Any], why: str) -> dict[str, Any]:
+def refused(row: Row[Any], why: str) -> dict[str, Any]:
+    """Say what becomes of a claimed message that must not be sent: rejected, unless it may have arrived."""
     if row.repeat_until is not None:
         return _dismissed(row, status.UNKNOWN, f"an earlier try may have arrived, and now {why}")
     return _dismissed(row, status.REJECTED, why)

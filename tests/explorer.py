@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from flask_communication import status, verdicts
-from flask_communication.errors import NotSent, OutcomeUnknown, Refused
+from flask_communication import screening, status, verdicts
+from flask_communication.errors import Denied, NotSent, OutcomeUnknown, Refused
 from flask_communication.providers.base import Accepted, Provider
 from flask_communication.routing import Route
 from flask_communication.settings import Settings
@@ -38,7 +38,7 @@ RESULTS: dict[str, Any] = {
     "unknown": OutcomeUnknown("?"),
     "not_sent": NotSent("?"),
     "refused": Refused("no", http_status=422),
-    "unauthorised": Refused("no", http_status=401),
+    "unauthorised": Denied("no", http_status=401),
 }
 # What a call may end with: the result, and whether the provider got it.
 CALLS = [
@@ -149,7 +149,7 @@ class Explorer:
 
     ``punctual`` workers never call a provider after their lease: what delivery checks before each call.
     Others may be stopped between that check and the call, for as long as you like. A person makes
-    ``patience`` moves at most.
+    ``patience`` moves at most. With ``fallback`` there is another way for what certainly did not leave.
     """
 
     idempotent: bool
@@ -157,6 +157,7 @@ class Explorer:
     punctual: bool = True
     patience: int = 0
     workers: int = 2
+    fallback: bool = False
 
     def __post_init__(self) -> None:
         self.provider = Provider()
@@ -164,6 +165,11 @@ class Explorer:
         self.route = Route(1, self.provider)
         self.finished: dict[World, World | None] = {}
         self.closed_route = Route(1, self.provider, blocked="configuration 1 is disabled")
+
+    def order(self, hold: Hold, *, is_closed: bool = False) -> verdicts.Order:
+        """Make what a worker holds of what the claim's row said."""
+        one = order(hold, self.closed_route if is_closed else self.route)
+        return replace(one, family=2, others=1) if self.fallback and not hold.doubt else one
 
     def steps(self, world: World) -> Iterator[Step]:
         """Yield everything that can happen next."""
@@ -191,15 +197,19 @@ class Explorer:
         hold = Hold(world.fence + 1, CLAIMED, world.key, world.age, world.doubt, world.stale)
         taken = world._replace(fence=world.fence + 1, due=self.rules.leased)
         yield Step("claim", None, keep(taken, number, hold))
+        if world.age == UNTRIED and not world.doubt:
+            yield Step("screen", status.HELD, taken._replace(status=status.HELD, due=NEVER))
+        unwanted = screening.refused(self.order(hold).row, "it is suppressed")["status"]
+        yield Step("screen", unwanted, taken._replace(status=unwanted, due=NEVER))
 
     def _begin(self, world: World, number: int, hold: Hold) -> Iterator[Step]:
         idle = keep(world, number, None)
-        verdict = self.rules.dismissal(order(hold, self.route), SETTINGS)
+        verdict = self.rules.dismissal(self.order(hold), SETTINGS)
         if verdict is None:
             yield self._start(world, number, hold)
             for other in (
-                self.rules.dismissal(order(hold, self.closed_route), SETTINGS),
-                verdicts.put_back(order(hold, self.route)),
+                self.rules.dismissal(self.order(hold, is_closed=True), SETTINGS),
+                verdicts.put_back(self.order(hold)),
             ):
                 if other is not None:
                     yield Step("dismiss", (hold, other), self._dismissed(idle, hold, other))
@@ -232,7 +242,7 @@ class Explorer:
         for result, arrives in CALLS:
             if result == "refused" and known:
                 continue  # it answers what it answered before
-            if result == "unauthorised" and not hold.doubt:
+            if result == "unauthorised" and not hold.doubt and not self.fallback:
                 continue  # as good as refused
             rang = world.rang
             if arrives and not known:
@@ -249,7 +259,7 @@ class Explorer:
 
     def _settle(self, world: World, number: int, hold: Hold) -> Iterator[Step]:
         elapsed = (AGE[world.age] or 0.0) - (AGE[hold.age] or 0.0) if hold.key == world.key else 0.0
-        verdict = self.rules.ending(order(hold, self.route), RESULTS[hold.result], elapsed)
+        verdict = self.rules.ending(self.order(hold), RESULTS[hold.result], elapsed)
         after = self._settled(keep(world, number, None), hold, verdict)
         attempts = {a for a in after.attempts if a[0] != hold.fence}
         if len(attempts) < len(after.attempts):
@@ -317,6 +327,8 @@ def moved(world: World, name: str, move: Move) -> World:
     after = world._replace(
         status=move.target, fence=world.fence + 1, due=NEVER, doubt=False, patience=world.patience - 1
     )
+    if name == "release":
+        return after._replace(due=NOW, stale=False)
     if move.target != status.QUEUED:
         return after
     return after._replace(
