@@ -32,6 +32,11 @@ def bare(mailbox: str) -> str:
     return (found["inner"] or found["bare"] or "").strip()
 
 
+def is_address(text: str) -> bool:
+    """Tell whether this is a bare address, such as ``ann@x.example``, that we would write to."""
+    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
+
+
 def mailbox(field: str, raw: Any) -> str:
     """Return one mailbox, ``ann@x.example`` or ``Ann <ann@x.example>``; raise :class:`InvalidMessage`.
 

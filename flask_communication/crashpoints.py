@@ -40,6 +40,9 @@ POINTS: dict[str, str] = {
     "rescue.committed": "that is kept, and nobody has been told",
     "decide.written": "a person's decision is written down",
     "decide.committed": "it is kept, and no worker has been rung for",
+    "inbox.fetched": "mails have come, and only this process knows",
+    "inbox.written": "they are inserted, with how far the mailbox is read",
+    "inbox.filed": "they are kept, and no signal has been sent",
 }
 
 _lock = threading.Lock()

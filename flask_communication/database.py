@@ -115,6 +115,10 @@ class Speech:
         ids = f"SELECT j.id FROM json_to_recordset(CAST(:{parameter} AS json)) AS j(id bigint)"
         return f"{column} = ANY(ARRAY({ids})) AND "
 
+    def json(self, parameter: str) -> str:
+        """Say "the JSON text that this parameter is"."""
+        return f"CAST({parameter} AS json)" if self.name == "postgresql" else parameter
+
     def returning(self, *columns: str) -> str:
         """Say "return these columns of the updated table ``m``"."""
         # SQLite knows only that table there, and not by its alias.

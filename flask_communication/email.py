@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import mimetypes
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
 from flask import render_template
 from jinja2 import TemplateNotFound
 
-from . import addresses, decisions, drafting, intake, letters, mails, messages, reports
+from . import addresses, decisions, drafting, enclosures, inbox, intake, mails, markup, messages, reports
 from .announce import announce
 from .errors import InvalidMessage
 from .files import sha256
@@ -112,8 +110,8 @@ class Email:
         """
         if source is None:
             return self
-        content, named, typed = _read(source)
-        name = _filename(filename or named or "attachment")
+        content, named, typed = enclosures.read(source)
+        name = enclosures.filename(filename or named or "attachment")
         kind = content_type or typed or mimetypes.guess_type(name)[0] or "application/octet-stream"
         content_id = None if inline is False else name if inline is True else str(inline)
         self.files.append(drafting.checked_file(File(name, kind, content, content_id)))
@@ -199,6 +197,19 @@ class Email:
         return result
 
     @staticmethod
+    def sync_inbox(
+        key: str | int | None = None, progress: Callable[[int], None] = lambda fetched: None
+    ) -> SyncResult:
+        """Read what is new in one mailbox, or in all of them, now and in this process.
+
+        ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the mailboxes
+        that could not be read to their end. ``key`` names an email configuration: then trouble is raised, as
+        a :class:`ProviderError`; without one it is logged. Raises :class:`ConfigNotFound`, and
+        :class:`InvalidQuery` for a configuration without an inbox.
+        """
+        return inbox.sync(current(), key, progress)
+
+    @staticmethod
     def get(msg_uuid: str) -> Message:
         """Return one email with its attempts, events and recipients; raise :class:`MessageNotFound`."""
         return messages.get(current(), CHANNEL, msg_uuid)
@@ -239,39 +250,6 @@ def _rendered(name: str, context: Mapping[str, Any]) -> str | None:
         if missing.name != name:
             raise
         return None
-
-
-def _read(source: Any) -> tuple[bytes, str | None, str | None]:
-    """Return the bytes of what was given to attach, with the name and type it has, if it has any."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source), None, None
-    if isinstance(source, str | os.PathLike):
-        return _read_path(Path(source)), Path(source).name, None
-    read = getattr(source, "read", None)
-    if read is None:
-        raise InvalidMessage({"file": ["must be a path, bytes, or a file opened in binary mode"]})
-    content = read(drafting.LARGEST_FILE + 1)
-    if not isinstance(content, bytes):
-        raise InvalidMessage({"file": ["was opened as text; open it with mode 'rb'"]})
-    name = getattr(source, "filename", None) or getattr(source, "name", None)
-    named = Path(name).name if isinstance(name, str) else None
-    return content, named, getattr(source, "mimetype", None) or None
-
-
-def _read_path(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(drafting.LARGEST_FILE + 1)
-    except OSError as wrong:
-        raise InvalidMessage(
-            {"file": [f"cannot be read: {wrong.strerror or type(wrong).__name__}"]}
-        ) from wrong
-
-
-def _filename(raw: str) -> str:
-    # Whatever path it came with, of whatever system, is not ours to tell the recipient.
-    name = str(raw).replace("\\", "/").rpartition("/")[2].strip()
-    return addresses.line("filename", name or "attachment", 255)
 
 
 def _item(place: int, item: Any) -> tuple[Email, dict[str, Any]]:
@@ -347,7 +325,7 @@ def _words(body: Any, html: Any) -> tuple[str, str | None]:
         if words is not None:
             drafting.text(name, words, LONGEST_TEXT)
     if not body and html:
-        body = letters.text_of(html)
+        body = markup.text_of(html)
     return body or "", html or None
 
 

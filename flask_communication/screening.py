@@ -51,11 +51,15 @@ def screen(connection: Connection, state: State, rows: Sequence[Row[Any]]) -> Sc
     """
     if not rows:
         return Screened(rows)
-    unwanted = suppression.find(connection, rows)
-    wanted = [row for row in rows if row.id not in unwanted]
+    unwanted = suppression.find(connection, [row for row in rows if row.channel != "email"])
+    # One in doubt is repeated as it was: to other recipients it would be another message.
+    mails = [row for row in rows if row.channel == "email" and row.repeat_until is None]
+    unmailed = suppression.find_mailed(connection, mails)
+    wanted = [row for row in rows if row.id not in unwanted and row.id not in unmailed]
     holds = limits.check(connection, state.settings, wanted)
     held = {hold.row.id for hold in holds}
     dismissed = [refused(row, unwanted[row.id]) for row in rows if row.id in unwanted]
+    dismissed += [_dismissed(row, *unmailed[row.id]) for row in mails if row.id in unmailed]
     dismissed += [_dismissed(hold.row, status.HELD, _reason(hold)) for hold in holds]
     outbox.dismiss(connection, dismissed)
     left = [row for row in wanted if row.id not in held]

@@ -58,6 +58,7 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     migrations: str = "own"
     allow_get_delete: bool = True
+    inbox_every: float | None = 120.0
     keep_bodies_days: float | None = None
     keep_messages_days: float | None = None
 
@@ -256,6 +257,12 @@ def _days(name: str, raw: Any) -> float:
     return float(raw)
 
 
+def _seconds(name: str, raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 1 <= raw <= 86_400:
+        raise _wrong(name, "None, or a number of seconds from 1 to 86400")
+    return float(raw)
+
+
 def _migrations(name: str, raw: Any) -> str:
     if raw not in ("own", "host"):
         raise _wrong(name, '"own" or "host"')
@@ -283,6 +290,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "database_url": _maybe(_text),
     "migrations": _migrations,
     "allow_get_delete": _flag,
+    "inbox_every": _maybe(_seconds),
     "keep_bodies_days": _maybe(_days),
     "keep_messages_days": _maybe(_days),
 }

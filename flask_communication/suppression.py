@@ -12,21 +12,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, String, TextClause, case, cast, delete, or_, select, text
+from sqlalchemy import Row, String, TextClause, bindparam, case, cast, delete, or_, select, text
 from sqlalchemy.engine import Connection
 
+from .addresses import bare
 from .database import Speech, as_rows, speech_of
 from .errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
 from .messages import MOST_A_PAGE, cursor
 from .models import Config, Suppression
 from .providers.base import ProviderError, Refused, Report
 from .state import State
+from .status import REJECTED, REPORTED, SENT
 from .verdicts import clean
 
 REASONS = ("stop", "opted_out", "bounce", "complaint", "manual")
 # What the recipient said it can take back by an answer; what a person put down, only a person.
 BY_RECIPIENT = ("stop", "opted_out")
 ANYBODY = ""
+TAKEN_OUT = "suppressed"
+_REMEDY = "unsuppress it first, if you may"
 _PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
 _ROWS = {"channel": "text", "destination": "text", "scope": "text", "reason": "text", "detail": "text"}
 _ASKING = {
@@ -36,7 +40,7 @@ _ASKING = {
     "scope": "text",
     "asked_for": "text",
 }
-
+_MAILING = {"id": "bigint", "scope": "text", "asked_for": "text"}
 
 # A message, the configuration by which it went, and what its provider said.
 Answer = tuple[Row[Any], int | None, object]
@@ -77,13 +81,15 @@ def find(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
         }
         for row in rows
     ]
+    if not asked:
+        return {}
     found = connection.execute(_find(speech_of(connection)), {"rows": as_rows(asked)})
     return {row.id: _why(row) for row in found}
 
 
 def _why(row: Row[Any]) -> str:
     by = f"for {row.scope}" if row.scope else "for every sender"
-    return f"the recipient is suppressed {by} ({row.reason}); unsuppress it first, if you may"
+    return f"the recipient is suppressed {by} ({row.reason}); {_REMEDY}"
 
 
 @cache
@@ -93,6 +99,63 @@ def _find(speech: Speech) -> TextClause:
         " JOIN communication_suppression AS s ON s.channel = r.channel AND s.destination = r.destination"
         " AND s.scope IN ('', r.scope, r.asked_for)"
     )
+
+
+def find_mailed(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, tuple[str, str]]:
+    """Take suppressed recipients out of claimed emails; return those that have nobody left.
+
+    They come as id -> (status, why). Each recipient that is taken out is ``rejected``, and says why.
+    """
+    asked = [
+        {
+            "id": row.id,
+            "scope": mail_scope(row.sender, row.config_id),
+            "asked_for": mail_scope(row.sender, row.route_id),
+        }
+        for row in rows
+    ]
+    if not asked:
+        return {}
+    taken = connection.scalars(_take_out(speech_of(connection)), {"rows": as_rows(asked)}).all()
+    if not taken:
+        return {}
+    states: dict[int, list[Row[Any]]] = {}
+    for person in connection.execute(_MAILED, {"ids": sorted(set(taken))}):
+        states.setdefault(person.message_id, []).append(person)
+    return {
+        one: _nobody_left(people)
+        for one, people in states.items()
+        if all(person.status is not None for person in people)
+    }
+
+
+def _nobody_left(people: Sequence[Row[Any]]) -> tuple[str, str]:
+    why = next(person.error for person in people if person.error_code == TAKEN_OUT)
+    return (SENT if any(person.status in REPORTED for person in people) else REJECTED), why
+
+
+_MAILED = text(
+    "SELECT message_id, status, error, error_code FROM communication_recipient WHERE message_id IN :ids"
+).bindparams(bindparam("ids", expanding=True))
+
+
+@cache
+def _take_out(speech: Speech) -> TextClause:
+    by = "CASE WHEN s.scope = '' THEN 'every sender' ELSE s.scope END"
+    why = f"'the recipient is suppressed for ' || {by} || ' (' || s.reason || '); {_REMEDY}'"
+    prefix = "p." if speech.name == "postgresql" else ""
+    return text(
+        f"UPDATE communication_recipient AS p SET status = '{REJECTED}', error_code = '{TAKEN_OUT}',"
+        f" error = {why} FROM {speech.rows(_MAILING)} AS r, communication_suppression AS s"
+        " WHERE p.message_id = r.id AND p.status IS NULL AND s.channel = 'email'"
+        " AND s.destination = lower(p.address) AND s.scope IN ('', r.scope, r.asked_for)"
+        f" RETURNING {prefix}message_id"
+    )
+
+
+def mail_scope(sender: str | None, config_id: int | None) -> str:
+    """Return the scope of an email: its sender's address, or the configuration that stands for it."""
+    return f"sender:{bare(sender).lower()[:320]}" if sender else config_scope(config_id)
 
 
 def store(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:

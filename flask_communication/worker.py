@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import OperationalError
 
-from . import outbox, retention
+from . import inbox, outbox, retention
 from .bell import TICK_EVERY, Bell
 from .delivery import Shift
 from .errors import NotUpgraded
@@ -33,6 +33,9 @@ SWEEP_AFTER, SWEEP_EVERY = 20.0, 600.0
 SPARE_THREADS = 4
 # Work due so soon is worth waiting for, rather than starting a new process for it.
 LINGER = 15.0
+# How often a worker looks for a mailbox to read, and a short-lived one for the end of it.
+INBOX_LOOK_EVERY = 5.0
+WITH_READER = 0.25
 
 
 class Worker:
@@ -64,6 +67,8 @@ class Worker:
 
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
+        reader = threading.Thread(target=self._read_inboxes, name="communication-inbox", daemon=True)
+        reader.start()
         with self._pool() as pool:
             told = False
             try:
@@ -98,17 +103,38 @@ class Worker:
 
         With ``linger``, also wait for what becomes due within that many seconds.
         """
-        ends = None if budget is None else time.monotonic() + budget
+        ends = float("inf") if budget is None else time.monotonic() + budget
         dialled = 0
+        # What is to be sent does not wait for a slow mailbox.
+        reader = threading.Thread(
+            target=self._read_due, args=(lambda: time.monotonic() >= ends,), daemon=True
+        )
+        reader.start()
         with self._pool() as pool:
             while True:
-                dialled += self._attend(pool, lambda: ends is not None and time.monotonic() >= ends)
+                dialled += self._attend(pool, lambda: time.monotonic() >= ends)
                 due = self._next_due()
-                left = float("inf") if ends is None else ends - time.monotonic()
-                if due is None or due > min(linger, left) or left <= 0:
+                left = ends - time.monotonic()
+                is_over = due is None or due > min(linger, left)
+                if left <= 0 or (is_over and not reader.is_alive()):
                     self._tidy()
                     return dialled
-                time.sleep(max(0.0, due))
+                # With nothing due soon, it is the reader that we wait for.
+                time.sleep(WITH_READER if is_over else max(0.0, due or 0.0))
+
+    def _read_inboxes(self) -> None:
+        while not self._stopped.wait(INBOX_LOOK_EVERY):
+            self._read_due(self._stopped.is_set)
+
+    def _read_due(self, stop: Callable[[], bool]) -> None:
+        try:
+            inbox.sync_due(self._state, stop)
+        except NotUpgraded:
+            return  # the worker says so already
+        except OperationalError as away:
+            log.warning("cannot use the database (%s) for the inbox", _said(away))
+        except Exception:
+            log.exception("reading the inbox failed")
 
     def _attend(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> int:
         def stops() -> bool:
@@ -198,7 +224,7 @@ class Ticker:
             return
         with self._state.database.read() as connection:
             due = outbox.next_due(connection)
-        if due is not None and due <= 0:
+        if (due is not None and due <= 0) or inbox.is_due(self._state):
             self._bell.ring()
 
 

@@ -202,6 +202,10 @@ class Provider:
         """Fetch what became of emails; leave out what is not known yet."""
         return ()
 
+    def has_inbox(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether there is a mailbox to fetch from: by default, if the feature ``inbox`` says so."""
+        return "inbox" in self.features
+
     def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         """Fetch up to ``limit`` mails that are new since ``cursor``, which is empty the first time.
 

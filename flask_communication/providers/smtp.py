@@ -78,6 +78,10 @@ class SMTP(Provider):
             failed |= self._send(door, envelope, clock)
         return _verdict(email, failed)
 
+    def has_inbox(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether an IMAP server was entered."""
+        return bool(_text(config, "imap_host"))
+
     def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         """Fetch what is new in the folders; see :mod:`.imap`."""
         return imap.fetch(_account(config), cursor, limit)
