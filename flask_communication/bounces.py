@@ -16,9 +16,10 @@ MOST = 500
 
 @dataclass(frozen=True)
 class Failed:
-    """What became of an email for one recipient: ``action`` is failed, delayed, delivered, relayed or expanded.
+    """What became of an email for one recipient.
 
-    ``status`` is that of RFC 3463, such as "5.1.1"; ``diagnostic`` is what the server said.
+    ``action`` is failed, delayed, delivered, relayed or expanded (RFC 3464 §2.3.3); ``status`` is that of
+    RFC 3463, such as "5.1.1"; ``diagnostic`` is what the server said.
     """
 
     address: str
@@ -45,15 +46,12 @@ def _recipients(message: Message) -> Iterator[Failed]:
     if message.get_content_type() != "multipart/report":
         return
     for part in _parts(message):
-        blocks = part.get_payload()
-        if part.get_content_type() == "message/delivery-status" and isinstance(blocks, list):
+        if part.get_content_type() == "message/delivery-status":
             # The first block is about the email, each other one about a recipient (RFC 3464 §2.1).
-            yield from (one for block in blocks for one in _recipient(block))
+            yield from (one for block in _parts(part) for one in _recipient(block))
 
 
-def _recipient(block: object) -> Iterator[Failed]:
-    if not isinstance(block, Message):
-        return
+def _recipient(block: Message) -> Iterator[Failed]:
     # What we wrote to; the final one may be where it was forwarded to.
     address = _typed(block, "original-recipient") or _typed(block, "final-recipient")
     action = _line(block, "action").lower()
@@ -71,9 +69,8 @@ def _exims(message: Message) -> list[Failed]:
 def _returned(message: Message) -> str | None:
     """Return the Message-ID of the email that came back."""
     for part in _parts(message):
-        inner = part.get_payload()
-        if part.get_content_type() == "message/rfc822" and isinstance(inner, list) and inner:
-            return _name(inner[0], "message-id")
+        if part.get_content_type() == "message/rfc822" and _parts(part):
+            return _name(_parts(part)[0], "message-id")
         if part.get_content_type() == "text/rfc822-headers":
             text = part.get_payload(decode=True)
             if isinstance(text, bytes):
@@ -82,12 +79,13 @@ def _returned(message: Message) -> str | None:
 
 
 def _parts(message: Message) -> list[Message]:
-    inner = message.get_payload()
+    # get_payload() of a text would decode it by whatever codec it names.
+    inner = message.get_payload() if message.is_multipart() else []
     return [one for one in inner if isinstance(one, Message)] if isinstance(inner, list) else []
 
 
-def _name(message: object, header: str) -> str | None:
-    names = _MESSAGE_ID.findall(_line(message, header)) if isinstance(message, Message) else []
+def _name(message: Message, header: str) -> str | None:
+    names = _MESSAGE_ID.findall(_line(message, header))
     return names[-1] if names else None
 
 

@@ -89,6 +89,7 @@ class _Reader:
 
     def __init__(self, raw: bytes) -> None:
         self.problems: list[str] = []
+        self.is_whole = True
         self.message = self._parsed(raw)
         self.texts: list[str] = []
         self.htmls: list[str] = []
@@ -127,6 +128,7 @@ class _Reader:
 
     def _parsed(self, raw: bytes) -> Message:
         if not raw.strip():
+            self.is_whole = False
             self._note("it is empty")
             return Message()
         why = _outsize(raw)
@@ -140,6 +142,7 @@ class _Reader:
                 why = "its parts are nested too deeply"
             except Exception as wrong:
                 why = f"its parts could not be told apart ({type(wrong).__name__})"
+        self.is_whole = False
         self._note(f"{why}, so only its headers were read")
         head = re.split(rb"\r?\n\r?\n", raw[:1_000_000], maxsplit=1)[0]
         return BytesHeaderParser().parsebytes(head + b"\n\n")
@@ -153,14 +156,10 @@ class _Reader:
         """Return a header's text, decoded (RFC 2047), on one line."""
         raw = self._raw_header(name)
         try:
-            parts = email.header.decode_header(raw)
-            text = "".join(
-                part if isinstance(part, str) else _decoded(part, charset)[0] for part, charset in parts
-            )
+            return line(_words_of(raw))
         except Exception:
             self._note(f"its {name} could not be decoded")
-            text = raw
-        return line(text)
+            return line(raw)
 
     def _raw_header(self, name: str) -> str:
         found = self.message.get(name, "")
@@ -182,14 +181,8 @@ class _Reader:
             return []
         if len(found) > MOST_PEOPLE:
             self._note(f"its {name} names {len(found)} people; {MOST_PEOPLE} of them are shown")
-        people = [(self._name(shown), _address(address)) for shown, address in found[:MOST_PEOPLE]]
+        people = [(line(_words_of(shown)), _address(address)) for shown, address in found[:MOST_PEOPLE]]
         return [one for one in people if any(one)]
-
-    def _name(self, raw: str) -> str:
-        try:
-            return line(str(email.header.make_header(email.header.decode_header(raw))))
-        except Exception:
-            return line(raw)
 
     def _date(self) -> datetime | None:
         try:
@@ -209,7 +202,7 @@ class _Reader:
     # --- Parts ---------------------------------------------------------------------------------------
 
     def _read_parts(self) -> None:
-        for place, part in enumerate(_leaves(self.message)):
+        for place, part in enumerate(_leaves(self.message) if self.is_whole else ()):
             if len(self.files) == MOST_FILES:
                 self._note(f"it has more than {MOST_FILES} files; the others are in the raw mail")
                 return
@@ -244,8 +237,7 @@ class _Reader:
 
     def _read_message(self, place: int, kind: str, part: Message) -> None:
         """Keep a mail within the mail as one file, closed; of a report, its text."""
-        inner = part.get_payload()
-        within = [one for one in inner if isinstance(one, Message)] if isinstance(inner, list) else []
+        within = _within(part)
         if kind == "message/delivery-status":
             self.texts.append("\n".join(_plain(one) for one in within)[:LONGEST_TEXT])
             return
@@ -260,7 +252,7 @@ class _Reader:
         text, is_sure = _decoded(content[: 4 * LONGEST_TEXT], part.get_content_charset(None))
         if not is_sure:
             self._note("its text is not in the character set it names")
-        (self.texts if kind == "text/plain" else self.htmls).append(storable(text))
+        (self.htmls if kind == "text/html" else self.texts).append(storable(text))
 
     def _words(self) -> tuple[str, str | None]:
         text, html = "\n\n".join(self.texts), "\n".join(self.htmls)
@@ -290,11 +282,16 @@ def _leaves(message: Message) -> Iterator[Message]:
     ahead = [message]
     while ahead:
         part = ahead.pop()
-        inner = part.get_payload()
-        if part.get_content_maintype() == "multipart" and isinstance(inner, list):
-            ahead.extend(one for one in reversed(inner) if isinstance(one, Message))
+        if part.get_content_maintype() == "multipart" and part.is_multipart():
+            ahead.extend(reversed(_within(part)))
         else:
             yield part
+
+
+def _within(part: Message) -> list[Message]:
+    # get_payload() of a text would decode it by whatever codec it names.
+    inner = part.get_payload() if part.is_multipart() else []
+    return [one for one in inner if isinstance(one, Message)] if isinstance(inner, list) else []
 
 
 def _plain(message: Message) -> str:
@@ -305,12 +302,12 @@ def _plain(message: Message) -> str:
 
 
 def _filename(part: Message) -> str:
-    raw = part.get_filename("") or ""
+    raw = _recoded(part.get_filename("") or "")
     try:
-        raw = str(email.header.make_header(email.header.decode_header(raw)))
+        # Many mailers encode it as if it were a text (RFC 2047), which RFC 2231 forbids.
+        return tidy_name(_words_of(raw))
     except Exception:
-        pass
-    return tidy_name(_recoded(raw))
+        return tidy_name(raw)
 
 
 def tidy_name(raw: str) -> str:
@@ -324,6 +321,12 @@ def tidy_name(raw: str) -> str:
 
 def _default_name(place: int, kind: str) -> str:
     return f"part-{place + 1}{mimetypes.guess_extension(kind) or '.bin'}"
+
+
+def _words_of(raw: str) -> str:
+    """Return a header's text with its encoded words read (RFC 2047)."""
+    parts = email.header.decode_header(raw)
+    return "".join(part if isinstance(part, str) else _decoded(part, charset)[0] for part, charset in parts)
 
 
 def _decoded(content: bytes, charset: str | None) -> tuple[str, bool]:
@@ -377,6 +380,11 @@ def _address(raw: str) -> str:
 
 def _shown(name: str, address: str) -> str:
     return (f"{name} <{address}>" if name and address else name or address)[:LONGEST_LINE]
+
+
+def _mailboxes(people: dict[str, list[tuple[str, str]]]) -> dict[str, list[str]]:
+    shown = {name.replace("-", "_"): [_shown(*one) for one in found] for name, found in people.items()}
+    return {name: found for name, found in shown.items() if found}
 
 
 def _recipients(people: dict[str, list[tuple[str, str]]]) -> list[tuple[str, str]]:

@@ -1,0 +1,335 @@
+"""Incoming mail is read as far as it can be, whatever it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from hostile_mail import corpus, mutations
+
+from flask_communication import letters
+from flask_communication.bounces import Failed
+from flask_communication.letters import Letter
+from flask_communication.markup import text_of
+
+CORPUS = dict(corpus())
+SEED = 20261123
+
+GMAIL = """\
+Delivered-To: shop@example.com
+Received: from mail-a.example.net by mx.example.com; Mon, 23 Nov 2026 10:00:00 +0100
+Authentication-Results: mx.example.com; spf=pass
+MIME-Version: 1.0
+References: <first@example.com> <second@example.com>
+In-Reply-To: <second@example.com>
+From: =?UTF-8?Q?Zo=C3=AB_M=C3=BCller?= <zoe@example.net>
+Date: Mon, 23 Nov 2026 09:59:58 +0100
+Message-ID: <CAF+x@mail.example.net>
+Subject: =?UTF-8?B?UmU6IFlvdXIgb3JkZXIg4pyJ?=
+To: Shop <shop@example.com>, "Doe, Jane" <jane@example.com>
+Cc: Zoe <zoe@example.net>
+Content-Type: multipart/mixed; boundary="0001"
+
+--0001
+Content-Type: multipart/alternative; boundary="0002"
+
+--0002
+Content-Type: text/plain; charset="UTF-8"
+Content-Transfer-Encoding: quoted-printable
+
+Where is it? =E2=9C=89
+
+--0002
+Content-Type: text/html; charset="UTF-8"
+
+<p>Where is it?</p>
+
+--0002--
+--0001
+Content-Type: image/png; name="=?UTF-8?Q?caf=C3=A9.png?="
+Content-Disposition: attachment; filename="=?UTF-8?Q?caf=C3=A9.png?="
+Content-Transfer-Encoding: base64
+Content-ID: <ii_1>
+
+iVBORw0KGgo=
+--0001--
+"""
+
+
+def read(text: str) -> Letter:
+    return letters.read(text.replace("\n", "\r\n").encode())
+
+
+def test_a_reply_is_read_with_all_that_belongs_to_it() -> None:
+    found = read(GMAIL)
+    assert found.problem is None
+    assert (found.subject, found.sender) == ("Re: Your order ✉", "zoe@example.net")
+    assert found.text.strip() == "Where is it? ✉"
+    assert found.html is not None
+    assert found.html.strip() == "<p>Where is it?</p>"
+    assert found.message_id == "<CAF+x@mail.example.net>"
+    assert found.in_reply_to == "<second@example.com>"
+    assert found.references == ["<first@example.com>", "<second@example.com>"]
+    assert found.sent_at == datetime(2026, 11, 23, 8, 59, 58, tzinfo=UTC)
+    assert found.mailboxes["from"] == ["Zoë Müller <zoe@example.net>"]
+    assert found.mailboxes["to"] == ["Shop <shop@example.com>", "Doe, Jane <jane@example.com>"]
+    assert found.recipients == [
+        ("to", "shop@example.com"),
+        ("to", "jane@example.com"),
+        ("cc", "zoe@example.net"),
+    ]
+    assert found.headers["authentication-results"] == "mx.example.com; spf=pass"
+    (file,) = found.files
+    assert (file.filename, file.content_type, file.content_id) == ("café.png", "image/png", "ii_1")
+    assert file.content == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_mail_of_html_alone_has_a_text_too() -> None:
+    found = read(
+        "From: a@x.example\nContent-Type: text/html\n\n<p>One <b>two</b></p><script>bad()</script><p>Three"
+    )
+    assert found.text == "One two\nThree"
+
+
+def test_text_in_the_characters_of_another_age_is_read() -> None:
+    head = "From: a@x.example\nContent-Type: text/plain; charset=iso-2022-jp\n\n"
+    raw = head.encode() + "こんにちは".encode("iso-2022-jp")
+    assert letters.read(raw).text == "こんにちは"
+
+
+def test_a_mail_within_a_mail_stays_closed_in_one_file() -> None:
+    found = read(
+        "From: a@x.example\nContent-Type: multipart/mixed; boundary=B\n\n--B\n\nSee below\n--B\n"
+        "Content-Type: message/rfc822\n\nSubject: Inner / one\nContent-Type: multipart/mixed; boundary=C\n\n"
+        "--C\nContent-Disposition: attachment; filename=secret.txt\n\nx\n--C--\n--B--\n"
+    )
+    assert found.text == "See below"
+    assert [file.filename for file in found.files] == ["one.eml"]
+    assert b"secret.txt" in found.files[0].content
+
+
+# --- What comes back ---------------------------------------------------------------------------------
+
+POSTFIX = """\
+From: MAILER-DAEMON@mx.example.com (Mail Delivery System)
+Subject: Undelivered Mail Returned to Sender
+To: shop@example.com
+Auto-Submitted: auto-replied
+Content-Type: multipart/report; report-type=delivery-status; boundary="B"
+
+--B
+Content-Type: text/plain
+
+I'm sorry to have to inform you that your message could not be delivered.
+--B
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.example.com
+
+Final-Recipient: rfc822; bob@example.net
+Original-Recipient: rfc822;bob@example.org
+Action: failed
+Status: 5.1.1
+Diagnostic-Code: smtp; 550 5.1.1 <bob@example.net>:
+    Recipient address rejected: User unknown
+
+Final-Recipient: rfc822; eve@example.net
+Action: delayed
+Status: 4.4.1
+
+--B
+Content-Type: message/rfc822
+
+From: shop@example.com
+Message-ID: <uuid-1@example.com>
+Subject: Your order
+
+Hello
+--B--
+"""
+
+
+def test_a_bounce_names_the_mail_and_who_was_not_reached() -> None:
+    found = read(POSTFIX)
+    assert found.bounce is not None
+    assert found.bounce.message_id == "<uuid-1@example.com>"
+    assert found.bounce.recipients == [
+        Failed(
+            "bob@example.org",
+            "failed",
+            "5.1.1",
+            "550 5.1.1 <bob@example.net>: Recipient address rejected: User unknown",
+        ),
+        Failed("eve@example.net", "delayed", "4.4.1", None),
+    ]
+    assert "could not be delivered" in found.text
+    assert "Status: 5.1.1" in found.text
+
+
+def test_a_bounce_with_nothing_but_the_headers_of_the_mail_is_understood() -> None:
+    text = POSTFIX.replace("message/rfc822\n\nFrom", "text/rfc822-headers\n\nFrom").replace("\n\nHello", "")
+    found = read(text)
+    assert found.bounce is not None
+    assert found.bounce.message_id == "<uuid-1@example.com>"
+
+
+def test_a_bounce_of_exim_is_understood_by_its_header() -> None:
+    found = read(
+        "From: Mailer-Daemon@x.example\nX-Failed-Recipients: bob@example.net\nTo: shop@example.com\n"
+        "In-Reply-To: <uuid-1@example.com>\nSubject: Mail delivery failed\n\nIt did not arrive."
+    )
+    assert found.bounce is not None
+    assert found.bounce.message_id == "<uuid-1@example.com>"
+    assert found.bounce.recipients == [Failed("bob@example.net", "failed")]
+
+
+def test_neither_a_reply_nor_a_read_receipt_is_a_bounce() -> None:
+    assert read(GMAIL).bounce is None
+    receipt = POSTFIX.replace("delivery-status", "disposition-notification")
+    assert read(receipt).bounce is None
+
+
+# --- Hostile mails -----------------------------------------------------------------------------------
+
+
+def strings(found: object) -> Iterator[str]:
+    if isinstance(found, str):
+        yield found
+    elif isinstance(found, dict):
+        for name, value in found.items():
+            yield from (*strings(name), *strings(value))
+    elif isinstance(found, list | tuple):
+        for one in found:
+            yield from strings(one)
+    elif dataclasses.is_dataclass(found):
+        for one in dataclasses.fields(found):
+            yield from strings(getattr(found, one.name))
+
+
+def assert_storable(found: Letter) -> None:
+    for text in strings(found):
+        assert "\0" not in text
+        text.encode("utf-8")
+    headers = [found.subject, found.message_id or "", found.in_reply_to or "", *found.references]
+    headers += [*found.headers.values(), *(one for many in found.mailboxes.values() for one in many)]
+    assert max(map(len, headers)) <= 998
+    assert "\n" not in "".join(headers)
+    assert len(found.text) <= 1_000_000
+    assert len(found.html or "") <= 1_000_000
+    assert len(found.problem or "") <= 500
+    assert len(found.files) <= letters.MOST_FILES
+    assert len(found.recipients) <= letters.MOST_PEOPLE
+    assert all(len(address) <= 254 for address in (found.sender, *(one for _, one in found.recipients)))
+    for file in found.files:
+        assert 0 < len(file.filename) <= 255
+        assert not set(file.filename) & {"/", "\\", "\r", "\n"}
+        assert file.filename not in (".", "..")
+        assert len(file.content_type) <= 127
+        assert len(file.content_id or "") <= 255
+
+
+def test_the_corpus_has_two_hundred_kinds_and_more() -> None:
+    assert len(CORPUS) >= 200
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_a_hostile_mail_is_read_in_time_and_can_be_stored(name: str) -> None:
+    begun = time.process_time()
+    found = letters.read(CORPUS[name])
+    assert time.process_time() - begun < 2
+    assert "could not be read (" not in (found.problem or "")
+    assert_storable(found)
+
+
+def test_a_mail_that_is_large_takes_little_more_than_itself() -> None:
+    bomb = CORPUS["a zip bomb"] + b"x" * 20_000_000
+    tracemalloc.start()
+    letters.read(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * len(bomb)
+
+
+def test_mails_that_were_damaged_at_random_are_read() -> None:
+    print(f"seed {SEED}")
+    count = 0
+    for raw in mutations(SEED, 2000):
+        assert_storable(letters.read(raw))
+        count += 1
+    assert count == 2000
+
+
+# What a person sees of them: problem, beginning of the text, names of the files.
+SEEN = {
+    "nothing": ("it is empty", "", []),
+    "no headers": ("it has no headers", "Hello", []),
+    "no body": (None, "", []),
+    "line ends of an old Macintosh": (None, "Hello", []),
+    "line ends of Unix": (None, "Hello", []),
+    "a mailbox's From line": (None, "Hello", []),
+    "150 nested parts": (None, "The end", []),
+    "1000 nested parts": ("it has too many nested parts, so only its headers were read", "", []),
+    "20,000 nested parts": ("it has too many nested parts, so only its headers were read", "", []),
+    "10 mails within mails": (None, "", ["message-1.eml"]),
+    "20000 mails within mails": ("its parts are nested too deeply, so only its headers were read", "", []),
+    "no boundary": ("its parts are not where it says", "Hello", []),
+    "a boundary that never comes": ("its parts are not where it says", "Hello", []),
+    "a boundary that never ends": (None, "See the file.", []),
+    "10,000 headers": (None, "Hello", []),
+    "100 subjects": (None, "Hello", []),
+    "a text in 'x-klingon'": ("its text is not in the character set it names", "héllo ÿ", []),
+    "a text in 'punycode'": ("its text is not in the character set it names", "héllo ÿ", []),
+    "a text in 'zlib_codec'": ("its text is not in the character set it names", "héllo ÿ", []),
+    "a text in 'cp1252'": (None, "héllo ÿ", []),
+    "a text of zeros": (None, "\ufffd", []),
+    "a text of a million empty lines": ("it has too many lines, so only its headers were read", "", []),
+    "a text of 5 MB on one line": ("its text is too long, and was cut", "xxx", []),
+    "HTML of deep blocks": ("its HTML is nested too deeply to be shown", "", []),
+    "HTML of ampersands": ("its HTML is nested too deeply to be shown", "", []),
+    "HTML of a script": (None, "Hello", []),
+    "a file named a path upwards, plainly": (None, "See the file.", ["passwd"]),
+    "a file named a path of windows, plainly": (None, "See the file.", ["cmd.exe"]),
+    "a file named an absolute path, by RFC 2231": (None, "See the file.", ["shadow"]),
+    "a file named dots, plainly": (None, "See the file.", ["part-2.pdf"]),
+    "a file named a turned end, by RFC 2231": (None, "See the file.", ["invoice gpj.exe"]),
+    "a file named a bell, plainly": (None, "See the file.", ["ring .txt"]),
+    "a file named an encoded path, plainly": (None, "See the file.", ["passwd"]),
+    "a file named an encoded line, plainly": (None, "See the file.", ["a b.txt"]),
+    "a file named no such charset, plainly": (None, "See the file.", ["aÿb.txt"]),
+    "a zip bomb": (None, "See the file.", ["it.zip"]),
+    "winmail.dat": (None, "See the file.", ["it.zip"]),
+    "6,000 parts": ("it has too many parts, so only its headers were read", "", []),
+    "a report of a lie": (None, "Reporting-MTA", []),
+    "a date of 1 Jan 99999 00:00": (None, "Hello", []),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_a_person_sees_what_could_be_read_of_a_hostile_mail(name: str) -> None:
+    problem, text, files = SEEN[name]
+    found = letters.read(CORPUS[name])
+    assert found.problem == problem
+    assert found.text.startswith(text) if text else not found.text.strip()
+    assert [file.filename for file in found.files] == files
+
+
+def test_more_files_than_a_mail_may_have_are_named_as_a_problem() -> None:
+    found = letters.read(CORPUS["300 files"])
+    assert len(found.files) == letters.MOST_FILES
+    assert found.problem == "it has more than 200 files; the others are in the raw mail"
+
+
+def test_a_bomb_stays_closed() -> None:
+    (file,) = letters.read(CORPUS["a zip bomb"]).files
+    assert len(file.content) < 100_000
+
+
+def test_the_text_of_html_has_its_lines_and_links() -> None:
+    assert (
+        text_of('<h1>Hi</h1><p>See <a href="https://x.example">this</a>')
+        == "Hi\nSee this (https://x.example)"
+    )
