@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
-from uuid import UUID
 
 from flask import render_template
 from jinja2 import TemplateNotFound
 
-from . import addresses, decisions, drafting, enclosures, inbox, intake, mails, markup, messages, reports
+from . import (
+    addresses,
+    composing,
+    decisions,
+    drafting,
+    enclosures,
+    inbox,
+    intake,
+    mails,
+    messages,
+    reports,
+    suppression,
+)
 from .announce import announce
+from .composing import CHANNEL, LIFETIME
 from .errors import InvalidMessage
-from .files import sha256
 from .messages import Page
 from .models import Message
 from .providers.base import File
 from .reports import SyncResult
-from .settings import Settings
-from .state import State, current
+from .state import current
+from .suppression import Suppressed
 
 __all__ = ["Email", "Page", "SyncResult"]
 
-CHANNEL = "email"
-# An email may be late; after a day its sender should know that it did not go.
-LIFETIME = 24 * 3600.0
 MOST_FILES = 50
-# What common servers take, base64 and all (25 MB of Gmail's is the least of the large ones).
-LARGEST_EMAIL = 18 * 1024 * 1024
-LONGEST_TEXT = 1024 * 1024
-# RFC 5322 §2.1.1.
-LONGEST_SUBJECT = 998
-MOST_REFERENCES = 20
 
 
 class Email:
@@ -210,9 +210,52 @@ class Email:
         return inbox.sync(current(), key, progress)
 
     @staticmethod
+    def suppress(
+        destination: str,
+        sender: str | None = None,
+        reason: str = "manual",
+        *,
+        key: str | int | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Send no more email to an address: from anybody, one ``sender``, or one configuration (``key``).
+
+        Its message is ``rejected`` without a call, or goes to the other recipients. Raises
+        :class:`InvalidMessage`, :class:`InvalidQuery`, :class:`ConfigNotFound`.
+        """
+        about = None if detail is None else drafting.text("detail", detail, 500)
+        to, by = _address("destination", destination), _address("sender", sender)
+        suppression.suppress(current(), CHANNEL, to or "", by, key, reason, about)
+
+    @staticmethod
+    def unsuppress(destination: str, sender: str | None = None, *, key: str | int | None = None) -> None:
+        """Take back a :meth:`suppress` of the same address with the same ``sender`` or ``key``.
+
+        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress` raises.
+        """
+        to, by = _address("destination", destination), _address("sender", sender)
+        suppression.unsuppress(current(), CHANNEL, to or "", by, key)
+
+    @staticmethod
+    def suppressed(destination: str | None = None, after: str | None = None, limit: int = 50) -> Suppressed:
+        """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
+
+        Raises :class:`InvalidMessage` and :class:`InvalidQuery`.
+        """
+        return suppression.page(current(), CHANNEL, _address("destination", destination), after, limit)
+
+    @staticmethod
     def get(msg_uuid: str) -> Message:
         """Return one email with its attempts, events and recipients; raise :class:`MessageNotFound`."""
         return messages.get(current(), CHANNEL, msg_uuid)
+
+    @staticmethod
+    def file(msg_uuid: str, place: int) -> File:
+        """Return a file of an email, by its place among them from 0: ``filename``, ``content`` and so on.
+
+        Raises :class:`MessageNotFound` and :class:`FileNotFound`.
+        """
+        return messages.file(current(), msg_uuid, place)
 
     @staticmethod
     def messages(
@@ -240,6 +283,10 @@ class Email:
             after=after,
             limit=limit,
         )
+
+
+def _address(field: str, raw: str | None) -> str | None:
+    return None if raw is None else addresses.bare(addresses.mailbox(field, raw)).lower()
 
 
 def _rendered(name: str, context: Mapping[str, Any]) -> str | None:
@@ -275,7 +322,7 @@ def _accept(
     wrong: dict[str, Sequence[str]] = {}
     for place, (email, options) in enumerate(items):
         try:
-            draft, mail = _draft(state, email, options)
+            draft, mail = composing.draft(state, vars(email), options)
             drafts.append(draft)
             written.append(mail)
         except InvalidMessage as invalid:
@@ -284,92 +331,3 @@ def _accept(
     if wrong:
         raise InvalidMessage(wrong)
     return intake.accept(state, CHANNEL, drafts, key, session, written)
-
-
-def _draft(state: State, email: Email, options: Mapping[str, Any]) -> tuple[dict[str, Any], mails.Draft]:
-    groups = {
-        kind: addresses.mailboxes(kind, getattr(email, kind)) for kind in ("to", "cc", "bcc", "reply_to")
-    }
-    people = addresses.recipients(groups)
-    sender = _sender(email.sender, state.settings)
-    body, html = _words(email.body, email.html)
-    reply = _answered(state, email.in_reply_to)
-    columns = {
-        "subject": addresses.line("subject", email.subject, LONGEST_SUBJECT),
-        "html": html,
-        "mailboxes": groups,
-        "headers": addresses.headers(email.headers) | _unsubscribe(email.unsubscribe),
-        **reply,
-    }
-    _refuse_too_large(body, html, email.files)
-    draft = {
-        "destination": people[0][1],
-        "body": body,
-        "sender": sender,
-        **drafting.options(options, LIFETIME),
-    }
-    if draft["idempotency_key"] is not None:
-        draft["body_hash"] = _hash(draft, columns, email.files)
-    return draft, mails.Draft("", columns, people, tuple(email.files))
-
-
-def _sender(raw: Any, settings: Settings) -> str | None:
-    if raw is not None:
-        return addresses.mailbox("sender", raw)
-    default = settings.default_sender
-    return addresses.mailbox("COMMUNICATION_DEFAULT_SENDER", default) if default and "@" in default else None
-
-
-def _words(body: Any, html: Any) -> tuple[str, str | None]:
-    for name, words in (("body", body), ("html", html)):
-        if words is not None:
-            drafting.text(name, words, LONGEST_TEXT)
-    if not body and html:
-        body = markup.text_of(html)
-    return body or "", html or None
-
-
-def _unsubscribe(address: Any) -> dict[str, str]:
-    if address is None:
-        return {}
-    if not isinstance(address, str) or not address.startswith("https://") or ">" in address:
-        raise InvalidMessage({"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]})
-    addresses.line("unsubscribe", address, 900)
-    return {"List-Unsubscribe": f"<{address}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
-
-
-def _answered(state: State, raw: Any) -> dict[str, Any]:
-    """Return what makes an email the answer to another: of ours by its uuid, or by its Message-ID."""
-    if raw is None:
-        return {"refs": [], "in_reply_to": None}
-    if isinstance(raw, str) and addresses.MESSAGE_ID.fullmatch(raw):
-        return {"refs": [raw], "in_reply_to": raw}
-    earlier = messages.get(state, CHANNEL, _uuid(raw))
-    assert earlier.mail is not None
-    if earlier.mail.rfc_message_id is None:
-        raise InvalidMessage({"in_reply_to": ["that message has no Message-ID to answer to"]})
-    refs = [*earlier.mail.refs, earlier.mail.rfc_message_id][-MOST_REFERENCES:]
-    thread = earlier.mail.thread_id or earlier.id
-    return {"refs": refs, "in_reply_to": earlier.mail.rfc_message_id, "thread_id": thread}
-
-
-def _uuid(raw: Any) -> str:
-    try:
-        return str(UUID(str(raw)))
-    except ValueError:
-        raise InvalidMessage({"in_reply_to": ["must be the uuid of a message, or <id@host>"]}) from None
-
-
-def _refuse_too_large(body: str, html: str | None, files: Sequence[File]) -> None:
-    size = len(body.encode()) + len((html or "").encode()) + sum(len(file.content) for file in files)
-    if size > LARGEST_EMAIL:
-        raise InvalidMessage({"files": [f"the email has {size} bytes; at most {LARGEST_EMAIL} go in all"]})
-
-
-def _hash(draft: Mapping[str, Any], columns: Mapping[str, Any], attached: Sequence[File]) -> str:
-    said = [
-        [draft["body"], draft["sender"], draft["meta"]],
-        {name: columns.get(name) for name in ("subject", "html", "mailboxes", "headers", "in_reply_to")},
-        [[file.filename, file.content_type, file.content_id, sha256(file.content)] for file in attached],
-    ]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

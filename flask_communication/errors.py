@@ -12,6 +12,7 @@ CommunicationError
 ├── NotFound
 │   ├── ConfigNotFound
 │   ├── MessageNotFound
+│   ├── FileNotFound            an email has no such file
 │   ├── SuppressionNotFound
 │   └── TokenNotFound
 ├── Conflict
@@ -92,6 +93,10 @@ class ConfigNotFound(NotFound):
 
 class MessageNotFound(NotFound):
     """Raised when no message has this uuid."""
+
+
+class FileNotFound(NotFound):
+    """Raised when an email has no such file, or its files were removed."""
 
 
 class SuppressionNotFound(NotFound):

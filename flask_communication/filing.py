@@ -142,17 +142,20 @@ def _join(connection: Connection, named: Mapping[str, Letter]) -> None:
     for row in connection.execute(_NAMED, {"names": wanted}):
         # Who came first keeps the name: a later mail may claim any.
         roots.setdefault(row.rfc_message_id, row.thread_id or row.message_id)
-    joined = [
-        {"uuid": uuid, "thread_id": next(roots[one] for one in names if one in roots)}
-        for uuid, names in answers.items()
-        if any(one in roots for one in names)
-    ]
+    joined = []
+    for uuid, names in answers.items():
+        root = next((roots[one] for one in names if one in roots), None)
+        if root is not None:
+            joined.append({"uuid": uuid, "thread_id": root})
+            # What comes after it in this batch may know no other of this conversation.
+            roots[named[uuid].message_id or ""] = root
     if joined:
         connection.execute(_thread(speech_of(connection)), {"rows": as_rows(joined)})
 
 
 def _answers_to(letter: Letter) -> list[str]:
-    names = [letter.in_reply_to, *reversed(letter.references)]
+    # The oldest first: that is where the conversation began.
+    names = [*letter.references, letter.in_reply_to]
     if letter.bounce is not None:
         names.append(letter.bounce.message_id)
     return list(dict.fromkeys(one for one in names if one and one != letter.message_id))

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DataError, IntegrityError, StatementError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from . import filing, routing
 from .announce import announce
@@ -32,6 +32,8 @@ BATCH = 100
 # Who reads a mailbox has it for so long after each batch; then somebody else may.
 LEASE = 120.0
 AFTER_TROUBLE = 300.0
+# What a database or its driver says of values; not that it is away.
+_UNSTORABLE = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError)
 # A provider that has no inbox may have learned to read one by then.
 AFTER_NONE = 3600.0
 
@@ -65,6 +67,7 @@ class Reading:
     def _read_some(self) -> bool:
         found = self._fetch()
         crash_point("inbox.fetched")
+        before = self.cursor
         arrivals = [filing.opened(self.route.config_id, mail) for mail in found.mails]
         moved = self._file(arrivals, dict(found.cursor))
         if moved is None:
@@ -75,7 +78,7 @@ class Reading:
         self.came += sum(1 for one in moved if one["status"] == "received")
         announce(self.state.app, moved)
         # A provider that always says "more" and brings nothing is not asked for ever.
-        return found.more and (bool(arrivals) or dict(found.cursor) != self.cursor)
+        return found.more and (bool(arrivals) or dict(found.cursor) != before)
 
     def _fetch(self) -> Inbox:
         assert self.route.provider is not None
@@ -91,7 +94,7 @@ class Reading:
         """Store mails together with how far we are; None if the mailbox is somebody else's by now."""
         try:
             return self._commit(arrivals, cursor)
-        except (DataError, IntegrityError, StatementError, ValueError):
+        except _UNSTORABLE:
             log.exception("a mail of %s cannot be stored as it was read", self.route.name)
         moved: list[dict[str, Any]] = []
         for one in arrivals:
@@ -104,7 +107,7 @@ class Reading:
     def _alone(self, arrival: Arrival) -> list[dict[str, Any]] | None:
         try:
             return self._commit([arrival], self.cursor)
-        except (DataError, IntegrityError, StatementError, ValueError) as wrong:
+        except _UNSTORABLE as wrong:
             return self._commit([filing.unreadable(arrival, type(wrong).__name__)], self.cursor)
 
     def _commit(self, arrivals: Sequence[Arrival], cursor: dict[str, Any]) -> list[dict[str, Any]] | None:

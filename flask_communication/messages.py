@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, func, select, union_all
 from sqlalchemy.orm import selectinload
 
-from .errors import InvalidQuery, MessageNotFound
-from .models import Config, Mail, Message, Recipient
+from .errors import FileNotFound, InvalidQuery, MessageNotFound
+from .models import Attachment, Config, Mail, Message, Recipient
+from .providers.base import File
 from .state import State
 from .status import STATUSES
 
@@ -42,6 +43,22 @@ def get(state: State, channel: str | None, uuid: str) -> Message:
     if found is None:
         raise MessageNotFound(f"there is no {channel or ''} message {uuid}".replace("  ", " "))
     return found
+
+
+def file(state: State, uuid: str, place: int) -> File:
+    """Return one of an email's files; raise :class:`MessageNotFound` or :class:`FileNotFound`."""
+    wanted = (
+        select(Attachment)
+        .join(Message, Message.id == Attachment.message_id)
+        .where(Message.uuid == str(uuid), Attachment.place == place)
+        .options(selectinload(Attachment.file))
+    )
+    with state.database.session() as session:
+        found = session.scalar(wanted)
+    if found is None:
+        get(state, "email", uuid)
+        raise FileNotFound(f"email {uuid} has no file {place}")
+    return File(found.filename, found.content_type, bytes(found.file.content), found.content_id)
 
 
 def statuses(state: State, channel: str, uuids: Sequence[str]) -> dict[str, str]:
@@ -86,10 +103,18 @@ def page(
         rest.append(Message.channel == channel)
     wanted = select(Message).where(Message.id.in_(_newest(leads, rest, number)))
     with state.database.session() as session:
-        found: list[Message] = list(session.scalars(wanted.order_by(Message.id.desc()).limit(number)))
+        wanted = wanted.order_by(Message.id.desc()).limit(number)
+        found: list[Message] = list(session.scalars(wanted.options(*_LISTED) if channel != "sms" else wanted))
     more = len(found) > limit
     items = found[:limit]
     return Page(items, str(items[-1].id) if more else None)
+
+
+# A list of emails shows their subjects.
+_LISTED = (
+    selectinload(Message.mail).selectinload(Mail.recipients),
+    selectinload(Message.mail).selectinload(Mail.attachments),
+)
 
 
 def _leads(channel: str | None, status: str | None, destination: str | None) -> list[ColumnElement[bool]]:

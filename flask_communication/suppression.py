@@ -283,7 +283,7 @@ def _named(connection: Connection, channel: str, sender: str | None, key: str | 
     if sender is not None and key is not None:
         raise InvalidQuery({"key": ["give a sender or a key, not both"]})
     if sender is not None:
-        return sender_scope(sender)
+        return mail_scope(sender, None) if channel == "email" else sender_scope(sender)
     if key is None:
         return ANYBODY
     config_id = config_of(connection, channel, key)

@@ -133,12 +133,13 @@ def act(scene: Scene, point: str, plan: Plan) -> None:
 
 
 def test_every_point_has_its_plan() -> None:
-    assert set(PLANS) == set(POINTS)
+    # Those of the inbox are not of a message on its way: see tests/test_inbox.py.
+    assert set(PLANS) == {point for point in POINTS if not point.startswith("inbox.")}
     assert len(PLANS) >= 14
 
 
 @pytest.mark.parametrize("kind", list(WINDOWS))
-@pytest.mark.parametrize("point", list(POINTS))
+@pytest.mark.parametrize("point", list(PLANS))
 def test_a_death_here_loses_nothing_and_doubles_nothing(scene: Scene, point: str, kind: str) -> None:
     plan = PLANS[point]
     act(scene, point, plan)

@@ -27,7 +27,7 @@ FLOORS = [
     "routing",
     "verdicts messages drafting addresses markup bounces files",
     "mails limits suppression enclosures letters",
-    "intake",
+    "intake composing",
     "planning calls reports decisions receiving screening erasure",
     "rescue filing",
     "delivery story inbox",

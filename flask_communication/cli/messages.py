@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from .. import configs, decisions, email, messages, sms, story
+from .. import composing, configs, decisions, messages, sms, story
 from ..state import current
 from .command import communication, explained, table
 
@@ -64,7 +64,7 @@ def release(uuids: Sequence[str], everything: bool, destination: str | None) -> 
     if everything == bool(uuids) or (destination and not everything):
         raise click.UsageError("name the messages, or say --all, which --to may narrow")
     state, released = current(), len(uuids)
-    lifetimes = {sms.CHANNEL: sms.LIFETIME, email.CHANNEL: email.LIFETIME}
+    lifetimes = {sms.CHANNEL: sms.LIFETIME, composing.CHANNEL: composing.LIFETIME}
     for uuid in uuids:
         channel = messages.get(state, None, uuid).channel
         decisions.release(state, channel, uuid, lifetimes[channel])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import click
 
+from .. import suppression
+from ..email import Email
 from ..sms import SMS
+from ..state import current
 from .command import communication, explained, table
 
 
@@ -20,7 +23,7 @@ def suppressions() -> None:
 @explained
 def list_suppressions(destination: str | None, limit: int, after: str | None) -> None:
     """List the suppressed recipients, newest first."""
-    page = SMS.suppressed(destination, after, limit)
+    page = suppression.page(current(), None, destination, after, limit)
     table(
         ("recipient", "for", "reason", "since", "detail"),
         [
@@ -46,8 +49,8 @@ def list_suppressions(destination: str | None, limit: int, after: str | None) ->
 @click.option("--detail", help="What somebody should know who finds it here.")
 @explained
 def suppress(destination: str, sender: str | None, key: str | None, reason: str, detail: str | None) -> None:
-    """Send no more SMS to a recipient."""
-    SMS.suppress(destination, sender, reason, key=key, detail=detail)
+    """Send nothing more to a recipient: SMS to a number, email to an address."""
+    _channel(destination).suppress(destination, sender, reason, key=key, detail=detail)
     click.echo(f"{destination} is suppressed")
 
 
@@ -58,5 +61,9 @@ def suppress(destination: str, sender: str | None, key: str | None, reason: str,
 @explained
 def unsuppress(destination: str, sender: str | None, key: str | None) -> None:
     """Let a recipient be written to again."""
-    SMS.unsuppress(destination, sender, key=key)
+    _channel(destination).unsuppress(destination, sender, key=key)
     click.echo(f"{destination} is suppressed no more")
+
+
+def _channel(destination: str) -> type[Email] | type[SMS]:
+    return Email if "@" in destination else SMS

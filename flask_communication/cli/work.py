@@ -41,9 +41,13 @@ def upgrade() -> None:
 @communication.command("sync")
 @explained
 def sync() -> None:
-    """Ask for the delivery reports of all messages that have none."""
+    """Ask for the delivery reports of all messages that have none, and read all inboxes."""
     _sync("SMS", SMS.sync_delivery_report)
     _sync("emails", Email.sync_delivery_report)
+    found = Email.sync_inbox()
+    click.echo(f"read {found.asked} mails of the inboxes, {found.updated} new")
+    if found.open:
+        raise click.ClickException(f"{found.open} inboxes could not be read to the end; the log says why")
 
 
 def _sync(name: str, ask: Callable[[Callable[[int], None]], SyncResult]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import suppression
+from ..email import Email
 from ..sms import SMS
 from ..state import current
 from . import access, schemas
@@ -25,12 +26,18 @@ def listing() -> Any:
 @access.needs("suppression.write")
 def create() -> Any:
     """Put a recipient on the list."""
-    SMS.suppress(**loaded(schemas.Suppress))
+    given = loaded(schemas.Suppress)
+    _channel(given["destination"]).suppress(**given)
     return ok("Successfully suppressed")
 
 
 @access.needs("suppression.delete")
 def delete() -> Any:
     """Take a recipient off the list."""
-    SMS.unsuppress(**loaded(schemas.Unsuppress))
+    given = loaded(schemas.Unsuppress)
+    _channel(given["destination"]).unsuppress(**given)
     return ok("Successfully deleted")
+
+
+def _channel(destination: str) -> type[Email] | type[SMS]:
+    return Email if "@" in destination else SMS

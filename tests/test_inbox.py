@@ -1,0 +1,496 @@
+"""The inbox: every mail once, in its conversation; what comes back is told of; nothing stops the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from flask import Flask
+from hostile_mail import corpus
+from rigs import install, work
+from sqlalchemy import text
+
+from flask_communication import Email, inbox
+from flask_communication.errors import (
+    ConfigNotFound,
+    FileNotFound,
+    InvalidQuery,
+    NotSent,
+    ProviderError,
+    Refused,
+)
+from flask_communication.providers.base import Accepted, InboundEmail, Inbox, OutboundEmail, Provider
+from flask_communication.signals import message_received, message_undelivered
+from flask_communication.state import state_of
+
+MakeApp = Callable[..., Flask]
+ANN, BOB = "ann@example.com", "bob@example.com"
+
+
+class Postbox(Provider):
+    """A provider whose mailbox is a list; a cursor counts how far it was read."""
+
+    name = "postbox"
+    types = ("email",)
+    features = frozenset({"inbox"})
+
+    def __init__(self, *mails: bytes) -> None:
+        self.mails = list(mails)
+        self.page = 100
+        self.trouble: Exception | None = None
+        self.visits = 0
+        self.sent: list[OutboundEmail] = []
+        self.flaws: dict[int, str] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        self.sent.append(email)
+        return Accepted(email.message_id)
+
+    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        self.visits += 1
+        self.meanwhile()
+        if self.trouble is not None:
+            raise self.trouble
+        first = int(cursor.get("read", 0))
+        last = min(first + min(limit, self.page), len(self.mails))
+        when = datetime(2026, 11, 23, 9, tzinfo=UTC)
+        mails = [
+            InboundEmail(f"INBOX/1/{n}", self.mails[n], "INBOX", when, self.flaws.get(n))
+            for n in range(first, last)
+        ]
+        return Inbox(mails, {"read": last}, last < len(self.mails))
+
+
+def mail(subject: str, **headers: str) -> bytes:
+    lines = {"From": "Ann <ann@example.com>", "To": "shop@example.com", "Subject": subject, **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    return f"{head}\r\n{subject}, it says.\r\n".encode()
+
+
+@pytest.fixture
+def postbox() -> Postbox:
+    return Postbox()
+
+
+@pytest.fixture
+def app(make_app: MakeApp, upgraded_url: str, postbox: Postbox) -> Flask:
+    app = make_app(upgraded_url, COMMUNICATION_DEFAULT_SENDER="Shop <shop@example.com>")
+    install(app, postbox, type="email", key="main", is_default=True)
+    return app
+
+
+def received(limit: int = 200) -> list[Any]:
+    return list(reversed(Email.messages(status="received", limit=limit).items))
+
+
+def test_new_mail_is_kept_with_all_that_belongs_to_it(app: Flask, postbox: Postbox) -> None:
+    heard: list[str] = []
+
+    def hear(sender: Flask, message_uuid: str, **told: Any) -> None:
+        heard.append(message_uuid)
+
+    postbox.mails.append(mail("Where is it?", Message_ID="<1@example.com>"))
+    with app.app_context(), message_received.connected_to(hear):
+        assert Email.sync_inbox() == (1, 1, 0)
+        (found,) = received()
+        message = Email.get(found.uuid)
+    assert heard == [found.uuid]
+    assert (message.direction, message.status, message.channel) == ("in", "received", "email")
+    assert (message.sender, message.destination) == (ANN, "shop@example.com")
+    assert message.body.strip() == "Where is it?, it says."
+    assert message.sent_at == datetime(2026, 11, 23, 9, tzinfo=UTC)
+    assert message.mail is not None
+    assert (message.mail.subject, message.mail.rfc_message_id) == ("Where is it?", "<1@example.com>")
+    assert message.mail.mailboxes["from"] == ["Ann <ann@example.com>"]
+    assert message.mail.problem is None
+    assert message.mail.raw_sha256 is not None
+
+
+def test_a_second_sync_brings_only_what_is_new(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        postbox.mails += [mail("one"), mail("two")]
+        assert Email.sync_inbox("main") == (2, 2, 0)
+        assert Email.sync_inbox("main") == (0, 0, 0)
+        postbox.mails.append(mail("three"))
+        assert Email.sync_inbox("main") == (1, 1, 0)
+        assert [one.body.split(",")[0] for one in received()] == ["one", "two", "three"]
+
+
+def test_a_mailbox_that_numbers_its_mails_anew_brings_none_twice(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        postbox.mails += [mail("one"), mail("two")]
+        Email.sync_inbox()
+        with state_of(app).database.write() as connection:
+            connection.execute(text("UPDATE communication_mailbox SET cursor = '{}'"))
+        postbox.mails.append(mail("three"))
+        assert Email.sync_inbox() == (3, 1, 0)
+        assert len(received()) == 3
+
+
+def test_the_same_mail_twice_in_one_batch_is_one(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [mail("one"), mail("one")]
+    with app.app_context():
+        assert Email.sync_inbox() == (2, 1, 0)
+
+
+def test_files_are_kept_once_and_given_back_whole(app: Flask, postbox: Postbox) -> None:
+    part = b"--B\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n\x00\x01\xff\r\n--B--\r\n"
+    head = b"Content-Type: multipart/mixed; boundary=B\r\n\r\n"
+    postbox.mails += [b"From: a@x.example\r\n" + head + part, b"From: b@x.example\r\n" + head + part]
+    with app.app_context():
+        Email.sync_inbox()
+        for one in received():
+            file = Email.file(one.uuid, 0)
+            assert (file.filename, file.content) == ("a.bin", b"\x00\x01\xff")
+            with pytest.raises(FileNotFound, match="has no file 1"):
+                Email.file(one.uuid, 1)
+        with state_of(app).database.read() as connection:
+            count = connection.execute(text("SELECT count(*) FROM communication_file")).scalar()
+    assert count == 3  # the file, and both mails as they came
+
+
+# --- Conversations -----------------------------------------------------------------------------------
+
+
+def thread_of(uuid: str) -> int:
+    message = Email.get(uuid)
+    assert message.mail is not None
+    return message.mail.thread_id or message.id
+
+
+def test_a_reply_joins_the_conversation_of_what_it_answers(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        ours = Email(to=ANN, subject="Your order", body="Sent").send()
+        work(app)
+        name = postbox.sent[0].message_id
+        postbox.mails += [
+            mail("Re: Your order", Message_ID="<2@x.example>", In_Reply_To=name),
+            mail("Re: Re: Your order", Message_ID="<3@x.example>", References=f"{name} <2@x.example>"),
+            mail("Something else", Message_ID="<4@x.example>"),
+        ]
+        Email.sync_inbox()
+        first, second, other = received()
+        assert thread_of(first.uuid) == thread_of(second.uuid) == thread_of(ours)
+        assert thread_of(other.uuid) == other.id
+        answer = Email(to=ANN, subject="Re", body="Soon", in_reply_to=second.uuid).send()
+        assert thread_of(answer) == thread_of(ours)
+        work(app)
+    assert postbox.sent[1].in_reply_to == "<3@x.example>"
+    assert list(postbox.sent[1].references) == [name, "<2@x.example>", "<3@x.example>"]
+
+
+def test_mails_of_one_batch_find_each_other(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [
+        mail("One", Message_ID="<1@x.example>"),
+        mail("Two", Message_ID="<2@x.example>", In_Reply_To="<1@x.example>"),
+        mail("Me", Message_ID="<3@x.example>", References="<3@x.example>"),
+    ]
+    with app.app_context():
+        Email.sync_inbox()
+        one, two, me = received()
+        assert thread_of(two.uuid) == one.id
+        assert thread_of(me.uuid) == me.id
+
+
+# --- What comes back ---------------------------------------------------------------------------------
+
+
+def bounce(name: str, address: str, action: str = "failed", status: str = "5.1.1") -> bytes:
+    return (
+        "From: MAILER-DAEMON@x.example\r\nSubject: Returned\r\n"
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=B\r\n\r\n"
+        "--B\r\n\r\nIt did not arrive.\r\n--B\r\nContent-Type: message/delivery-status\r\n\r\n"
+        "Reporting-MTA: dns; x.example\r\n\r\n"
+        f"Final-Recipient: rfc822; {address}\r\nAction: {action}\r\nStatus: {status}\r\n"
+        f"Diagnostic-Code: smtp; 550 {status} no such user\r\n\r\n"
+        f"--B\r\nContent-Type: message/rfc822\r\n\r\nMessage-ID: {name}\r\n\r\nHello\r\n--B--\r\n"
+    ).encode()
+
+
+def sent(app: Flask, postbox: Postbox, **fields: Any) -> tuple[str, str]:
+    uuid = Email(**{"to": ANN, "subject": "Hi", "body": "Hi", **fields}).send()
+    work(app)
+    return uuid, postbox.sent[-1].message_id
+
+
+def test_a_bounce_makes_the_email_undelivered_with_its_reason(app: Flask, postbox: Postbox) -> None:
+    heard: list[str] = []
+
+    def hear(sender: Flask, message_uuid: str, **told: Any) -> None:
+        heard.append(message_uuid)
+
+    with app.app_context(), message_undelivered.connected_to(hear):
+        uuid, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, ANN))
+        Email.sync_inbox()
+        message = Email.get(uuid)
+        assert (message.status, message.error_code) == ("undelivered", "5.1.1")
+        assert message.error == "550 5.1.1 no such user"
+        assert heard == [uuid]
+        assert thread_of(received()[0].uuid) == thread_of(uuid)
+
+
+def test_after_a_bounce_nothing_is_sent_there(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        _, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, ANN.upper()))
+        Email.sync_inbox()
+        assert [(one.destination, one.reason) for one in Email.suppressed().items] == [(ANN, "bounce")]
+        again = Email(to=ANN, subject="Hi", body="Hi").send()
+        both = Email(to=[ANN, BOB], subject="Hi", body="Hi").send()
+        work(app)
+        assert Email.get(again).status == "rejected"
+        assert "suppressed for every sender (bounce)" in (Email.get(again).error or "")
+        assert Email.get(both).status == "sent"
+        assert {one.address: one.status for one in Email.get(both).recipients} == {
+            ANN: "rejected",
+            BOB: "sent",
+        }
+        assert [list(one.recipients) for one in postbox.sent[1:]] == [[BOB]]
+        Email.unsuppress(ANN)
+        third, _ = sent(app, postbox)
+        assert Email.get(third).status == "sent"
+
+
+def test_a_full_mailbox_is_undelivered_but_not_suppressed(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, ANN, status="5.2.2"))
+        Email.sync_inbox()
+        assert Email.get(uuid).status == "undelivered"
+        assert Email.suppressed().items == []
+
+
+def test_a_bounce_for_one_of_two_is_that_ones_alone(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox, to=[ANN, BOB])
+        postbox.mails.append(bounce(name, BOB))
+        Email.sync_inbox()
+        assert {one.address: one.status for one in Email.get(uuid).recipients} == {
+            ANN: "sent",
+            BOB: "undelivered",
+        }
+        assert Email.get(uuid).status == "sent"
+
+
+@pytest.mark.parametrize("action", ["delayed", "exploded"])
+def test_a_report_that_ends_nothing_changes_nothing(app: Flask, postbox: Postbox, action: str) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, ANN, action, "4.4.1"))
+        Email.sync_inbox()
+        assert Email.get(uuid).status == "sent"
+
+
+def test_a_forged_bounce_about_strangers_is_not_believed(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox, to=[ANN, BOB])
+        postbox.mails += [bounce(name, "victim@example.com"), bounce("<nobody@example.com>", ANN)]
+        Email.sync_inbox()
+        assert Email.get(uuid).status == "sent"
+        assert Email.suppressed().items == []
+
+
+def test_a_bounce_settles_an_email_that_was_in_doubt(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox)
+        with state_of(app).database.write() as connection:
+            connection.execute(
+                text("UPDATE communication_message SET status = 'unknown', provider_ref = NULL")
+            )
+        postbox.mails.append(bounce(name, ANN))
+        Email.sync_inbox()
+        assert Email.get(uuid).status == "undelivered"
+
+
+# --- Hostile mail ------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(app: Flask, postbox: Postbox) -> None:
+    hostile = [raw for _, raw in corpus() if len(raw) < 2_000_000]
+    good = [mail(f"good {n}", Message_ID=f"<{n}@x.example>") for n in range(2000 - len(hostile))]
+    postbox.mails = [raw for pair in zip(good, hostile, strict=False) for raw in pair] + good[len(hostile) :]
+    different = len({raw or str(place) for place, raw in enumerate(postbox.mails)})
+    halfway = [True, *[False] * 8, True]
+
+    def die() -> None:
+        if halfway and halfway.pop(0) and postbox.visits > 1:
+            raise KeyboardInterrupt
+
+    postbox.meanwhile = die
+    with app.app_context():
+        with pytest.raises(KeyboardInterrupt):
+            Email.sync_inbox()
+        before = count_of(app)
+        assert 0 < before < different
+        result = Email.sync_inbox()
+        assert result.open == 0
+        assert count_of(app) == different
+        assert before + result.updated == different
+        assert Email.sync_inbox() == (0, 0, 0)
+        unread = [one for one in received() if one.mail.problem]
+        assert all(one.mail.raw_sha256 for one in unread if one.mail.problem != "it is empty")
+
+
+def count_of(app: Flask) -> int:
+    with state_of(app).database.read() as connection:
+        query = "SELECT count(*) FROM communication_message WHERE direction = 'in'"
+        return int(connection.execute(text(query)).scalar() or 0)
+
+
+def test_a_mail_that_the_server_did_not_give_whole_says_so(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [mail("large"), b""]
+    postbox.flaws = {0: "it is larger than 25 MB", 1: "the server could not give it"}
+    with app.app_context():
+        Email.sync_inbox()
+        large, empty = received()
+        assert large.mail.problem == "it is larger than 25 MB"
+        assert empty.mail.problem == "the server could not give it; it is empty"
+
+
+# --- Whose turn it is --------------------------------------------------------------------------------
+
+
+def mailbox(app: Flask) -> Any:
+    with state_of(app).database.read() as connection:
+        return connection.execute(text("SELECT * FROM communication_mailbox")).one()
+
+
+def test_a_worker_reads_what_is_due_and_then_waits(app: Flask, postbox: Postbox) -> None:
+    postbox.mails.append(mail("one"))
+    with app.app_context():
+        work(app)
+        assert len(received()) == 1
+        assert (mailbox(app).reading, mailbox(app).error) == (False, None)
+        assert mailbox(app).synced_at is not None
+        assert not inbox.is_due(state_of(app))
+        work(app)
+    assert postbox.visits == 1
+
+
+def test_no_mailbox_is_read_by_itself_where_the_setting_says_so(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    app, postbox = make_app(upgraded_sqlite_url, COMMUNICATION_INBOX_EVERY=None), Postbox(mail("one"))
+    install(app, postbox, type="email")
+    work(app)
+    assert postbox.visits == 0
+    with app.app_context():
+        assert Email.sync_inbox() == (1, 1, 0)
+
+
+def test_trouble_is_raised_for_a_named_mailbox_and_kept_for_people(app: Flask, postbox: Postbox) -> None:
+    postbox.trouble = Refused("wrong password")
+    with app.app_context():
+        with pytest.raises(ProviderError, match="wrong password"):
+            Email.sync_inbox("main")
+        assert mailbox(app).error == "wrong password"
+        assert Email.sync_inbox() == (0, 0, 1)
+        postbox.trouble = None
+        assert Email.sync_inbox() == (0, 0, 0)
+        assert mailbox(app).error is None
+
+
+def test_trouble_in_a_worker_is_logged_and_stops_nothing(
+    app: Flask, postbox: Postbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    postbox.trouble = RuntimeError("a bug of the provider")
+    with app.app_context():
+        uuid = Email(to=ANN, subject="Hi", body="Hi").send()
+        work(app)
+        assert Email.get(uuid).status == "sent"
+    assert "cannot read the inbox of configuration" in caplog.text
+    assert "RuntimeError" in mailbox(app).error
+
+
+def test_what_is_to_be_sent_does_not_wait_for_a_slow_mailbox(app: Flask, postbox: Postbox) -> None:
+    arrived, seen = threading.Event(), []
+    postbox.meanwhile = lambda: seen.append(arrived.wait(20))
+    with app.app_context():
+        Email(to=ANN, subject="Hi", body="Hi").send()
+
+        def send(email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+            arrived.set()
+            return Accepted(email.message_id)
+
+        postbox.send_email = send  # type: ignore[method-assign]
+        work(app)
+    assert seen == [True]
+
+
+def test_who_was_overtaken_stores_nothing_more(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [mail(f"mail {n}") for n in range(6)]
+    postbox.page = 2
+    with app.app_context():
+        done: list[Any] = []
+
+        def overtake() -> None:
+            if postbox.visits == 2:
+                done.append(Email.sync_inbox("main"))
+
+        postbox.meanwhile = overtake
+        first = Email.sync_inbox("main")
+        assert done == [(4, 4, 0)]
+        assert first == (2, 2, 1)
+        assert len(received()) == 6
+
+
+def test_a_provider_that_promises_more_and_brings_nothing_is_left(app: Flask, postbox: Postbox) -> None:
+    def nothing(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        postbox.visits += 1
+        return Inbox([], {"read": 1}, more=True)
+
+    postbox.fetch_inbox = nothing  # type: ignore[method-assign]
+    with app.app_context():
+        assert Email.sync_inbox() == (0, 0, 0)
+    assert postbox.visits == 2
+
+
+def test_a_configuration_without_an_inbox_says_so(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
+    app = make_app(upgraded_sqlite_url)
+    provider = Postbox()
+    provider.features = frozenset()
+    install(app, provider, type="email", key="plain")
+    with app.app_context():
+        with pytest.raises(InvalidQuery, match="has no inbox"):
+            Email.sync_inbox("plain")
+        with pytest.raises(ConfigNotFound):
+            Email.sync_inbox("nobody")
+        assert Email.sync_inbox() == (0, 0, 0)
+        work(app)
+        assert not inbox.is_due(state_of(app))
+    assert provider.visits == 0
+
+
+def test_a_batch_that_cannot_be_stored_is_stored_one_by_one(
+    app: Flask, postbox: Postbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A letter that no column takes stands for what our reader may overlook.
+    postbox.mails += [mail("one"), mail("two"), mail("three")]
+    with app.app_context():
+        routes: Sequence[Any] = inbox._named(state_of(app), "main")
+        reading = inbox.take(state_of(app), routes[0])
+        assert reading is not None
+        found = postbox.fetch_inbox({}, 10, {})
+        arrivals = [inbox.filing.opened(1, one) for one in found.mails]
+        broken = inbox.filing.Arrival(
+            arrivals[1].mail,
+            inbox.filing.letters.Letter(message_id=object()),  # type: ignore[arg-type]
+            arrivals[1].fingerprint,
+        )
+        assert reading._file([arrivals[0], broken, arrivals[2]], {"read": 3}) is not None
+        problems = [one.mail.problem for one in received()]
+    assert problems == [None, "could not be read: TypeError", None]
+    assert "cannot be stored as it was read" in caplog.text
+
+
+def test_errors_of_the_mailbox_never_show_what_is_secret(app: Flask, postbox: Postbox) -> None:
+    postbox.trouble = NotSent("mail.example.com:993: refused\r\nsee\x00below")
+    with app.app_context():
+        Email.sync_inbox()
+    assert mailbox(app).error == "mail.example.com:993: refused  see below"
