@@ -52,9 +52,10 @@ def calling(state: State, orders: Sequence[Order], letter: Letter | None = None)
 
 def _results(state: State, orders: Sequence[Order], letter: Letter | None) -> Sequence[Result]:
     try:
-        if orders[0].row.channel == "email":
-            return [_mailed(state, orders[0], letter)]
-        return _texted(state, orders)
+        with orders[0].route.dialling():
+            if orders[0].row.channel == "email":
+                return [_mailed(state, orders[0], letter)]
+            return _texted(state, orders)
     except ProviderError as failure:
         return [failure] * len(orders)
     except Exception as failure:
@@ -102,5 +103,5 @@ def learn(pool: ThreadPoolExecutor, routes: Iterable[Route]) -> None:
 
     Nobody waits long for one that does not answer: it goes on trying, and counts as plain meanwhile.
     """
-    strangers = {id(r.provider): r.provider for r in routes if r.provider and not r.provider.is_known}
-    wait([pool.submit(provider.learn) for provider in strangers.values()], timeout=LEARN_FOR)
+    strangers = {id(r.provider): r for r in routes if r.provider and not r.provider.is_known}
+    wait([pool.submit(route.learn) for route in strangers.values()], timeout=LEARN_FOR)

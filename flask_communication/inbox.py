@@ -83,7 +83,8 @@ class Reading:
     def _fetch(self) -> Inbox:
         assert self.route.provider is not None
         try:
-            return self.route.provider.fetch_inbox(self.cursor, BATCH, self.route.config)
+            with self.route.dialling():
+                return self.route.provider.fetch_inbox(self.cursor, BATCH, self.route.config)
         except ProviderError:
             raise
         except Exception as failure:
@@ -177,7 +178,7 @@ _MAILBOXES = text(
 def _has_inbox(route: Route) -> bool:
     if route.provider is None or route.blocked is not None:
         return False
-    route.provider.learn()
+    route.learn()
     return route.provider.has_inbox(route.config)
 
 

@@ -56,7 +56,8 @@ def ask(route: Route | None, rows: Sequence[Row[Any]]) -> Answer:
         return Answer(route, rows, failed=True)
     try:
         ask_for = {"sms": route.provider.sms_reports, "email": route.provider.email_reports}
-        found = ask_for[rows[0].channel]([row.provider_ref for row in rows], route.config)
+        with route.dialling():
+            found = ask_for[rows[0].channel]([row.provider_ref for row in rows], route.config)
         crash_point("ask.answered")
         return Answer(route, rows, list(found))
     except ProviderError as failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from .circuits import Circuit
 from .configs import values
 from .database import speech_of
 from .errors import CommunicationError, ConfigNotFound
+from .providers import hosts
 from .providers.base import Provider
 from .state import State
 
@@ -36,6 +38,18 @@ class Route:
     rate: float | None = None
     fallback: tuple[int, ...] = ()
     circuit: Circuit = field(default=Circuit(0), repr=False)
+    # Hosts that are not public and may be called all the same.
+    private: tuple[str, ...] = ()
+
+    def dialling(self) -> AbstractContextManager[None]:
+        """Call the provider within this, so that it reaches no address that it must not."""
+        return hosts.guarded(self.private)
+
+    def learn(self) -> None:
+        """Let the provider find out what it can do; see :meth:`.Provider.learn`."""
+        if self.provider is not None:
+            with self.dialling():
+                self.provider.learn()
 
     @property
     def window(self) -> float:
@@ -123,7 +137,12 @@ class Routes:
     def _open(self, rows: Iterable[Row[Any]]) -> None:
         for row in rows:
             route = Route(
-                row.id, key=row.key, version=row.version, weight=row.weight, rate=row.rate_per_second
+                row.id,
+                key=row.key,
+                version=row.version,
+                weight=row.weight,
+                rate=row.rate_per_second,
+                private=self._state.settings.private_hosts,
             )
             try:
                 provider = self._state.registry.find(row.provider_pkg_name or row.provider)

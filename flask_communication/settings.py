@@ -6,10 +6,13 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import SettingError
+from .providers import hosts
 
 PREFIX = "COMMUNICATION_"
 CHANNELS = ("sms", "email", "telephony")
@@ -59,8 +62,15 @@ class Settings:
     migrations: str = "own"
     allow_get_delete: bool = True
     inbox_every: float | None = 120.0
+    allow_private_hosts: tuple[str, ...] = ()
     keep_bodies_days: float | None = None
     keep_messages_days: float | None = None
+
+    @cached_property
+    def private_hosts(self) -> tuple[str, ...]:
+        """Hosts that may be called although they are not public; those of COMMUNICATION_PROVIDERS may."""
+        named = [urlsplit(one.url).netloc.rpartition("@")[2] for one in self.providers.values()]
+        return (*self.allow_private_hosts, *named)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Settings:
@@ -147,6 +157,19 @@ def _texts(name: str, raw: Any) -> tuple[str, ...]:
     if isinstance(raw, str | bytes) or not isinstance(raw, list | tuple | set | frozenset):
         raise _wrong(name, "a list of strings")
     return tuple(_text(name, one) for one in raw)
+
+
+def _hosts(name: str, raw: Any) -> tuple[str, ...]:
+    entries = _texts(name, raw)
+    for entry in entries:
+        try:
+            host, _ = hosts.split(entry)
+            is_network = "/" not in host or bool(ip_network(host))
+        except ValueError:
+            is_network = False
+        if not is_network or not host or re.search(r"[\s@]", entry):
+            raise _wrong(name, 'a list such as ["mail.internal:587", "10.0.0.5", "192.168.0.0/16"]')
+    return entries
 
 
 def _keys(name: str, raw: Any) -> tuple[str, ...]:
@@ -291,6 +314,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "migrations": _migrations,
     "allow_get_delete": _flag,
     "inbox_every": _maybe(_seconds),
+    "allow_private_hosts": _hosts,
     "keep_bodies_days": _maybe(_days),
     "keep_messages_days": _maybe(_days),
 }

@@ -220,6 +220,8 @@ def make_app() -> Iterator[Callable[..., Flask]]:
             SECRET_KEY="of a test",
             COMMUNICATION_ENCRYPTION_KEYS=[KEY],
             COMMUNICATION_EMBEDDED_WORKER=False,
+            # The servers of the tests are on this machine.
+            COMMUNICATION_ALLOW_PRIVATE_HOSTS=["127.0.0.1", "localhost", "::1"],
         )
         if db:
             app.config["SQLALCHEMY_DATABASE_URI"] = url

@@ -16,7 +16,8 @@ HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
     "errors status",
-    "signals settings segments providers crashpoints",
+    "signals segments providers crashpoints",
+    "settings",
     "bell vault database",
     "models",
     "outbox events registry history",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
+from .hosts import Forbidden
 from .network import TROUBLE, Answer, Clock, Line
 from .strict_json import encode_json, parse_json
 
@@ -312,6 +313,8 @@ def _prefix(body: bytes) -> str:
 def _outcome(exc: Exception, is_unsent: bool, host: str) -> ProviderError:
     if is_unsent and isinstance(exc, ValueError) and not isinstance(exc, OSError):
         return _unusable(exc)
+    if isinstance(exc, Forbidden):
+        return NotSent(f"{exc}; nothing was sent")
     what = f"{host or 'the provider'}: {type(exc).__name__}"
     if is_unsent:
         return NotSent(f"{what}, so nothing was sent; check that the provider can be reached")

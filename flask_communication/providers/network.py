@@ -17,6 +17,8 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from . import hosts
+
 if TYPE_CHECKING:
     import httpx
 
@@ -114,7 +116,20 @@ def _close(connections: dict[Any, _Connection]) -> None:
         connection.close()
 
 
+class _Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        """Read the beginning of the final answer; interim ones (RFC 9110 §15.2) are passed over."""
+        super().begin()
+        while 100 <= self.status < 200:
+            if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                raise http.client.HTTPException("it speaks another protocol, which nobody asked for")
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
 class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
     def __init__(self, scheme: str, host: str, port: int, clock: Clock) -> None:
         super().__init__(host, port)
         # Decides whether the Host header names the port.
@@ -227,10 +242,12 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 def addresses(host: str, port: int) -> list[Address]:
     """Resolve ``host`` to the very addresses that are then dialled; OSError if there are none.
 
-    This is the one place between a name and a connection: a rule about which addresses may be
-    called belongs here, where no second look-up can change the answer.
+    This is the one place between a name and a connection: no second look-up can change the answer. A
+    name with one address that must not be dialled is dialled at none of them (see :mod:`.hosts`).
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for *_, address in found:
+        hosts.check(host, port, str(address[0]))
     return [(family, address) for family, _, _, _, address in found]
 
 

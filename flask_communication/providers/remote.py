@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -197,7 +198,8 @@ class RemoteProvider(Provider):
     def _freshen(self) -> None:
         if self._known is not None and time.monotonic() >= self._believed_until:
             # Not in this thread, which holds an answer that is not written down yet.
-            threading.Thread(target=self._manifest, daemon=True).start()
+            asking = contextvars.copy_context()
+            threading.Thread(target=asking.run, args=(self._manifest,), daemon=True).start()
 
     def _last(self) -> _Known:
         """Return what was read last, however old; only the first time is there a wait."""
