@@ -33,7 +33,7 @@ bench: benchmarks/.venv/made postgresql
 
 benchmarks/.venv/made: benchmarks/requirements.txt pyproject.toml setup.cfg
 	test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
-	benchmarks/.venv/bin/python -m pip install --quiet --editable '.[postgresql]' -r benchmarks/requirements.txt
+	benchmarks/.venv/bin/python -m pip install --quiet --editable '.[postgresql,metrics]' -r benchmarks/requirements.txt
 	touch $@
 
 .venv/made: pyproject.toml setup.cfg

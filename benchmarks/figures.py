@@ -89,5 +89,6 @@ def alternated(runs: int, takers: dict[str, Callable[[], float]]) -> dict[str, l
 
 def versions() -> str:
     """Name what was measured."""
-    names = "flask sqlalchemy psycopg rq redis celery dramatiq huey procrastinate httpx".split()
+    peers = "celery dramatiq huey procrastinate httpx django-post-office flask-mailman"
+    names = f"flask sqlalchemy psycopg rq redis {peers}".split()
     return f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in names)

@@ -21,6 +21,8 @@ def make(url: str, stub: str, key: str, *, redis: str | None = None, embedded: b
         COMMUNICATION_ENCRYPTION_KEYS=[key],
         COMMUNICATION_PROVIDERS={"stub": {"url": stub}},
         COMMUNICATION_EMBEDDED_WORKER=embedded,
+        # The SMTP sink.
+        COMMUNICATION_ALLOW_PRIVATE_HOSTS=["127.0.0.1"],
         COMMUNICATION_CONCURRENCY=int(os.environ.get("BENCH_CONCURRENCY", "50")),
         COMMUNICATION_REDIS_URL=redis,
     )

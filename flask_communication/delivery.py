@@ -170,7 +170,9 @@ class Shift:
         """Wait for calls to end, unless there are free slots for what waits; return all that did."""
         ended: list[Call | reports.Answer] = []
         try:
-            blocks = self.calls > 0 and not (self.waiting and self.calls < self.slots)
+            # What waits may not use the slots that are kept for what is more urgent.
+            is_free = bool(self.waiting) and self.calls < self._slots_for(self.waiting[0])
+            blocks = self.calls > 0 and not is_free
             told = self.ended.get(blocks, LOOK_EVERY)
             while True:
                 if told is None:

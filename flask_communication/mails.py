@@ -159,12 +159,21 @@ def load(connection: Connection, orders: Sequence[Order], kept: files.Files) -> 
 
 def _remember_ids(connection: Connection, found: Sequence[tuple[Row[Any], Letter]]) -> None:
     """Store the Message-IDs that could not be known before the sender was."""
-    for mail, letter in found:
-        if mail.rfc_message_id is None and letter.email.sender:
-            connection.execute(
-                text("UPDATE communication_mail SET rfc_message_id = :name WHERE message_id = :id"),
-                {"name": letter.email.message_id, "id": mail.message_id},
-            )
+    new = [
+        {"id": mail.message_id, "name": letter.email.message_id}
+        for mail, letter in found
+        if mail.rfc_message_id is None and letter.email.sender
+    ]
+    if new:
+        connection.execute(_remember(speech_of(connection)), {"rows": as_rows(new)})
+
+
+@cache
+def _remember(speech: Speech) -> TextClause:
+    return text(
+        "UPDATE communication_mail AS e SET rfc_message_id = r.name"
+        f" FROM {speech.rows({'id': 'bigint', 'name': 'text'})} AS r WHERE e.message_id = r.id"
+    )
 
 
 _PEOPLE = text(
