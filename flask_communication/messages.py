@@ -104,7 +104,7 @@ def page(
     wanted = select(Message).where(Message.id.in_(_newest(leads, rest, number)))
     with state.database.session() as session:
         wanted = wanted.order_by(Message.id.desc()).limit(number)
-        found: list[Message] = list(session.scalars(wanted.options(*_LISTED) if channel != "sms" else wanted))
+        found: list[Message] = list(session.scalars(wanted.options(*_LISTED)))
     more = len(found) > limit
     items = found[:limit]
     return Page(items, str(items[-1].id) if more else None)

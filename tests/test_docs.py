@@ -132,7 +132,9 @@ def test_every_route_has_its_curl() -> None:
 def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: str, curl: str) -> None:
     app = make_app(upgraded_sqlite_url, authorize=None, COMMUNICATION_ALLOWED_COUNTRIES=["+1", "+91"])
     install(app, Simulator())
+    install(app, Simulator(), type="email", is_default=True)
     with app.app_context():
+        email = Email(to="ann@example.com", subject="Hi", html="<p>Hi</p>", sender="shop@example.com")
         unknown = SMS.send_msg("+15550100006", "Hello")
         held = SMS.send_msg("+447400123456", "Hello")
         SMS.suppress("+919999922222", "SHOP")
@@ -144,6 +146,7 @@ def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: s
             "UUID": SMS.send_msg("+919999911111", "Hello"),
             "UNKNOWN": unknown,
             "HELD": held,
+            "EMAIL": email.attach(b"x", "a.bin").send(),
         }
     words = [Template(word).substitute(known) for word in shlex.split(curl)[1:]]
     given: dict[str, list[str]] = {"-H": [], "-d": [], "-X": []}
@@ -158,7 +161,7 @@ def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: s
         data="".join(given["-d"]) or None,
     )
     assert answer.status_code == 200, answer.text
-    if answer.mimetype != "text/plain":
+    if answer.mimetype == "application/json":
         assert answer.json is not None
         assert answer.json.get("success", True) is True
 

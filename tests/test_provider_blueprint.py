@@ -39,8 +39,8 @@ class Parrot(Provider):
     """Does what it is told to, and remembers what it was given."""
 
     name = "parrot"
-    types = ("sms", "email")
-    features = frozenset({"bulk", "inbox"})
+    types = ("sms", "telegraph")
+    features = frozenset({"bulk", "swallow"})
     idempotency_window = 30
     report_after = 7
     bulk_limit = 3

@@ -15,8 +15,18 @@ from flask.typing import ResponseReturnValue
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from . import contract
-from .base import Accepted, Denied, NotSent, OutboundSMS, OutcomeUnknown, Provider, ProviderError, Refused
+from . import contract, mail_contract
+from .base import (
+    Accepted,
+    Denied,
+    Inbox,
+    NotSent,
+    OutboundSMS,
+    OutcomeUnknown,
+    Provider,
+    ProviderError,
+    Refused,
+)
 from .http import clean
 from .strict_json import encode_json, parse_json
 
@@ -26,7 +36,7 @@ log = logging.getLogger(__name__)
 # it sends arrives under names that begin with HTTP_.
 INTERNAL = "flask_communication.internal"
 
-_SERVED = ("sms",)
+_SERVED = ("sms", "email")
 _LONGEST_BODY = 256 * 1024
 _LONGEST_BULK = 8 * 1024 * 1024
 # Said with 503 by a provider that names no time; without the header a client could not tell that
@@ -85,6 +95,10 @@ def provider_blueprint(
     serve(f"/{contract.RETRY}", "retry", doors.retry, "POST")
     serve(f"/{contract.REPORT}", "delivery_report", doors.report, "POST")
     serve(f"/{contract.BULK}", "send_bulk", doors.bulk, "POST")
+    serve(f"/{mail_contract.SEND}", "send_email", doors.send_email, "POST")
+    serve(f"/{mail_contract.RETRY}", "retry_email", doors.retry_email, "POST")
+    serve(f"/{mail_contract.REPORT}", "email_report", doors.email_report, "POST")
+    serve(f"/{mail_contract.INBOX}", "inbox", doors.inbox, "POST")
     return blueprint
 
 
@@ -96,7 +110,8 @@ class _Doors:
 
     def manifest(self) -> ResponseReturnValue:
         provider = self._provider
-        features = {contract.STATELESS} | (provider.features & {contract.BULK_FEATURE})
+        served = {contract.BULK_FEATURE, mail_contract.INBOX_FEATURE}
+        features = {contract.STATELESS} | (provider.features & served)
         return jsonify(
             name=provider.name,
             label=provider.label or provider.name,
@@ -124,9 +139,50 @@ class _Doors:
         return _queued(_call(self._provider.retry_sms, sms, given["config"]), sms.provider_ref)
 
     def report(self) -> ResponseReturnValue:
+        return self._reported(self._provider.sms_reports)
+
+    def email_report(self) -> ResponseReturnValue:
+        self._check_type("email")
+        return self._reported(self._provider.email_reports)
+
+    def _reported(self, ask: Callable[..., Any]) -> ResponseReturnValue:
         given = self._read(_REPORT)
-        reports = _call(self._provider.sms_reports, given["msg_uuids"], given["config"])
+        reports = _call(ask, given["msg_uuids"], given["config"])
         return jsonify(success=True, data=[_written(report) for report in reports])
+
+    def send_email(self) -> ResponseReturnValue:
+        self._check_type("email")
+        given = self._read(_SEND_EMAIL, mail_contract.LONGEST_BODY)
+        return self._emailed({**given, "msg_uuid": None})
+
+    def retry_email(self) -> ResponseReturnValue:
+        self._check_type("email")
+        given = self._read(_SEND_EMAIL, mail_contract.LONGEST_BODY)
+        if given["msg_uuid"] is None:
+            raise _Answer(422, "say which email: msg_uuid", {"msg_uuid": ["Missing."]})
+        return self._emailed(given)
+
+    def _emailed(self, given: Mapping[str, Any]) -> ResponseReturnValue:
+        email, config = mail_contract.email_of(given, _key()), given["config"]
+        accepted = _call(self._provider.send_email, email, config)
+        failed = {one: _result(why, config) for one, why in getattr(accepted, "failed", {}).items()}
+        return _queued(accepted, None if failed else email.provider_ref, {"failed": failed} if failed else {})
+
+    def inbox(self) -> ResponseReturnValue:
+        if mail_contract.INBOX_FEATURE not in self._provider.features:
+            raise _Answer(404, "this provider has no inbox")
+        given = self._read(_INBOX)
+
+        def fetch(cursor: Mapping[str, Any], config: Mapping[str, Any]) -> Inbox:
+            return self._provider.fetch_inbox(cursor, given["limit"], config)
+
+        return jsonify(
+            success=True, data=mail_contract.inbox_data(_call(fetch, given["cursor"], given["config"]))
+        )
+
+    def _check_type(self, wanted: str) -> None:
+        if wanted not in self._provider.types:
+            raise _Answer(404, f"this provider does not send {wanted}")
 
     def bulk(self) -> ResponseReturnValue:
         if contract.BULK_FEATURE not in self._provider.features:
@@ -171,6 +227,8 @@ _SEND = contract.SendBody()
 _RETRY = contract.RetryBody()
 _REPORT = contract.ReportBody()
 _BULK = contract.BulkBody()
+_SEND_EMAIL = mail_contract.SendBody()
+_INBOX = mail_contract.InboxBody()
 
 
 def _answering(view: _View) -> _View:
@@ -246,13 +304,15 @@ def _opted_out(said: object) -> dict[str, Any]:
 _STATUSES: dict[type[ProviderError], int] = {NotSent: 503, Denied: 403, Refused: 422, ProviderError: 502}
 
 
-def _queued(accepted: object, known_as: str | None = None) -> ResponseReturnValue:
+def _queued(
+    accepted: object, known_as: str | None = None, more: Mapping[str, Any] = {}
+) -> ResponseReturnValue:
     if not isinstance(accepted, Accepted):
         raise _Answer(502, "the provider did not say whether it took the message")
     answer: dict[str, Any] = {"success": True, "msg": "Successfully queued"}
     # The seed's answer to a retry has no data; only a new reference is worth more than that.
     if accepted.ref != known_as:
-        answer["data"] = {"msg_uuid": accepted.ref, "extra_data": _extra(accepted)}
+        answer["data"] = {"msg_uuid": accepted.ref, "extra_data": _extra(accepted), **more}
     return jsonify(answer)
 
 
@@ -273,6 +333,8 @@ def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(result, ProviderError):
         result = OutcomeUnknown("the provider did not say whether it took the message")
     said: dict[str, Any] = {"success": False, "msg": clean(result.reason, config)}
+    if result.code:
+        said["code"] = result.code
     if result.only_this:
         said["only_this"] = True
     if isinstance(result, NotSent):
@@ -287,6 +349,7 @@ def _written(report: Any) -> dict[str, Any]:
     more = {
         "detail": report.detail,
         "code": report.code,
+        "recipient": report.recipient,
         "event_id": report.event_id,
         "occurred_at": report.occurred_at and report.occurred_at.isoformat(),
     }

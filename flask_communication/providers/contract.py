@@ -163,6 +163,7 @@ class ReportItem(_Lenient):
     status = fields.String(required=True)
     detail = fields.Raw(load_default=None, allow_none=True)
     code = fields.Raw(load_default=None, allow_none=True)
+    recipient = fields.Raw(load_default=None, allow_none=True)
     event_id = fields.Raw(load_default=None, allow_none=True)
     occurred_at = fields.Raw(load_default=None, allow_none=True)
     opted_out = fields.Raw(load_default=None, allow_none=True)

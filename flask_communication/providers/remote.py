@@ -8,17 +8,18 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from marshmallow import ValidationError
 
-from . import contract
+from . import contract, mail_contract, manifest
 from .base import (
     Accepted,
     Denied,
+    Inbox,
     NotSent,
+    OutboundEmail,
     OutboundSMS,
     OutcomeUnknown,
     Provider,
@@ -40,28 +41,12 @@ _MANIFEST_LASTS = 300.0
 _ASK_AGAIN = 5.0
 _MANIFEST_DEADLINE = 5.0
 _REPORTS_A_CALL = 500
+_INBOX_DEADLINE = 45.0
 
 _ENVELOPE = contract.Envelope()
 _ACCEPTANCE = contract.Acceptance()
 _BULK_RESULT = contract.BulkResult()
 _REPORT = contract.ReportItem()
-_MANIFEST = contract.Manifest()
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A manifest (its defaults where there is none) and until when it is believed."""
-
-    label: str = ""
-    types: tuple[str, ...] = ("sms",)
-    features: frozenset[str] = frozenset()
-    config_schema: Mapping[str, Any] | None = None
-    idempotency_window: float = 0.0
-    report_after: float = 60.0
-    bulk_limit: int = 500
-
-
-_NO_MANIFEST = _Known()
 
 
 class RemoteProvider(Provider):
@@ -87,9 +72,11 @@ class RemoteProvider(Provider):
         self._root = url.rstrip("/") + "/"
         self._key = None if secret is None else contract.signature_key(secret)
         self._http = Http(transport=transport)
+        # Mails are longer than answers, and take longer to fetch.
+        self._mails = Http(_INBOX_DEADLINE, body_cap=mail_contract.LONGEST_INBOX, transport=transport)
         self._slash = trailing_slash
         self._lock = threading.Lock()
-        self._known: _Known | None = None
+        self._known: manifest.Known | None = None
         self._believed_until = 0.0
         self._reached = False
 
@@ -173,25 +160,55 @@ class RemoteProvider(Provider):
             raise _unclear(f"the answer must list {len(batch)} results")
         return [_bulk_result(one, config) for one in results]
 
+    def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        """Post it to ``email/send/``, or to ``email/retry/`` what the provider knows already."""
+        path = mail_contract.SEND if email.provider_ref is None else mail_contract.RETRY
+        data = self._call(path, mail_contract.send_body(email, config), email.key, config)["data"]
+        if data is None and email.provider_ref is not None:
+            return Accepted(email.provider_ref)
+        failed = data.get("failed") if isinstance(data, dict) else None
+        return replace(_accepted(data), failed=_failed(failed, email.recipients, config))
+
+    def email_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
+        """Post references to ``email/delivery_report/``; strangers' refs and words are left out."""
+        return self._ask_reports(mail_contract.REPORT, refs, config)
+
+    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        """Post the cursor to ``email/inbox/``."""
+        body = mail_contract.inbox_body(cursor, limit, config)
+        data = self._call(mail_contract.INBOX, body, uuid.uuid4().hex, config, self._mails)["data"]
+        given = data.get("cursor") if isinstance(data, dict) else None
+        try:
+            return mail_contract.inbox_of(data, len(encode_json(given)))
+        except ValidationError:
+            raise NotSent(
+                "the provider's inbox is not in the form of the contract; nothing was read"
+            ) from None
+
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
         """Post references to ``sms/delivery_report/``; strangers' refs and words are left out."""
+        return self._ask_reports(contract.REPORT, refs, config)
+
+    def _ask_reports(self, path: str, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
         reports: list[Report] = []
         for start in range(0, len(refs), _REPORTS_A_CALL):
             asked = refs[start : start + _REPORTS_A_CALL]
             body = contract.report_body(asked, config, stateless=self._stateless())
-            data = self._call(contract.REPORT, body, uuid.uuid4().hex, config)["data"]
+            data = self._call(path, body, uuid.uuid4().hex, config)["data"]
             if not isinstance(data, list):
                 raise _unclear("the answer must carry a list of reports")
             reports += _reports(data, frozenset(asked), self.name)
         return reports
 
-    def _call(self, path: str, payload: Any, key: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    def _call(
+        self, path: str, payload: Any, key: str, config: Mapping[str, Any], http: Http | None = None
+    ) -> dict[str, Any]:
         body = encode_json(payload)
         headers = {"Idempotency-Key": key}
         if self._key is not None:
             headers |= contract.signature_headers(self._key, key, body)
         url = self._root + (path if self._slash else path.rstrip("/"))
-        reply = self._http.post(url, body, "application/json", headers)
+        reply = (http or self._http).post(url, body, "application/json", headers)
         self._freshen()
         return _envelope(classify(reply, config), config)
 
@@ -201,7 +218,7 @@ class RemoteProvider(Provider):
             asking = contextvars.copy_context()
             threading.Thread(target=asking.run, args=(self._manifest,), daemon=True).start()
 
-    def _last(self) -> _Known:
+    def _last(self) -> manifest.Known:
         """Return what was read last, however old; only the first time is there a wait."""
         return self._known or self._manifest()
 
@@ -212,13 +229,13 @@ class RemoteProvider(Provider):
             known = self._ask()
         return contract.STATELESS in known.features
 
-    def _manifest(self) -> _Known:
+    def _manifest(self) -> manifest.Known:
         known = self._known
         if known is not None and time.monotonic() < self._believed_until:
             return known
         # Whoever has something to go by does not wait for the one thread that asks.
         if not self._lock.acquire(blocking=known is None):
-            return known or _NO_MANIFEST
+            return known or manifest.NONE
         try:
             if self._known is not None and time.monotonic() < self._believed_until:
                 return self._known
@@ -226,9 +243,9 @@ class RemoteProvider(Provider):
         finally:
             self._lock.release()
 
-    def _ask(self) -> _Known:
+    def _ask(self) -> manifest.Known:
         try:
-            found = _manifest(self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE))
+            found = manifest.read(self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE))
             self._reached = True
         except ProviderError as exc:
             log.info("no manifest from provider %s: %s", self.name, exc.reason)
@@ -236,29 +253,9 @@ class RemoteProvider(Provider):
             self._reached = self._reached or not isinstance(exc, NotSent)
             found = None
         lasts = _ASK_AGAIN if found is None else _MANIFEST_LASTS
-        self._known = found or self._known or _NO_MANIFEST
+        self._known = found or self._known or manifest.NONE
         self._believed_until = time.monotonic() + lasts
         return self._known
-
-
-def _manifest(reply: Reply) -> _Known:
-    if reply.status == 429 or reply.status >= 500:
-        raise OutcomeUnknown(f"it answered {reply.status}", http_status=reply.status)
-    if reply.status != 200 or not isinstance(reply.json, dict):
-        return _NO_MANIFEST
-    try:
-        given = _MANIFEST.load(reply.json)
-    except ValidationError:
-        return _NO_MANIFEST
-    return _Known(
-        label=clean(given["label"]),
-        types=tuple(given["types"]),
-        features=frozenset(given["features"]),
-        config_schema=given["config_schema"],
-        idempotency_window=given["idempotency_window"],
-        report_after=given["report_after"],
-        bulk_limit=given["bulk_limit"],
-    )
 
 
 def _unclear(what: str) -> OutcomeUnknown:
@@ -314,6 +311,17 @@ def _accepted(data: Any) -> Accepted:
     return Accepted(given["msg_uuid"], extra if isinstance(extra, dict) else {})
 
 
+def _failed(given: Any, recipients: Sequence[str], config: Mapping[str, Any]) -> Mapping[str, ProviderError]:
+    """Read what became of single recipients; what is unclear may have arrived, strangers are left out."""
+    if not isinstance(given, dict):
+        return {}
+    results = {one: _bulk_result(given[one], config) for one in recipients if one in given}
+    return {
+        one: result if isinstance(result, ProviderError) else _unclear("says nothing clear of a recipient")
+        for one, result in results.items()
+    }
+
+
 def _bulk_result(given: Any, config: Mapping[str, Any]) -> Accepted | ProviderError:
     try:
         result = _BULK_RESULT.load(given)
@@ -349,16 +357,8 @@ def _report(given: Mapping[str, Any], status: str) -> Report:
         status=status,
         detail=_word(given["detail"]),
         code=_word(given["code"]),
+        recipient=_word(given["recipient"]),
         event_id=_word(given["event_id"]),
-        occurred_at=_moment(given["occurred_at"]),
+        occurred_at=mail_contract.moment(given["occurred_at"]),
         opted_out=given["opted_out"] is True,
     )
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    # A time without its zone could be hours off.
-    return moment if moment.tzinfo else None

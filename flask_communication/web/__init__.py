@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from . import config, health, messages, openapi, suppressions
+from . import config, emails, health, messages, openapi, showing, suppressions
 from .access import exempt_from_the_hosts_csrf
 from .envelope import handle_errors
 
@@ -21,6 +21,12 @@ ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("send_sms", "/sms/send", ("POST",), messages.send_sms),
     ("retry_sms", "/sms/retry", ("POST",), messages.retry_sms),
     ("report_sms", "/sms/delivery_report", ("POST",), messages.report_sms),
+    ("send_email", "/email/send", ("POST",), emails.send),
+    ("retry_email", "/email/retry", ("POST",), emails.retry),
+    ("report_email", "/email/delivery_report", ("POST",), emails.report),
+    ("sync_inbox", "/email/sync_inbox", ("POST",), emails.sync_inbox),
+    ("show_html", "/email/html/<uuid>", ("GET",), showing.html),
+    ("show_file", "/email/file/<uuid>/<place>", ("GET",), showing.file),
     ("list_messages", "/messages", ("GET",), messages.list_messages),
     ("show_message", "/messages/<uuid>", ("GET",), messages.show_message),
     ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),

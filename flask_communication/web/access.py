@@ -29,6 +29,7 @@ ACTIONS = {
     "message.resolve": "say what became of an unknown message",
     "message.release": "let a held message pass",
     "message.read": "read messages and their delivery reports",
+    "inbox.sync": "read the mailboxes now",
     "suppression.read": "see who must not be written to",
     "suppression.write": "put recipients on that list",
     "suppression.delete": "take recipients off that list",

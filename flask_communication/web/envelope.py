@@ -51,9 +51,9 @@ def refused(status: int, msg: str, fields: Any = None) -> tuple[Response, int]:
     return jsonify(body), status
 
 
-def loaded(schema: type[Schema]) -> dict[str, Any]:
+def loaded(schema: type[Schema], longest: int = MAX_BODY) -> dict[str, Any]:
     """Return the JSON body of this request as ``schema`` has it; raise :class:`BadRequest`."""
-    given = _body()
+    given = _body(longest)
     try:
         found: dict[str, Any] = schema().load(given)
     except ValidationError as wrong:
@@ -67,14 +67,14 @@ def _named(messages: Any) -> dict[str, Any]:
     return {str(name): why for name, why in messages.items()}
 
 
-def _body() -> Any:
+def _body(longest: int) -> Any:
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise BadRequest(415, "send JSON, with Content-Type: application/json")
-    if (request.content_length or 0) > MAX_BODY:
-        raise BadRequest(413, f"the body is larger than {MAX_BODY} bytes")
-    raw = request.stream.read(MAX_BODY + 1)
-    if len(raw) > MAX_BODY:
-        raise BadRequest(413, f"the body is larger than {MAX_BODY} bytes")
+    if (request.content_length or 0) > longest:
+        raise BadRequest(413, f"the body is larger than {longest} bytes")
+    raw = request.stream.read(longest + 1)
+    if len(raw) > longest:
+        raise BadRequest(413, f"the body is larger than {longest} bytes")
     given = _parsed(raw)
     if not isinstance(given, dict):
         raise BadRequest(400, "the body must be a JSON object")

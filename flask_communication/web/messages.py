@@ -10,7 +10,7 @@ from flask import request
 from .. import decisions, messages
 from ..email import Email
 from ..errors import InvalidQuery
-from ..sms import LIFETIME, SMS, statuses
+from ..sms import SMS, statuses
 from ..state import current
 from . import access, schemas
 from .envelope import loaded, ok, query
@@ -77,8 +77,7 @@ def cancel_message(uuid: str) -> Any:
 def release_message(uuid: str) -> Any:
     """Let a held message pass."""
     found = messages.get(current(), None, uuid)
-    release = Email.release if found.channel == "email" else SMS.release
-    release(uuid)
+    _api(found.channel).release(uuid)
     return ok("Successfully released")
 
 
@@ -87,8 +86,13 @@ def resolve_message(uuid: str) -> Any:
     """Say what became of an unknown message."""
     decision = loaded(schemas.Resolve)["decision"]
     found = messages.get(current(), None, uuid)
-    decisions.resolve(current(), found.channel, uuid, decision, LIFETIME)
+    _api(found.channel).resolve(uuid, decision)
     return ok("Successfully resolved")
+
+
+def _api(channel: str) -> type[Email] | type[SMS]:
+    # Each channel has its own time after which a message expires.
+    return Email if channel == "email" else SMS
 
 
 def _moment(name: str, text: str) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -109,6 +110,59 @@ CALLS = (
         many=True,
     ),
     _Call(
+        "/email/send",
+        "post",
+        "Accept an email, as JSON or as multipart/form-data; the same Idempotency-Key is one message",
+        "message.send",
+        schemas.SendEmail,
+        schemas.Uuid,
+        errors=(404, 409),
+    ),
+    _Call(
+        "/email/retry",
+        "post",
+        "Send again to those it has not reached",
+        "message.retry",
+        schemas.Retry,
+        errors=(404, 409),
+    ),
+    _Call(
+        "/email/delivery_report",
+        "post",
+        "Tell what became of emails",
+        "message.read",
+        schemas.Reports,
+        schemas.Status,
+        many=True,
+    ),
+    _Call(
+        "/email/sync_inbox",
+        "post",
+        "Read one mailbox now, or all of them",
+        "inbox.sync",
+        schemas.SyncInbox,
+        schemas.Synced,
+        errors=(404, 502),
+    ),
+    _Call(
+        "/email/html/{uuid}",
+        "get",
+        "Show an email as a page that can do nothing; images=1 fetches its pictures",
+        "message.read",
+        query=("images",),
+        errors=(404,),
+        text=True,
+    ),
+    _Call(
+        "/email/file/{uuid}/{place}",
+        "get",
+        "Give a file of an email; inline=1 shows a picture",
+        "message.read",
+        query=("inline",),
+        errors=(404,),
+        text=True,
+    ),
+    _Call(
         "/messages",
         "get",
         "List messages, newest first",
@@ -172,6 +226,8 @@ CALLS = (
     _Call("/openapi.json", "get", "Describe these calls", "openapi.read"),
 )
 
+_ONCE = ("/sms/send", "/email/send")
+_KINDS = {"/email/html": "text/html", "/email/file": "application/octet-stream"}
 _WORDS = {
     400: "not JSON, or not an object",
     401: "nobody was identified",
@@ -183,6 +239,7 @@ _WORDS = {
     415: "not sent as JSON",
     422: "fields are wrong; errors names them",
     501: "an extra is not installed",
+    502: "the provider does not answer as it should",
     503: "the database is away, or not upgraded",
 }
 
@@ -222,20 +279,26 @@ def _version() -> str:
 
 
 def _in_path(call: _Call) -> list[dict[str, Any]]:
-    if "{uuid}" not in call.path:
-        return []
-    return [{"name": "uuid", "in": "path", "required": True, "schema": {"type": "string"}}]
+    names = re.findall(r"{(\w+)}", call.path)
+    return [{"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in names]
 
 
 def _operation(call: _Call) -> dict[str, Any]:
-    name = call.path.strip("/").replace("/", "_").replace("{uuid}", "one").replace(".", "_")
+    name = (
+        call.path.strip("/")
+        .replace("/", "_")
+        .replace("{uuid}", "one")
+        .replace("{place}", "place")
+        .replace(".", "_")
+    )
     operation: dict[str, Any] = {
         "operationId": f"{call.method}_{name}",
         "summary": call.says,
         "responses": {"200": _answer("it worked", _success(call))},
     }
     if call.text:
-        operation["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+        kind = next((kind for path, kind in _KINDS.items() if call.path.startswith(path)), "text/plain")
+        operation["responses"]["200"]["content"] = {kind: {"schema": {"type": "string"}}}
     for status in sorted({*_usual(call), *call.errors}):
         operation["responses"][str(status)] = _answer(_WORDS[status], "Error")
     if call.action is not None:
@@ -244,11 +307,17 @@ def _operation(call: _Call) -> dict[str, Any]:
     if call.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": call.body}},
+            "content": {kind: {"schema": call.body} for kind in _sent_as(call)},
         }
-    if call.query or call.path == "/sms/send":
+    if call.query or call.path in _ONCE:
         operation["parameters"] = _parameters(call)
     return operation
+
+
+def _sent_as(call: _Call) -> tuple[str, ...]:
+    return (
+        ("application/json", "multipart/form-data") if call.path == "/email/send" else ("application/json",)
+    )
 
 
 def _usual(call: _Call) -> tuple[int, ...]:
@@ -260,7 +329,7 @@ def _usual(call: _Call) -> tuple[int, ...]:
 
 
 def _parameters(call: _Call) -> list[dict[str, Any]]:
-    if call.path == "/sms/send":
+    if call.path in _ONCE:
         kind = {"type": "string", "minLength": 1, "maxLength": 255}
         return [{"name": "Idempotency-Key", "in": "header", "schema": kind}]
     return [

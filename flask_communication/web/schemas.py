@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from typing import Any
+
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 
@@ -58,6 +61,76 @@ class SendSMS(_Body):
     destination = fields.String(required=True)
     config = fields.Dict()
     key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+
+
+class Base64(fields.String):
+    """Bytes, as base64."""
+
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            return base64.b64decode(text, validate=True)
+        except ValueError:
+            raise ValidationError("Must be base64.") from None
+
+
+class Upload(_Body):
+    """A file of an email; ``inline`` (or a ``content_id``) lets the HTML show it as ``cid:`` and its name."""
+
+    filename = fields.String(required=True, validate=validate.Length(min=1, max=255))
+    content = Base64(required=True)
+    content_type = fields.String(load_default=None, allow_none=True)
+    content_id = fields.String(load_default=None, allow_none=True)
+    inline = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+
+
+def _addresses(value: object) -> None:
+    many = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) for one in many):
+        raise ValidationError("Not an address, or a list of addresses.")
+
+
+def _mailboxes(**kwargs: Any) -> fields.Raw:
+    kind = {"type": ["string", "array"], "items": {"type": "string"}}
+    return fields.Raw(validate=_addresses, metadata=kind, **kwargs)
+
+
+class SendEmail(_Body):
+    """An email; ``key`` names a configuration, ``in_reply_to`` a message of ours, or a Message-ID."""
+
+    to = _mailboxes(required=True)
+    cc = _mailboxes()
+    bcc = _mailboxes()
+    reply_to = _mailboxes()
+    subject = fields.String()
+    body = fields.String()
+    html = fields.String(allow_none=True)
+    sender = fields.String(allow_none=True)
+    headers = fields.Dict(keys=fields.String(), values=fields.String())
+    in_reply_to = fields.String(allow_none=True)
+    unsubscribe = fields.String(allow_none=True)
+    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    attachments = fields.List(fields.Nested(Upload), validate=validate.Length(max=50))
+
+
+class Retry(_Body):
+    """Which message to send again."""
+
+    msg_uuid = fields.String(required=True, validate=TEXT)
+
+
+class SyncInbox(_Body):
+    """Which mailbox to read, by the key or id of its configuration; without one, all."""
+
+    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+
+
+class Synced(Schema):
+    """How many mails were fetched, how many are new here, and how many mailboxes could not be read."""
+
+    fetched = fields.Integer()
+    new = fields.Integer()
+    failed = fields.Integer()
 
 
 class RetrySMS(_Body):
@@ -151,6 +224,38 @@ class Event(Schema):
     applied = fields.Boolean()
 
 
+class File(Schema):
+    """A file of an email, by its place; its content is at ``email/file/<uuid>/<place>``."""
+
+    place = fields.Integer()
+    filename = fields.String()
+    content_type = fields.String()
+    content_id = fields.String(allow_none=True)
+
+
+class Recipient(Schema):
+    """One recipient of an email, and what became of it for them."""
+
+    address = fields.String()
+    kind = fields.String()
+    status = fields.String()
+    error = fields.String(allow_none=True)
+    error_code = fields.String(allow_none=True)
+
+
+class Mail(Schema):
+    """What an email has besides; its HTML is at ``email/html/<uuid>``, made safe."""
+
+    subject = fields.String()
+    message_id = fields.String(attribute="rfc_message_id", allow_none=True)
+    in_reply_to = fields.String(allow_none=True)
+    thread_id = fields.Integer(allow_none=True)
+    mailboxes = fields.Dict()
+    has_html = fields.Function(lambda mail: mail.html is not None, metadata={"type": "boolean"})
+    problem = fields.String(allow_none=True)
+    files = fields.List(fields.Nested(File), attribute="attachments")
+
+
 class Message(Schema):
     """A message in a list."""
 
@@ -170,6 +275,7 @@ class Message(Schema):
     created_at = fields.AwareDateTime()
     sent_at = fields.AwareDateTime(allow_none=True)
     metadata = fields.Dict(attribute="meta", allow_none=True)
+    mail = fields.Nested(Mail, allow_none=True)
 
 
 class Story(Message):
@@ -177,6 +283,7 @@ class Story(Message):
 
     attempts = fields.List(fields.Nested(Attempt))
     events = fields.List(fields.Nested(Event))
+    recipients = fields.List(fields.Nested(Recipient))
 
 
 class Id(Schema):
