@@ -10,6 +10,7 @@ from .errors import InvalidMessage
 
 MOST_RECIPIENTS = 500
 MOST_HEADERS = 50
+LONGEST_WORD = 900
 # RFC 5321 §4.5.3.1: 64 octets before the @, 254 in all (RFC 3696, erratum 1690).
 _ADDRESS = re.compile(
     r"[^\s@<>()\[\],;:\\\"]{1,64}@(?=.{1,253}$)[^\W_](?:[\w-]*[^\W_])?(?:\.[^\W_](?:[\w-]*[^\W_])?)*"
@@ -90,11 +91,19 @@ def headers(raw: Any) -> dict[str, str]:
         if not isinstance(name, str)
         or not _HEADER.fullmatch(name)
         or name.lower() in _RESERVED
-        or name.lower().startswith(("content-", "resent-"))
+        or name.lower().startswith(("content-", "resent-", "arc-", "dkim-"))
     }
     if wrong:
         raise InvalidMessage(wrong)
-    return {name: line(f"headers.{name}", value, 2000) for name, value in raw.items()}
+    return {name: _value(f"headers.{name}", value) for name, value in raw.items()}
+
+
+def _value(field: str, raw: Any) -> str:
+    value = line(field, raw, 2000)
+    # A line has 998 octets at most (RFC 5322 §2.1.1) and is folded between words, which grow when encoded.
+    if any(len(word) > LONGEST_WORD for word in value.split(" ")):
+        raise InvalidMessage({field: [f"must have no word of more than {LONGEST_WORD} characters"]})
+    return value
 
 
 def recipients(groups: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

@@ -76,7 +76,8 @@ def _words(body: Any, html: Any) -> tuple[str, str | None]:
 def _unsubscribe(address: Any) -> dict[str, str]:
     if address is None:
         return {}
-    if not isinstance(address, str) or not address.startswith("https://") or ">" in address:
+    usable = isinstance(address, str) and address.startswith("https://") and address.isascii()
+    if not usable or ">" in address or " " in address:
         raise InvalidMessage({"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]})
     addresses.line("unsubscribe", address, 900)
     return {"List-Unsubscribe": f"<{address}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}

@@ -18,7 +18,8 @@ MAX_KEY = 255
 MAX_METADATA = 10_000
 LARGEST_FILE = 10 * 1024 * 1024
 _TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,66}", re.ASCII)
-_CONTENT_ID = re.compile(r"[^\s<>]{1,255}")
+# RFC 2392 has it in an address, so it is ASCII.
+_CONTENT_ID = re.compile(r"[!-;=?-~]{1,255}")
 
 
 def options(given: Mapping[str, Any], lifetime: float) -> dict[str, Any]:
@@ -51,10 +52,8 @@ def checked_file(file: File) -> File:
         raise InvalidMessage(
             {"content_type": [f"must be such as image/png, and not {file.content_type[:50]!r}"]}
         )
-    if file.content_id is not None and not (
-        file.content_id.isprintable() and _CONTENT_ID.fullmatch(file.content_id)
-    ):
-        raise InvalidMessage({"inline": ["must be a name without spaces and angle brackets"]})
+    if file.content_id is not None and not _CONTENT_ID.fullmatch(file.content_id):
+        raise InvalidMessage({"inline": ["must be an ASCII name without spaces and angle brackets"]})
     return file
 
 

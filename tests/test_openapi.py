@@ -37,7 +37,7 @@ def test_every_route_is_described(app: Flask, document: dict[str, Any]) -> None:
     for rule in app.url_map.iter_rules():
         if not rule.endpoint.startswith("communication.") or rule.endpoint == "communication.static":
             continue
-        path = rule.rule.removeprefix("/x/y").rstrip("/").replace("<uuid>", "{uuid}")
+        path = rule.rule.removeprefix("/x/y").rstrip("/").replace("<", "{").replace(">", "}")
         methods = {method.lower() for method in rule.methods or ()} - {"head"}
         assert any((path, method) in described for method in methods), rule
 

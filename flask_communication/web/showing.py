@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 from html import escape
 
-from flask import Response, make_response
+from flask import Response, make_response, send_file
 
 from .. import markup, messages
 from ..errors import InvalidQuery, MessageNotFound
@@ -77,9 +78,13 @@ def file(uuid: str, place: str) -> Response:
         raise InvalidQuery({"place": ["must be a whole number, from 0"]})
     found = messages.file(current(), uuid, int(place))
     shown = inline and markup.is_picture(found.content_type, found.content)
-    answer = make_response(found.content)
-    answer.mimetype = found.content_type if found.content_type in _PLAIN else "application/octet-stream"
-    answer.headers.set("Content-Disposition", "inline" if shown else "attachment", filename=found.filename)
+    answer = send_file(
+        io.BytesIO(found.content),
+        mimetype=found.content_type if found.content_type in _PLAIN else "application/octet-stream",
+        as_attachment=not shown,
+        download_name=found.filename,
+        etag=False,
+    )
     return _closed(answer, _FILE_POLICY)
 
 
