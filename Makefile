@@ -7,12 +7,12 @@
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 
-.PHONY: demo test chaos bench lint format clean postgresql
+.PHONY: demo test chaos bench lint format clean postgresql browser
 
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
 
-test: .venv/tested postgresql lint
+test: .venv/tested postgresql browser lint
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: .venv/tested postgresql
@@ -53,6 +53,15 @@ postgresql:
 	    $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
 	  { echo "install PostgreSQL (Debian: apt-get install postgresql), then run make test again"; exit 1; }
+
+# HTML mail is shown to a real browser by the tests.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { echo "installing Chromium"; \
+	    if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	    $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  { echo "install Chromium (Debian: apt-get install chromium), then run make test again"; exit 1; }
 
 clean:
 	rm -rf .venv benchmarks/.venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

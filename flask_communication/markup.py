@@ -100,6 +100,8 @@ _ATTRIBUTES = {
     "ol": {"start"},
 }
 _MORE_TAGS = frozenset("font u s strike big small tt main header footer nav".split())
+# What a style reaches outside by, or hides that it does.
+_REACHING = ("url", "expression", "image", "import", "\\", "/*")
 _STYLES = frozenset(
     "color background-color font font-family font-size font-style font-weight line-height text-align"
     " text-decoration text-indent text-transform letter-spacing vertical-align white-space direction"
@@ -125,7 +127,7 @@ def safe(html: str, pictures: Mapping[str, str], *, remote: bool = False) -> str
         if name == "src":
             return _picture(value.strip(), pictures, remote=remote)
         if name == "style":
-            return None if "url" in value.lower() or "\\" in value or "/*" in value else value
+            return None if any(sign in value.lower() for sign in _REACHING) else value
         return value
 
     return str(
