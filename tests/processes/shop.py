@@ -6,6 +6,7 @@ from flask import Flask, request
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_communication import SMS, Communication
+from tests.chaos.worker import shorten
 
 db = SQLAlchemy()
 communication = Communication()
@@ -13,6 +14,8 @@ communication = Communication()
 
 def create_app() -> Flask:
     """Make the shop as the environment says."""
+    if "SHOP_LEASE" in os.environ:
+        shorten(float(os.environ["SHOP_LEASE"]))
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY="of a test",
@@ -20,6 +23,8 @@ def create_app() -> Flask:
         COMMUNICATION_REDIS_URL=os.environ.get("SHOP_REDIS"),
         COMMUNICATION_ENCRYPTION_KEYS=[os.environ["SHOP_KEY"]],
         COMMUNICATION_PROVIDERS={"pages": {"url": os.environ["SHOP_PROVIDER"]}},
+        # The mail server of the test is on this machine.
+        COMMUNICATION_ALLOW_PRIVATE_HOSTS=["127.0.0.1"],
         COMMUNICATION_CONCURRENCY=int(os.environ.get("SHOP_CONCURRENCY", "10")),
     )
     db.init_app(app)
