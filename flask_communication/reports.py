@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -139,10 +139,22 @@ def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> li
     for report in sorted(whole, key=lambda one: RANK[one.status]):
         best[report.ref] = report
     moved = awaiting.report(connection, [_row(config_id, report) for report in best.values()])
+    _warn_of_shared_ids(config_id, moved)
     applied = {(row.provider_ref, row.status) for row in moved}
     events.store(connection, [_event(config_id, one, applied) for one in known])
     suppression.learn_from_reports(connection, config_id, found)
     return moved
+
+
+def _warn_of_shared_ids(config_id: int, moved: Sequence[Row[Any]]) -> None:
+    for ref, count in Counter(row.provider_ref for row in moved).items():
+        if count > 1:
+            log.warning(
+                "configuration %s: the provider calls %s messages by one id, %s; a report of one moved all",
+                config_id,
+                count,
+                clean(ref, 50),
+            )
 
 
 def _row(config_id: int, report: Report) -> dict[str, Any]:

@@ -457,6 +457,19 @@ def test_the_host_is_told_by_signals(app: Flask, provider: Scripted) -> None:
     assert told == [(uuid, "sent"), (uuid, "delivered")]
 
 
+def test_a_provider_that_gives_two_messages_one_id_is_complained_of(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = Scripted(lambda sms: Accepted("the same"))
+    install(app, provider)
+    with app.app_context():
+        SMS.send_bulk([{"destination": TO, "msg": text} for text in ("one", "two")])
+        work(app)
+        provider.reports["the same"] = "delivered"
+        SMS.sync_delivery_report()
+    assert "calls 2 messages by one id, the same" in caplog.text
+
+
 def statements(app: Flask, number: int) -> int:
     """Count the SQL statements that one worker needs for ``number`` messages."""
     counted: list[str] = []
