@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from . import addresses, drafting, mails, markup, messages
+from . import addresses, drafting, mails, messages
 from .errors import InvalidMessage
 from .files import sha256
 from .providers.base import File
@@ -69,6 +69,8 @@ def _words(body: Any, html: Any) -> tuple[str, str | None]:
         if words is not None:
             drafting.text(name, words, LONGEST_TEXT)
     if not body and html:
+        from . import markup
+
         body = markup.text_of(html)
     return body or "", html or None
 

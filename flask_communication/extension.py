@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from flask import Blueprint, Flask
 
-from . import cli, history, worker
+from . import history, worker
 from .database import Database
 from .errors import NotInitialised, SettingError
 from .providers.base import Provider
@@ -17,7 +17,9 @@ from .registry import Registry
 from .settings import Settings
 from .state import EXTENSION, Authorize, State
 from .vault import Vault
-from .web import make_blueprint
+
+if TYPE_CHECKING:
+    from click import Group
 
 log = logging.getLogger("flask_communication")
 
@@ -48,6 +50,8 @@ class Communication:
     @cached_property
     def blueprint(self) -> Blueprint:
         """The blueprint, to mount by hand with COMMUNICATION_REGISTER_BLUEPRINT=False."""
+        from .web import make_blueprint
+
         return make_blueprint()
 
     def init_app(
@@ -69,7 +73,7 @@ class Communication:
         for provider in self._providers:
             state.registry.register(provider)
         self._mount(app, state.settings, url_prefix)
-        app.cli.add_command(cli.communication)
+        app.cli.add_command(_commands())
         _migrations(app, state)
         worker.engage(state)
         if state.authorize is None:
@@ -111,6 +115,12 @@ class Communication:
         if not isinstance(state, State):
             raise NotInitialised("call init_app(app) before upgrade(app)")
         history.upgrade(state.database)
+
+
+def _commands() -> Group:
+    from .cli import communication
+
+    return communication
 
 
 def _migrations(app: Flask, state: State) -> None:

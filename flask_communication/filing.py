@@ -6,20 +6,22 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
-from . import files, letters, mails, reports, suppression
-from .bounces import Failed
+from . import files, mails, reports, suppression
 from .database import Speech, as_rows, speech_of
-from .letters import Letter
 from .models import Mail
 from .providers.base import File, InboundEmail, Report
 from .status import DELIVERED, RECEIVED, SENT, UNDELIVERED
 from .verdicts import clean
+
+if TYPE_CHECKING:
+    from .bounces import Failed
+    from .letters import Letter
 
 _RECEIVED = {
     "uuid": "text",
@@ -54,11 +56,15 @@ def opened(config_id: int, mail: InboundEmail) -> Arrival:
     # The same bytes are the same mail, also where a mailbox numbers its mails anew.
     told = mail.raw or mail.uid.encode("utf-8", "replace")
     fingerprint = hashlib.sha256(f"{config_id}\x1f".encode() + told).hexdigest()
+    from . import letters
+
     return Arrival(mail, letters.read(mail.raw), fingerprint)
 
 
 def unreadable(arrival: Arrival, why: str) -> Arrival:
     """Return the same mail with nothing of it read, for one that could not be stored as it was read."""
+    from . import letters
+
     return Arrival(arrival.mail, letters.unread(f"could not be read: {why}"), arrival.fingerprint)
 
 

@@ -94,7 +94,9 @@ def _folder() -> Path:
 
 def adopt(metadata: MetaData) -> None:
     """Copy our tables into the host's metadata, so that its own history creates them."""
-    for table in Base.metadata.sorted_tables:
+    from .models.partial import whole_metadata
+
+    for table in whole_metadata().sorted_tables:
         if table.name not in metadata.tables:
             for column in table.to_metadata(metadata).columns:
                 if isinstance(column.type, UTCDateTime):

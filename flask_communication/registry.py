@@ -14,7 +14,6 @@ from werkzeug.routing import Rule
 
 from .errors import CommunicationError, ProviderNotFound, SettingError
 from .providers.base import Provider
-from .providers.remote import RemoteProvider
 from .settings import Settings
 
 GROUP = "flask_communication.providers"
@@ -86,6 +85,8 @@ class Registry:
         return found
 
     def _configured(self, name: str) -> Provider | None:
+        from .providers.remote import RemoteProvider
+
         address = self._settings.providers.get(name)
         return None if address is None else RemoteProvider(name, address.url, address.secret)
 
@@ -104,6 +105,7 @@ class Registry:
 
     def _inside(self, name: str, door: _Door) -> Provider:
         from .providers.inside import Inside
+        from .providers.remote import RemoteProvider
 
         return RemoteProvider(
             name,

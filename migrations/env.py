@@ -3,11 +3,11 @@
 from alembic import context
 
 from flask_communication.history import VERSION_TABLE
-from flask_communication.models import Base
+from flask_communication.models.partial import whole_metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=whole_metadata(),
     version_table=VERSION_TABLE,
     # SQLite cannot alter a table; Alembic copies it instead.
     render_as_batch=True,

@@ -13,7 +13,7 @@ from hostile_mail import corpus
 from rigs import install, work
 from sqlalchemy import text
 
-from flask_communication import Email, inbox
+from flask_communication import Email, inbox, letters
 from flask_communication.errors import (
     ConfigNotFound,
     FileNotFound,
@@ -480,7 +480,7 @@ def test_a_batch_that_cannot_be_stored_is_stored_one_by_one(
         arrivals = [inbox.filing.opened(1, one) for one in found.mails]
         broken = inbox.filing.Arrival(
             arrivals[1].mail,
-            inbox.filing.letters.Letter(message_id=object()),  # type: ignore[arg-type]
+            letters.Letter(message_id=object()),  # type: ignore[arg-type]
             arrivals[1].fingerprint,
         )
         assert reading._file([arrivals[0], broken, arrivals[2]], {"read": 3}) is not None

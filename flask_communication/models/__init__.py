@@ -17,7 +17,6 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -71,24 +70,6 @@ class Config(Base):
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
     # Deleting hides a config; its messages still ask it for delivery reports.
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-
-    __table_args__ = (
-        Index(
-            "uq_communication_config_key",
-            "type",
-            "key",
-            unique=True,
-            postgresql_where=text("deleted_at IS NULL AND key IS NOT NULL"),
-            sqlite_where=text("deleted_at IS NULL AND key IS NOT NULL"),
-        ),
-        Index(
-            "uq_communication_config_default",
-            "type",
-            unique=True,
-            postgresql_where=text("deleted_at IS NULL AND is_default"),
-            sqlite_where=text("deleted_at IS NULL AND is_default"),
-        ),
-    )
 
     def __repr__(self) -> str:
         return f"<Config {self.id} {self.type} {self.provider or self.provider_pkg_name!r}>"
@@ -157,30 +138,6 @@ class Message(Base):
     config: Mapped[Config | None] = relationship(viewonly=True)
 
     __table_args__ = (
-        # Holds open work only, so finding work never grows with the history.
-        Index(
-            "ix_communication_message_due",
-            "status",
-            "priority",
-            "due_at",
-            postgresql_where=text("due_at IS NOT NULL"),
-            sqlite_where=text("due_at IS NOT NULL"),
-        ),
-        Index(
-            "uq_communication_message_idempotency",
-            "channel",
-            "idempotency_key",
-            unique=True,
-            postgresql_where=text("idempotency_key IS NOT NULL"),
-            sqlite_where=text("idempotency_key IS NOT NULL"),
-        ),
-        Index(
-            "ix_communication_message_ref",
-            "config_id",
-            "provider_ref",
-            postgresql_where=text("provider_ref IS NOT NULL"),
-            sqlite_where=text("provider_ref IS NOT NULL"),
-        ),
         # Pages: newest first, by status or by recipient.
         Index("ix_communication_message_status", "channel", "status", "id"),
         Index("ix_communication_message_destination", "channel", "destination", "id"),

@@ -15,7 +15,6 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
-    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -48,34 +47,6 @@ class Mail(Base):
 
     recipients: Mapped[list[Recipient]] = relationship(order_by="Recipient.place", viewonly=True)
     attachments: Mapped[list[Attachment]] = relationship(order_by="Attachment.place", viewonly=True)
-
-    __table_args__ = (
-        Index(
-            "ix_communication_mail_rfc_message_id",
-            "rfc_message_id",
-            postgresql_where=text("rfc_message_id IS NOT NULL"),
-            sqlite_where=text("rfc_message_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_communication_mail_thread_id",
-            "thread_id",
-            postgresql_where=text("thread_id IS NOT NULL"),
-            sqlite_where=text("thread_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_communication_mail_raw_sha256",
-            "raw_sha256",
-            postgresql_where=text("raw_sha256 IS NOT NULL"),
-            sqlite_where=text("raw_sha256 IS NOT NULL"),
-        ),
-        Index(
-            "uq_communication_mail_arrival",
-            "arrival",
-            unique=True,
-            postgresql_where=text("arrival IS NOT NULL"),
-            sqlite_where=text("arrival IS NOT NULL"),
-        ),
-    )
 
     def __repr__(self) -> str:
         return f"<Mail {self.message_id} {self.subject!r}>"
