@@ -113,7 +113,11 @@ class Speech:
         if self.name != "postgresql":
             return ""
         ids = f"SELECT j.id FROM json_to_recordset(CAST(:{parameter} AS json)) AS j(id bigint)"
-        return f"{column} = ANY(ARRAY({ids})) AND "
+        return f"{self.among(column, ids)} AND "
+
+    def among(self, column: str, ids: str) -> str:
+        """Say "``column`` is one of what this SELECT returns", so that each is looked up."""
+        return f"{column} = ANY(ARRAY({ids}))" if self.name == "postgresql" else f"{column} IN ({ids})"
 
     def json(self, parameter: str) -> str:
         """Say "the JSON text that this parameter is"."""

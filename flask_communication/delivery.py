@@ -62,14 +62,14 @@ class Shift:
     """
 
     def __init__(
-        self, state: State, pool: ThreadPoolExecutor, stop: Callable[[], bool] = lambda: False
+        self, state: State, routes: Routes, pool: ThreadPoolExecutor, stop: Callable[[], bool]
     ) -> None:
         self.state = state
         self.pool = pool
         self.stop = stop
         self.slots = state.settings.concurrency
         self.common_slots = self.slots - max(1, int(self.slots * KEPT_FOR_HIGH)) if self.slots > 1 else 1
-        self.routes = Routes(state)
+        self.routes = routes
         self.known: dict[int, Route] = {}
         self.record = circuits.Record()
         self.files = Files()

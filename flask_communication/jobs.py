@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -13,6 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.cron import register
+from rq.job import Job
 
 from .bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
 from .errors import NotInitialised
@@ -20,6 +22,9 @@ from .state import State, state_of
 from .worker import LINGER, Worker
 
 log = logging.getLogger("flask_communication")
+
+# RQ needs several milliseconds of the processor for a job, just when a message is to be dialled.
+STEP_ASIDE = 0.03
 
 
 def attend() -> None:
@@ -59,6 +64,11 @@ class _Listener(SimpleWorker):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         self.on_stop()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        # Our worker has heard the ring that came with this job: first let it dial.
+        time.sleep(STEP_ASIDE)
+        super().execute_job(job, queue)
 
 
 def listen(state: State, on_stop: Callable[[], None]) -> None:

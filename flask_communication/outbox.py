@@ -129,37 +129,33 @@ def claim(
     ``repeat_until`` (an earlier try is in doubt) and ``closed`` (and may no longer be repeated), and
     ``age`` (seconds since the first try, NULL before it).
     """
-    claimed: list[Row[Any]] = []
-    for priority in sorted(PRIORITIES.values()):
-        if len(claimed) < limit and priority < before:
-            claimed += connection.execute(
-                _claim(speech_of(connection)),
-                {"priority": priority, "limit": limit - len(claimed), "lease": lease or LEASE},
-            ).all()
+    priorities = tuple(one for one in sorted(PRIORITIES.values()) if one < before)
+    statement = _claim(speech_of(connection), priorities)
+    claimed = list(connection.execute(statement, {"limit": limit, "lease": lease or LEASE}))
     crash_point("claim.written", claimed)
     return claimed
 
 
 @cache
-def _claim(speech: Speech) -> TextClause:
-    due = (
-        "SELECT id FROM communication_message WHERE status = 'queued' AND priority = :priority"
-        f" AND due_at <= {speech.now} ORDER BY due_at, id LIMIT :limit {speech.skip_locked}"
-    )
-    change = (
-        f"UPDATE communication_message SET fence = fence + 1, due_at = {speech.later(':lease')},"
-        f" updated_at = {speech.now}"
-    )
-    returned = (
+def _claim(speech: Speech, priorities: Sequence[int]) -> TextClause:
+    # Each priority for itself, as far as those before it leave room: a range of the index, in its order.
+    due, room = [], ":limit"
+    for one in priorities:
+        due.append(
+            f"p{one} AS MATERIALIZED (SELECT id FROM communication_message WHERE status = 'queued'"
+            f" AND priority = {one} AND due_at <= {speech.now} ORDER BY due_at, id LIMIT {room}"
+            f" {speech.skip_locked})"
+        )
+        room += f" - (SELECT count(*) FROM p{one})"
+    ids = " UNION ALL ".join(f"SELECT id FROM p{one}" for one in priorities)
+    return text(
+        f"WITH {', '.join(due)} UPDATE communication_message SET fence = fence + 1,"
+        f" due_at = {speech.later(':lease')}, updated_at = {speech.now} WHERE {speech.among('id', ids)}"
         " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, route_id, priority,"
         " provider_ref, resends, tries, meta, repeat_until, admitted_at,"
         f" COALESCE(repeat_until <= {speech.now}, false) AS closed, expires_at <= {speech.now} AS stale,"
         f" {speech.since('first_tried_at')} AS age"
     )
-    # Materialised, because the planner may otherwise run the subquery again and claim more than asked.
-    if speech.name == "postgresql":
-        return text(f"WITH due AS MATERIALIZED ({due}) {change} WHERE id IN (SELECT id FROM due) {returned}")
-    return text(f"{change} WHERE id IN ({due}) {returned}")
 
 
 def start(connection: Connection, rows: Rows, lease: float | None = None) -> set[int]:

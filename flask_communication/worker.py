@@ -17,6 +17,7 @@ from .bell import TICK_EVERY, Bell
 from .delivery import Shift
 from .errors import NotUpgraded
 from .heartbeat import Heart
+from .routing import Routes
 from .state import State
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._heart = Heart(state)
+        # Kept from shift to shift: to decrypt a configuration takes longer than to see that it is the same.
+        self._routes = Routes(state)
         self._sweep: Iterator[Any] | None = None
         self._sweep_at = time.monotonic() + sweep_after
 
@@ -141,7 +144,7 @@ class Worker:
             self._heart.beat()
             return stop()
 
-        self._shift = Shift(self._state, pool, stops)
+        self._shift = Shift(self._state, self._routes, pool, stops)
         try:
             return self._shift.run()
         finally:

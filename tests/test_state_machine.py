@@ -355,8 +355,8 @@ def select_then_update(connection: Connection) -> list[int]:
 
 def without_skip_locked(connection: Connection) -> list[int]:
     """Claim by our own statement, but for its lock."""
-    statement = outbox._claim(replace(speech_of(connection), skip_locked=""))
-    return [row.id for row in connection.execute(statement, {"priority": 5, "limit": 10, "lease": 60.0})]
+    statement = outbox._claim(replace(speech_of(connection), skip_locked=""), (0, 5, 9))
+    return [row.id for row in connection.execute(statement, {"limit": 10, "lease": 60.0})]
 
 
 def test_a_claim_that_selects_first_is_found_on_both_databases(upgraded_url: str) -> None:
