@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, select, union_all
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union
 from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
+from .database import UTCDateTime
 from .errors import FileNotFound, InvalidQuery, MessageNotFound
 from .models import Attachment, Config, Mail, Message, Recipient
 from .providers.base import File
@@ -18,6 +19,13 @@ from .state import State
 from .status import STATUSES
 
 MOST_A_PAGE = 500
+CHANNELS = ("email", "sms")
+# Two messages of one moment have an order too.
+_ORDER = (Message.created_at.desc(), Message.id.desc())
+
+Condition = ColumnElement[bool]
+# Conditions that begin an index, whose next columns are those of the order.
+Lead = list[Condition]
 
 
 class Page(NamedTuple):
@@ -91,25 +99,24 @@ def page(
     Raises :class:`InvalidQuery` that names the filter.
     """
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
-    rest = [Message.id < cursor(after)] if after is not None else []
-    rest += _times(since, until)
-    leads = _leads(channel, status, destination)
-    if status is not None and destination is not None:
-        rest.append(_unindexed(Message.status) == status)
-    if key is not None:
-        config_id = Message.config_id if not leads else _unindexed(Message.config_id, 0)
-        rest.append(config_id.in_(_configs(channel, str(key))))
-    elif channel is not None:
-        leads = leads or [Message.status == one for one in STATUSES]
-    if channel is not None:
-        rest.append(Message.channel == channel)
-    wanted = select(Message).where(Message.id.in_(_newest(leads, rest, number)))
+    rest = _times(since, until)
+    if after is not None:
+        rest.append(tuple_(Message.created_at, Message.id) < _moment(after))
+    wanted = _status(status)
     with state.database.session() as session:
-        wanted = wanted.order_by(Message.id.desc()).limit(number)
-        found: list[Message] = list(session.scalars(wanted.options(*_listed())))
-    more = len(found) > limit
+        configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
+        if destination is not None:
+            leads = _for_recipient(channel, destination)
+            rest += _unindexed(configs, status)
+        elif configs is not None:
+            leads = [[Message.config_id == one, Message.status == each] for one in configs for each in wanted]
+        else:
+            leads = [[Message.status == each] for each in wanted]
+        channels = CHANNELS if channel is None else (channel,)
+        each = [[Message.channel == one, *lead] for one in channels for lead in leads]
+        found = list(session.scalars(_newest(each, rest, number).options(*_listed()))) if each else []
     items = found[:limit]
-    return Page(items, str(items[-1].id) if more else None)
+    return Page(items, _cursor(items[-1]) if len(found) > limit else None)
 
 
 @cache
@@ -119,13 +126,12 @@ def _listed() -> tuple[ORMOption, ...]:
     return mail.selectinload(Mail.recipients), mail.selectinload(Mail.attachments)
 
 
-def _leads(channel: str | None, status: str | None, destination: str | None) -> list[ColumnElement[bool]]:
-    """Return the filter whose index is walked, the narrowest first; none if there is none."""
-    if status is not None and status not in STATUSES:
+def _status(status: str | None) -> Iterable[str]:
+    if status is None:
+        return sorted(STATUSES)
+    if status not in STATUSES:
         raise InvalidQuery({"status": [f"must be one of {', '.join(sorted(STATUSES))}"]})
-    if destination is not None:
-        return _is_for(channel, destination)
-    return [] if status is None else [Message.status == status]
+    return [status]
 
 
 def _times(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
@@ -137,33 +143,34 @@ def _times(since: datetime | None, until: datetime | None) -> list[ColumnElement
     return found
 
 
-def _unindexed(column: Any, nothing: Any = "") -> ColumnElement[Any]:
-    # SQLite knows nothing of the values, and would walk this column's index as soon as a better one.
-    return func.coalesce(column, nothing)
+def _unindexed(configs: Sequence[int] | None, status: str | None) -> list[Condition]:
+    # SQLite knows nothing of the values, and would walk their indexes rather than the recipient's.
+    found: list[Condition] = []
+    if configs is not None:
+        found.append(func.coalesce(Message.config_id, 0).in_(configs))
+    if status is not None:
+        found.append(func.coalesce(Message.status, "") == status)
+    return found
 
 
-def _newest(
-    leads: Sequence[ColumnElement[bool]], rest: Sequence[ColumnElement[bool]], number: int
-) -> Select[Any]:
-    """Choose the newest ids of each lead, and of these the newest: every one walks an index in order.
-
-    Without a filter every status leads: SQLite would else sort all messages of the channel.
-    """
+def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Select[Any]:
+    """Choose the newest of each lead, and of these the newest: every one walks an index in its order."""
     each = [
-        select(
-            select(Message.id).where(*lead, *rest).order_by(Message.id.desc()).limit(number).subquery().c.id
-        )
-        for lead in ([[one] for one in leads] or [[]])
+        select(Message.id, Message.created_at).where(*lead, *rest).order_by(*_ORDER).limit(number).subquery()
+        for lead in leads
     ]
-    return each[0] if len(each) == 1 else select(union_all(*each).subquery().c.id)
+    # UNION, because an email may be found twice: by its first recipient, and by any.
+    of_all = union(*(select(one.c.id, one.c.created_at) for one in each)).subquery()
+    newest = select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(number)
+    return select(Message).where(Message.id.in_(newest)).order_by(*_ORDER)
 
 
-def _is_for(channel: str | None, destination: str) -> list[ColumnElement[bool]]:
+def _for_recipient(channel: str | None, destination: str) -> list[Lead]:
     first = Message.destination == destination
     if channel == "sms" or "@" not in destination:
-        return [first]
+        return [[first]]
     named = select(Recipient.message_id).where(Recipient.address == destination)
-    return [first, Message.id.in_(named)]
+    return [[first], [Message.id.in_(named)]]
 
 
 def _aware(name: str, moment: datetime) -> datetime:
@@ -178,12 +185,20 @@ def _limit(limit: int) -> int:
     return limit
 
 
-def cursor(after: str) -> int:
-    """Return the id at which the page before ended; raise :class:`InvalidQuery` for anything else."""
-    text = str(after)
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})
-    return int(text)
+def _cursor(last: Message) -> str:
+    return f"{last.created_at:%Y%m%d%H%M%S%f}-{last.id}"
+
+
+def _moment(after: str) -> ColumnElement[Any]:
+    """Return the moment and the id at which the page before ended; raise :class:`InvalidQuery`."""
+    moment, _, number = str(after).partition("-")
+    try:
+        if len(moment) != 20 or not (number.isascii() and number.isdigit() and len(number) < 19):
+            raise ValueError(after)
+        ended = datetime.strptime(moment, "%Y%m%d%H%M%S%f").replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidQuery({"after": ["must be the `next` of an earlier page"]}) from None
+    return tuple_(literal(ended, UTCDateTime), literal(int(number)))
 
 
 def _configs(channel: str | None, key: str) -> Select[Any]:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 from .addresses import bare
 from .database import Speech, as_rows, speech_of
 from .errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
-from .messages import MOST_A_PAGE, cursor
+from .messages import MOST_A_PAGE
 from .models import Config, Suppression
 from .providers.base import ProviderError, Refused, Report
 from .state import State
@@ -318,9 +318,17 @@ def page(
     conditions = [
         channel is not None and Suppression.channel == channel,
         destination is not None and Suppression.destination == destination,
-        after is not None and Suppression.id < cursor(after),
+        after is not None and Suppression.id < _cursor(after),
     ]
     wanted = select(Suppression).where(*(one for one in conditions if one is not False))
     with state.database.session() as session:
         found = list(session.scalars(wanted.order_by(Suppression.id.desc()).limit(limit + 1)))
     return Suppressed(found[:limit], str(found[limit - 1].id) if len(found) > limit else None)
+
+
+def _cursor(after: str) -> int:
+    """Return the id at which the page before ended; raise :class:`InvalidQuery` for anything else."""
+    text = str(after)
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})
+    return int(text)

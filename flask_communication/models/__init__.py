@@ -138,10 +138,10 @@ class Message(Base):
     config: Mapped[Config | None] = relationship(viewonly=True)
 
     __table_args__ = (
-        # Pages: newest first, by status or by recipient.
-        Index("ix_communication_message_status", "channel", "status", "id"),
-        Index("ix_communication_message_destination", "channel", "destination", "id"),
-        Index("ix_communication_message_config", "channel", "config_id", "id"),
+        # Pages, newest first.
+        Index("ix_communication_message_status", "channel", "status", "created_at", "id"),
+        Index("ix_communication_message_destination", "channel", "destination", "created_at", "id"),
+        Index("ix_communication_message_config", "channel", "config_id", "status", "created_at", "id"),
     )
 
     @property
