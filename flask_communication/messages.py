@@ -99,24 +99,15 @@ def page(
     Raises :class:`InvalidQuery` that names the filter.
     """
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
-    rest = _times(since, until)
-    if after is not None:
-        rest.append(tuple_(Message.created_at, Message.id) < _moment(after))
-    wanted = _status(status)
+    rest = _period(since, until, after)
     with state.database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
+        leads = _leads(channel, destination, configs, _status(status))
         if destination is not None:
-            leads = _for_recipient(channel, destination)
             rest += _unindexed(configs, status)
-        elif configs is not None:
-            leads = [[Message.config_id == one, Message.status == each] for one in configs for each in wanted]
-        else:
-            leads = [[Message.status == each] for each in wanted]
-        channels = CHANNELS if channel is None else (channel,)
-        each = [[Message.channel == one, *lead] for one in channels for lead in leads]
-        found = list(session.scalars(_newest(each, rest, number).options(*_listed()))) if each else []
+        found = list(session.scalars(_newest(leads, rest, number).options(*_listed()))) if leads else []
     items = found[:limit]
-    return Page(items, _cursor(items[-1]) if len(found) > limit else None)
+    return Page(items, _cursor_of(items[-1]) if len(found) > limit else None)
 
 
 @cache
@@ -124,6 +115,20 @@ def _listed() -> tuple[ORMOption, ...]:
     # A list of emails shows their subjects. Made when it is used: it costs the import 15 ms.
     mail = selectinload(Message.mail)
     return mail.selectinload(Mail.recipients), mail.selectinload(Mail.attachments)
+
+
+def _leads(
+    channel: str | None, destination: str | None, configs: Sequence[int] | None, statuses: Iterable[str]
+) -> list[Lead]:
+    """Return what each index to walk begins with: a recipient, or a configuration and status, or a status."""
+    if destination is not None:
+        leads = _for_recipient(channel, destination)
+    elif configs is not None:
+        leads = [[Message.config_id == one, Message.status == each] for one in configs for each in statuses]
+    else:
+        leads = [[Message.status == each] for each in statuses]
+    channels = CHANNELS if channel is None else (channel,)
+    return [[Message.channel == one, *lead] for one in channels for lead in leads]
 
 
 def _status(status: str | None) -> Iterable[str]:
@@ -134,13 +139,18 @@ def _status(status: str | None) -> Iterable[str]:
     return [status]
 
 
-def _times(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
-    found = []
+def _period(since: datetime | None, until: datetime | None, after: str | None) -> list[Condition]:
+    found: list[Condition] = []
     if since is not None:
         found.append(Message.created_at >= _aware("since", since))
-    if until is not None:
-        found.append(Message.created_at < _aware("until", until))
-    return found
+    end = _aware("until", until) if until is not None else None
+    if after is not None:
+        moment, number = _cursor(after)
+        if end is None or moment < end:
+            # It says all that `until` does, and of two ends SQLite may walk from the wrong one.
+            last = tuple_(literal(moment, UTCDateTime), literal(number))
+            return [*found, tuple_(Message.created_at, Message.id) < last]
+    return found if end is None else [*found, Message.created_at < end]
 
 
 def _unindexed(configs: Sequence[int] | None, status: str | None) -> list[Condition]:
@@ -155,6 +165,8 @@ def _unindexed(configs: Sequence[int] | None, status: str | None) -> list[Condit
 
 def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Select[Any]:
     """Choose the newest of each lead, and of these the newest: every one walks an index in its order."""
+    if len(leads) == 1:
+        return select(Message).where(*leads[0], *rest).order_by(*_ORDER).limit(number)
     each = [
         select(Message.id, Message.created_at).where(*lead, *rest).order_by(*_ORDER).limit(number).subquery()
         for lead in leads
@@ -185,20 +197,19 @@ def _limit(limit: int) -> int:
     return limit
 
 
-def _cursor(last: Message) -> str:
+def _cursor_of(last: Message) -> str:
     return f"{last.created_at:%Y%m%d%H%M%S%f}-{last.id}"
 
 
-def _moment(after: str) -> ColumnElement[Any]:
+def _cursor(after: str) -> tuple[datetime, int]:
     """Return the moment and the id at which the page before ended; raise :class:`InvalidQuery`."""
     moment, _, number = str(after).partition("-")
     try:
         if len(moment) != 20 or not (number.isascii() and number.isdigit() and len(number) < 19):
             raise ValueError(after)
-        ended = datetime.strptime(moment, "%Y%m%d%H%M%S%f").replace(tzinfo=UTC)
+        return datetime.strptime(moment, "%Y%m%d%H%M%S%f").replace(tzinfo=UTC), int(number)
     except ValueError:
         raise InvalidQuery({"after": ["must be the `next` of an earlier page"]}) from None
-    return tuple_(literal(ended, UTCDateTime), literal(int(number)))
 
 
 def _configs(channel: str | None, key: str) -> Select[Any]:

@@ -343,6 +343,19 @@ def test_pages_go_on_where_the_last_one_ended(app: Flask) -> None:
     assert len(seen) == 25
 
 
+def test_pages_of_a_period_go_on_and_end(app: Flask) -> None:
+    with app.app_context():
+        uuids = SMS.send_bulk([{"destination": TO, "msg": f"{n}"} for n in range(5)])
+        now = datetime.now(UTC)
+        period = {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}
+        first = SMS.messages(**period, limit=3)
+        rest = SMS.messages(**period, limit=3, after=first.next)
+        assert [len(first.items), len(rest.items), rest.next] == [3, 2, None]
+        assert {one.uuid for one in (*first.items, *rest.items)} == set(uuids)
+        past = {**period, "until": now - timedelta(minutes=1)}
+        assert SMS.messages(**past, after=first.next).items == []
+
+
 def test_pages_are_filtered(app: Flask) -> None:
     with app.app_context():
         mine = SMS.send_msg("+15550100001", "Hello")
@@ -368,6 +381,8 @@ def test_pages_are_filtered(app: Flask) -> None:
         {"limit": "10"},
         {"after": "1 OR 1=1"},
         {"after": "9" * 30},
+        {"after": "99999999999999999999-1"},
+        {"after": "20261124000000000000-x"},
         {"since": datetime(2020, 1, 1)},
         {"until": "yesterday"},
     ],

@@ -37,7 +37,9 @@ def _filters() -> dict[str, dict[str, Any]]:
         "a status of 1 in 10": {"status": "undelivered"},
         "a status nobody has": {"status": "cancelled"},
         "a recipient": {"destination": "+919900010003"},
-        "a recipient and a status": {"destination": "+919900010013", "status": "delivered"},
+        "a recipient and a status": {"destination": "+919900010013", "status": "undelivered"},
+        # Here the long history has 1,000 messages of the recipient, and the short one 10.
+        "a recipient and a status they never had": {"destination": "+919900010013", "status": "delivered"},
         "a configuration": {"key": "second"},
         "a configuration and a status": {"key": "second", "status": "undelivered"},
         "a configuration and a status it never had": {"key": "second", "status": "delivered"},
