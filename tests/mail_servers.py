@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import socket
 import ssl
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -119,6 +122,29 @@ def sink(post: Post, **options: Any) -> Iterator[int]:
         yield port
     finally:
         controller.stop()
+
+
+@contextmanager
+def mailboxes(certificate: Path) -> Iterator[int]:
+    """Run pymap, an IMAP server with STARTTLS whose user has a password of its own; give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    tls = ["--cert", str(certificate), "--key", str(certificate.with_suffix(".key"))]
+    program = str(Path(sys.executable).with_name("pymap"))
+    process = subprocess.Popen(
+        [program, "--host", "127.0.0.1", "--port", str(number), *tls, "dict"], stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", number)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield number
+    finally:
+        process.kill()
+        process.wait()
 
 
 Talk = Callable[[socket.socket], None]

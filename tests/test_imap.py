@@ -7,8 +7,6 @@ import re
 import secrets
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mail_servers import certificate, line_of, scripted, until_closed
+from mail_servers import certificate, line_of, mailboxes, scripted, until_closed
 
 from flask_communication.errors import NotSent, Refused
 from flask_communication.providers.base import Inbox
@@ -35,25 +33,8 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLCon
 @pytest.fixture(scope="module")
 def port(identity: tuple[Path, ssl.SSLContext]) -> Iterator[int]:
     """Run pymap, which offers STARTTLS."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = free.getsockname()[1]
-    shown = identity[0]
-    tls = ["--cert", str(shown), "--key", str(shown.with_suffix(".key"))]
-    program = str(Path(sys.executable).with_name("pymap"))
-    process = subprocess.Popen(
-        [program, "--host", "127.0.0.1", "--port", str(number), *tls, "dict"], stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", number)).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+    with mailboxes(identity[0]) as number:
         yield number
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

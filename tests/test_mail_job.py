@@ -1,9 +1,12 @@
-"""Email on real parts: 500 mails with files, `rq worker`, PostgreSQL, Redis and aiosmtpd; a worker killed."""
+"""Email on real parts: `rq worker`, PostgreSQL, Redis, an SMTP and an IMAP server; workers are killed."""
 
 from __future__ import annotations
 
 import hashlib
+import imaplib
 import random
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,13 +15,16 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from mail_servers import Post, sink
+from hostile_mail import corpus
+from mail_servers import Post, certificate, mailboxes, sink
+from sqlalchemy import text
 from test_main_job import BIN, HERE, count_statuses, kill, running, wait_for
 
 from flask_communication import Email, configs
 from flask_communication.state import state_of
 
 MAILS = 500
+INBOX = 2000
 AT_ONCE = 10
 SEED = 20261124
 # Shorter than the true 60, so that the mails of a dead worker are found soon.
@@ -59,6 +65,68 @@ def test_every_mail_arrives_once_and_intact(
     assert Counter(to for _, recipients, _ in post.mails for to in recipients) == dict.fromkeys(files, 1)
     arrived = {recipients[0]: _hash(_attached(raw)) for _, recipients, raw in post.mails}
     assert arrived == {address: _hash(content) for address, content in files.items()}
+
+
+@pytest.mark.timeout(200)
+def test_an_inbox_whose_reader_was_killed_holds_each_mail_once(
+    make_app: Callable[..., Flask], upgraded_postgresql_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    app, log = make_app(upgraded_postgresql_url, COMMUNICATION_REDIS_URL=redis_url), tmp_path / "log"
+    shown, _ = certificate(tmp_path)
+    with mailboxes(shown) as port:
+        put = _fill(port, shown)
+        settings = {"host": "127.0.0.1", "imap_host": "localhost", "imap_port": port, "sender": "a@x.example"}
+        settings |= {"imap_security": "starttls", "imap_username": "demouser", "imap_password": "demopass"}
+        configs.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
+        environ = {**_environ(app, redis_url), "SSL_CERT_FILE": str(shown)}
+        read = [BIN / "flask", "communication", "sync"]
+        with running(read, environ, log) as reader:
+            try:
+                wait_for(lambda: _received(app) > INBOX // 4, 60, "the first quarter")
+            finally:
+                print(log.read_text()[-3000:])
+            kill(reader)
+        assert _received(app) < put, "the reader was to be killed under way"
+        for _ in range(2):
+            with running(read, environ, log) as reader:
+                assert reader.wait(90) == 0, log.read_text()[-3000:]
+            assert _received(app) == put
+
+
+def _fill(port: int, shown: Path) -> int:
+    """Put mails into the mailbox, hostile ones among them; return how many different ones it took."""
+    # The largest of them are too much for that server.
+    hostile = [raw for _, raw in corpus() if 0 < len(raw) < 200_000]
+    good = [f"Subject: good {n}\r\n\r\nHello\r\n".encode() for n in range(INBOX - len(hostile))]
+    taken: set[bytes] = set()
+    program = _mailbox(port, shown)
+    program.store("1:*", "+FLAGS", r"\Deleted")
+    program.expunge()
+    for raw in [*good[::2], *hostile, *good[1::2]]:
+        try:
+            if program.append("INBOX", "", None, raw)[0] == "OK":  # type: ignore[arg-type]
+                taken.add(imaplib.MapCRLF.sub(b"\r\n", raw))
+        except imaplib.IMAP4.abort:
+            # Some break that server itself.
+            program = _mailbox(port, shown)
+    assert len(taken) > INBOX - len(hostile) + 200
+    return len(taken)
+
+
+def _mailbox(port: int, shown: Path) -> imaplib.IMAP4:
+    program = imaplib.IMAP4("localhost", port)
+    program.starttls(ssl.create_default_context(cafile=str(shown)))
+    # imaplib writes a mail in two pieces, which would wait for each other.
+    program.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    program.login("demouser", "demopass")
+    program.select("INBOX")
+    return program
+
+
+def _received(app: Flask) -> int:
+    with state_of(app).database.read() as connection:
+        query = "SELECT count(*) FROM communication_message WHERE direction = 'in'"
+        return int(connection.execute(text(query)).scalar() or 0)
 
 
 def _some_bytes(number: int) -> bytes:
