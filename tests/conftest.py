@@ -102,14 +102,17 @@ def postgres() -> Iterator[str]:
     subprocess.run(
         [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"], **run
     )
-    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=200"
+    options = (
+        f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c full_page_writes=off -c max_connections=200"
+    )
     control = [programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w"]
     subprocess.run([*control, "-o", options, "start"], **run)
     try:
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **run)
-        shutil.rmtree(folder, ignore_errors=True)
+        # A hundred databases are 50,000 files: nobody needs to wait for it.
+        subprocess.Popen(["rm", "-rf", folder], start_new_session=True)
 
 
 def _create(server: str, name: str, template: str = "template0") -> str:

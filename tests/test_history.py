@@ -70,6 +70,30 @@ def test_models_equal_migrations(database: Database) -> None:
     assert indexes == expected
 
 
+def test_eight_that_open_a_new_sqlite_file_together_all_write(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def write(url: str, gate: threading.Barrier) -> None:
+        database = Database(Flask("history"), None, url)
+        gate.wait()
+        try:
+            with database.write() as connection:
+                connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS host (id INTEGER)")
+        except Exception as failure:
+            failures.append(failure)
+        database.engine.dispose()
+
+    for turn in range(30):
+        gate = threading.Barrier(8)
+        given = (f"sqlite:///{tmp_path / str(turn)}", gate)
+        threads = [threading.Thread(target=write, args=given) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
 def test_three_upgrades_at_once_all_succeed(database_url: str) -> None:
     failures: list[Exception] = []
 
