@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,10 @@ from sqlalchemy import event, text
 
 from benchmarks import rows
 from benchmarks.__main__ import MEASURES
-from flask_communication import SMS, awaiting, outbox
-from flask_communication.providers.base import Accepted, OutboundSMS
+from flask_communication import SMS, Email, awaiting, outbox
+from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS, Provider
 from flask_communication.providers.http import Http
-from flask_communication.state import state_of
+from flask_communication.state import State, state_of
 
 HOME = Path(__file__).parent.parent
 MakeApp = Callable[..., Flask]
@@ -98,6 +99,61 @@ def test_many_are_accepted_faster_than_one_by_one(make_app: MakeApp, upgraded_ur
         one_by_one = fastest(lambda: [SMS.send_msg(TO, "Hello") for _ in range(50)], time.monotonic, 3) / 50
     # Measured: 17 to 20 times.
     assert at_once < one_by_one / 4
+
+
+class AllAtOnce(Provider):
+    """A provider that answers no email before all have come, and lets them end as one group."""
+
+    name = "all at once"
+    types = ("email",)
+
+    def __init__(self, state: State, number: int) -> None:
+        self.state = state
+        self.all_here = threading.Barrier(number)
+        self.held = threading.Event()
+
+    def send_email(self, email: OutboundEmail, config: Any) -> Accepted:
+        if self.all_here.wait(10) == 0:
+            # The worker cannot write down the first ones before the others have ended.
+            with self.state.database.write():
+                self.held.set()
+                time.sleep(0.3)
+        self.held.wait(10)
+        return Accepted(email.message_id)
+
+
+def statements(app: Flask, number: int) -> int:
+    """Count the statements that a worker needs for so many emails with a file each."""
+    counted: list[str] = []
+
+    def count(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        counted.append(statement)
+
+    app.extensions["communication"].registry.register(AllAtOnce(state_of(app), number))
+    with app.app_context():
+        for one in range(number):
+            email = Email(f"p{one}@x.example", "Hello", "Hello")
+            email.attach(bytes([one]), filename="a.bin")
+            email.send()
+    engine = state_of(app).database.engine
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        assert work(app) == number
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+    return len(counted)
+
+
+def test_the_statements_for_emails_do_not_grow_with_their_number(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    app = make_app(
+        upgraded_sqlite_url, COMMUNICATION_CONCURRENCY=200, COMMUNICATION_DEFAULT_SENDER="a@x.example"
+    )
+    install(app, AllAtOnce(state_of(app), 1), type="email")
+    few, many = statements(app, 10), statements(app, 100)
+    # One more group may end by itself.
+    assert many <= few + 15, (few, many)
 
 
 def history(app: Flask, finished: int) -> None:
