@@ -164,11 +164,16 @@ def _together(ground: Ground, env: dict[str, str], number: int, workers: int, ur
 
 def _rate(ground: Ground, number: int, url: str, left: Callable[..., int]) -> float:
     until(lambda: ground.stats()["count"] >= number, every=0.05)
-    engine = create_engine(url)
-    until(lambda: left(engine) == 0, every=0.005)
+    until_sent(url, left)
     ended = time.monotonic()
-    engine.dispose()
     return number / (ended - ground.stats()["first"])
 
 
-__all__ = ["SERVER_CPUS", "Contestant", "loaded", "ours", "peer", "raw", "threads"]
+def until_sent(url: str, left: Callable[..., int] = _ours_left, every: float = 0.005) -> None:
+    """Wait until no row is left."""
+    engine = create_engine(url)
+    until(lambda: left(engine) == 0, every=every)
+    engine.dispose()
+
+
+__all__ = ["SERVER_CPUS", "Contestant", "loaded", "ours", "peer", "raw", "threads", "until_sent"]

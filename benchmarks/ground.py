@@ -48,6 +48,20 @@ def until(true: Callable[[], Any], seconds: float = 300.0, every: float = 0.01) 
     raise TimeoutError(f"still waiting after {seconds:.0f} s")
 
 
+def processor_seconds(pid: int) -> float:
+    """Return what a process and its children, ended ones too, have taken of the processors."""
+    total = 0.0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            number, rest = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+            # proc(5): utime, stime, cutime and cstime are fields 14 to 17; the parent is field 4.
+            if number == pid:
+                total += sum(map(int, rest[11:15]))
+            elif int(rest[1]) == pid:
+                total += sum(map(int, rest[11:13]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 class Ground:
     """The servers of one run, in one temporary folder; everything ends with it."""
 
@@ -58,17 +72,19 @@ class Ground:
         self._ends.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._count = itertools.count()
         self._postgresql = ""
+        self.redis_pid = self.postgresql_pid = 0
 
     def __enter__(self) -> Ground:
         self.stub_port, self.redis_port = free_port(), free_port()
         self.stub = f"http://127.0.0.1:{self.stub_port}"
         self.redis = f"redis://127.0.0.1:{self.redis_port}/0"
         self.start([sys.executable, str(HERE / "stub.py"), str(self.stub_port)], cpus=SERVER_CPUS)
-        self.start(
+        redis = self.start(
             [_redis(), "--port", str(self.redis_port), "--bind", "127.0.0.1", "--save", "",
              "--dir", str(self.folder)],
             cpus=SERVER_CPUS,
         )  # fmt: skip
+        self.redis_pid = redis.pid
         until(lambda: _quietly(self.stats))
         until(lambda: _quietly(Redis.from_url(self.redis).ping))
         return self
@@ -138,6 +154,7 @@ class Ground:
             pinned = lambda: os.sched_setaffinity(0, SERVER_CPUS)  # noqa: E731
             subprocess.run([*control, "-o", options, "start"], preexec_fn=pinned, **run)
             self._ends.callback(subprocess.run, [*control, "-m", "immediate", "stop"], **run)
+            self.postgresql_pid = int((home / "data" / "postmaster.pid").read_text().split()[0])
             self._postgresql = f"postgresql+psycopg://postgres@127.0.0.1:{port}"
         return self._postgresql
 
