@@ -80,7 +80,10 @@ class Shift:
         self.appetite = self.slots
         self.look_at = 0.0
         self.urgent_at = 0.0
-        self.rescue_at: float | None = None
+        self.rescue_at = 0.0
+        # A shift that begins with work dials it first, and lets the calls get away.
+        self.tidy_at = time.monotonic() + LOOK_EVERY
+        self.is_tidy = False
 
     def nudge(self) -> None:
         """Tell a running shift that there is new work; safe from any thread."""
@@ -92,12 +95,16 @@ class Shift:
         while True:
             self._look()
             dialled += self._turn(self._gather())
-            if not self.calls and not self.waiting:
+            if self.is_tidy and self._is_idle():
                 return dialled
+
+    def _is_idle(self) -> bool:
+        return not self.calls and not self.waiting
 
     def _look(self) -> None:
         if self.stop():
             self._put_back()
+            self.is_tidy = True
             return
         try:
             self._take()
@@ -114,15 +121,17 @@ class Shift:
             self._claim()
         elif self.waiting and now >= self.urgent_at:
             self._claim_urgent(now)
-        if self.waiting and self.rescue_at is None:
-            # A shift that begins with work dials it first.
-            self.rescue_at = now
-            return
-        if self.rescue_at is None or now >= self.rescue_at:
+        if now >= self.tidy_at or self._is_idle():
+            self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
+        """Move on what stopped workers have left, and ask for reports."""
+        if now >= self.rescue_at:
             rescue(self.state, self.routes, self.pool)
             self.rescue_at = now + RESCUE_EVERY
         for asking in self.asker.due(self.slots - self.calls):
             self._dial(asking)
+        self.is_tidy = True
 
     def _claim(self) -> None:
         claimed = self._take_up(self.appetite)
