@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import create_engine, text
 
@@ -17,6 +19,8 @@ from . import peers
 from .ground import KEY, SERVER_CPUS, WORKER_CPUS, Ground, running, until
 from .host import make, prepare
 
+# Seconds until messages are accepted and workers have started.
+READY = 8.0
 TEXT = "Hello from the benchmark"
 PYTHON = sys.executable
 
@@ -98,21 +102,35 @@ def ours(
     delay: float,
     provider: str = "plain",
     at_once: int = 50,
-    workers: int = 1,
 ) -> float:
-    """Let our worker (or several) work off ``number`` messages; return messages a second."""
+    """Let our worker work off ``number`` messages; return messages a second."""
     url, env = loaded(ground, kind, number, provider, at_once)
     ground.reset(delay)
-    if workers > 1:
-        return _together(ground, env, number, workers, url)
     return _timed(ground, WORKER, env, number, lambda: _ours_left)(url)
 
 
 WORKER = ["flask", "--app", "benchmarks.host", "communication", "worker"]
 
 
+def together(ground: Ground, kind: str, number: int, delay: float, at_once: int, workers: int) -> float:
+    """Let several of our workers, all ready when the messages are due, work them off; return the rate."""
+    due = datetime.now(UTC) + timedelta(seconds=READY)
+    url, env = loaded(ground, kind, number, at_once=at_once, send_at=due)
+    ground.reset(delay)
+    with ExitStack() as stack:
+        for _ in range(workers):
+            # On any processor: two workers have no more of them than one.
+            stack.enter_context(running(ground, WORKER, None, **env))
+        return _rate(ground, number, url, _ours_left)
+
+
 def loaded(
-    ground: Ground, kind: str, number: int, provider: str = "plain", at_once: int = 50
+    ground: Ground,
+    kind: str,
+    number: int,
+    provider: str = "plain",
+    at_once: int = 50,
+    send_at: datetime | None = None,
 ) -> tuple[str, dict[str, str]]:
     """Accept ``number`` messages in a fresh database; return its address, and a worker's environment."""
     url = ground.database(kind)
@@ -122,7 +140,7 @@ def loaded(
         for first in range(0, number, 10_000):
             SMS.send_bulk(
                 [
-                    {"destination": f"+9199{n:08}", "msg": TEXT}
+                    {"destination": f"+9199{n:08}", "msg": TEXT, "send_at": send_at}
                     for n in range(first, min(number, first + 10_000))
                 ]
             )
@@ -154,14 +172,6 @@ def _timed(
     return rate
 
 
-def _together(ground: Ground, env: dict[str, str], number: int, workers: int, url: str) -> float:
-    with running(ground, WORKER, None, **env) as first:
-        del first
-        with running(ground, WORKER, None, **env):
-            assert workers == 2
-            return _rate(ground, number, url, _ours_left)
-
-
 def _rate(ground: Ground, number: int, url: str, left: Callable[..., int]) -> float:
     until(lambda: ground.stats()["count"] >= number, every=0.05)
     until_sent(url, left)
@@ -176,4 +186,4 @@ def until_sent(url: str, left: Callable[..., int] = _ours_left, every: float = 0
     engine.dispose()
 
 
-__all__ = ["SERVER_CPUS", "Contestant", "loaded", "ours", "peer", "raw", "threads", "until_sent"]
+__all__ = ["SERVER_CPUS", "Contestant", "loaded", "ours", "peer", "raw", "threads", "together", "until_sent"]

@@ -2,7 +2,7 @@
 
 ``/plain/`` and ``/bulk/`` are two providers that speak the contract; ``/stub/…`` asks and sets the stub:
 ``POST /stub/reset?0.05`` forgets what rang and answers after 50 ms from now on, ``GET /stub/stats`` tells
-how many messages rang and when (CLOCK_MONOTONIC, which all processes of a machine share).
+how many messages rang, and when the first and the last (CLOCK_MONOTONIC, common to all processes).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from typing import Any
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_KEEP = 10_000
 
 
 class Record:
@@ -25,14 +24,11 @@ class Record:
         self.delay = 0.0
         self.count = 0
         self.first = self.last = 0.0
-        self.arrivals: list[float] = []
 
     def ring(self, messages: int) -> None:
         self.last = time.monotonic()
         self.first = self.first or self.last
         self.count += messages
-        if len(self.arrivals) < _KEEP:
-            self.arrivals.append(self.last)
 
     def reset(self, delay: float) -> None:
         self.__init__()  # type: ignore[misc]

@@ -78,6 +78,7 @@ class Shift:
         self.ended: SimpleQueue[Call | reports.Answer | None] = SimpleQueue()
         self.calls = 0
         self.appetite = self.slots
+        self.claimed_at = time.monotonic()
         self.look_at = 0.0
         self.urgent_at = 0.0
         self.rescue_at = 0.0
@@ -134,11 +135,16 @@ class Shift:
         self.is_tidy = True
 
     def _claim(self) -> None:
+        """Claim what is dialled before the next look; the rest is left to others, who may be idle."""
         claimed = self._take_up(self.appetite)
-        # A claim that filled up means that more is waiting: take more at once, up to a limit.
-        full = claimed == self.appetite
-        self.appetite = min(CLAIM_AT_MOST, self.appetite * 2) if full else self.slots
-        self.look_at = 0.0 if full else time.monotonic() + LOOK_EVERY
+        now = time.monotonic()
+        lasted, self.claimed_at = now - self.claimed_at, now
+        if claimed < self.appetite:
+            self.appetite, self.look_at = self.slots, now + LOOK_EVERY
+        elif lasted < LOOK_EVERY:
+            self.appetite = min(CLAIM_AT_MOST, self.appetite * 2)
+        elif lasted > 3 * LOOK_EVERY:
+            self.appetite = max(self.slots, self.appetite // 2)
 
     def _claim_urgent(self, now: float) -> None:
         """Take what must not wait behind what was taken already."""

@@ -372,6 +372,29 @@ def test_a_slow_call_does_not_hold_up_the_others(app: Flask, provider: Scripted)
     assert all(one is not None and (last - one).total_seconds() > 0.5 for one in ended)
 
 
+def test_what_a_slow_provider_cannot_take_soon_is_left_to_other_workers(
+    make_app: MakeApp, upgraded_sqlite_url: str, provider: Scripted
+) -> None:
+    app = make_app(upgraded_sqlite_url, COMMUNICATION_CONCURRENCY=4)
+    install(app, provider)
+    held: list[int] = []
+
+    def answer(sms: Any) -> Accepted:
+        time.sleep(0.0 if held else 0.05)
+        if sms.msg == "150":
+            with state_of(app).database.read() as connection:
+                taken = "SELECT count(*) FROM communication_message WHERE status = 'queued' AND fence > 0"
+                held.append(connection.execute(text(taken)).scalar_one())
+        return Accepted(sms.key)
+
+    provider.answer = answer
+    with app.app_context():
+        SMS.send_bulk([{"destination": TO, "msg": str(number)} for number in range(300)])
+        assert work(app) == 300
+    # Doubled at every claim it would be more than 100.
+    assert held[0] < 70, held
+
+
 def test_a_disabled_configuration_keeps_its_messages_waiting(app: Flask, provider: Scripted) -> None:
     from flask_communication import configs
 

@@ -83,7 +83,7 @@ def _latencies(run: Run, send: Send) -> list[float]:
         begun = time.monotonic()
         send()
         until(lambda seen=number: run.ground.stats()["count"] > seen, 30, every=0.02)
-        found.append((run.ground.stats()["arrivals"][-1] - begun) * 1000)
+        found.append((run.ground.stats()["last"] - begun) * 1000)
         # Let everybody fall idle again, and be met at any moment of what it does by the clock.
         time.sleep(0.15 + dice.random() / 10)
     # The first ones open connections and read the manifest.

@@ -16,7 +16,7 @@ def measure(run: Run) -> list[Figure]:
     number = run.number(6000, 1500)
     takers = {
         f"{workers} worker{'s'[: workers - 1]}": partial(
-            contest.ours, run.ground, "postgresql", number, 0.05, at_once=20, workers=workers
+            contest.together, run.ground, "postgresql", number, 0.05, at_once=20, workers=workers
         )
         for workers in (2, 1)
     }
