@@ -23,7 +23,8 @@ REPORTING = {
 
 def claim_silent(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
     """Take up to ``limit`` messages whose delivery report is due to be asked for."""
-    return list(connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease}))
+    found = connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease})
+    return list(found.all())
 
 
 @cache
@@ -59,7 +60,7 @@ def report(connection: Connection, rows: Rows) -> list[Row[Any]]:
     """
     if not rows:
         return []
-    return list(connection.execute(_report(speech_of(connection)), {"rows": as_rows(rows)}))
+    return list(connection.execute(_report(speech_of(connection)), {"rows": as_rows(rows)}).all())
 
 
 @cache

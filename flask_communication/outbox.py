@@ -81,7 +81,7 @@ def accept(connection: Connection, rows: Rows) -> set[str]:
     A row whose idempotency key exists already is left out: see :func:`accepted_before`.
     """
     found = connection.execute(_accept(speech_of(connection)), {"rows": as_rows(rows)})
-    return set(found.scalars())
+    return set(found.scalars().all())
 
 
 @cache
@@ -131,7 +131,7 @@ def claim(
     """
     priorities = tuple(one for one in sorted(PRIORITIES.values()) if one < before)
     statement = _claim(speech_of(connection), priorities)
-    claimed = list(connection.execute(statement, {"limit": limit, "lease": lease or LEASE}))
+    claimed = list(connection.execute(statement, {"limit": limit, "lease": lease or LEASE}).all())
     crash_point("claim.written", claimed)
     return claimed
 
@@ -167,7 +167,7 @@ def start(connection: Connection, rows: Rows, lease: float | None = None) -> set
         return set()
     speech, given = speech_of(connection), as_rows(rows)
     started = connection.execute(_start(speech), {"rows": given, "lease": lease or LEASE}).scalars()
-    ids = set(started)
+    ids = set(started.all())
     connection.execute(_begin_attempts(speech), {"rows": given})
     crash_point("start.written", ids)
     return ids
@@ -203,11 +203,11 @@ def settle(connection: Connection, rows: Rows) -> set[int]:
     if not rows:
         return set()
     speech, given = speech_of(connection), as_rows(rows)
-    moved = set(connection.execute(_settle(speech), {"rows": given}).scalars())
+    moved = set(connection.execute(_settle(speech), {"rows": given}).scalars().all())
     connection.execute(_end_attempts(speech), {"rows": given})
     late = [row for row in rows if row["id"] not in moved and row["state"] == "accepted"]
     if late:
-        moved |= set(connection.execute(_late_truth(speech), {"rows": as_rows(late)}).scalars())
+        moved |= set(connection.execute(_late_truth(speech), {"rows": as_rows(late)}).scalars().all())
     crash_point("settle.written")
     return moved
 
@@ -255,7 +255,7 @@ def dismiss(connection: Connection, rows: Rows) -> set[int]:
     if not rows:
         return set()
     moved = connection.execute(_dismiss(speech_of(connection)), {"rows": as_rows(rows)})
-    return set(moved.scalars())
+    return set(moved.scalars().all())
 
 
 @cache
@@ -294,7 +294,7 @@ def rescue(connection: Connection, rows: Rows) -> set[int]:
     if not rows:
         return set()
     speech = speech_of(connection)
-    moved = set(connection.execute(_rescue(speech), {"rows": as_rows(rows)}).scalars())
+    moved = set(connection.execute(_rescue(speech), {"rows": as_rows(rows)}).scalars().all())
     mine = as_rows([row for row in rows if row["id"] in moved])
     connection.execute(_abandon_attempts(speech), {"rows": mine})
     crash_point("rescue.written", moved)

@@ -201,6 +201,8 @@ def in_order(home: Route, routes: Mapping[int, Route], uuid: str) -> list[Route]
     messages begin with a fallback. Which ones, their uuid decides, so a message always begins with the
     same one.
     """
+    if not home.fallback:
+        return [home]
     family = [home, *(routes[one] for one in home.fallback if one in routes)]
     first = _first(family, int(uuid[:8], 16) % 100)
     return [family[first], *family[:first], *family[first + 1 :]]
