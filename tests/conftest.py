@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -280,6 +281,16 @@ def make_app() -> Iterator[Callable[..., Flask]]:
         return app
 
     yield make
+    stop_embedded_workers()
     for database in engines:
         if database._engine is not None:
             database._engine.dispose()
+
+
+def stop_embedded_workers() -> None:
+    """End the threads that an application started: the next test may be given their database."""
+    for thread in threading.enumerate():
+        if thread.name == "communication-worker":
+            thread._target.__self__.stop()  # type: ignore[attr-defined]
+            thread.join(10)
+            assert not thread.is_alive()
