@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask
+from sqlalchemy import event, text
 
 from flask_communication import configs
 from flask_communication.providers.base import Accepted, OutboundSMS, Provider, ProviderError, Report
@@ -90,12 +92,25 @@ def work(app: Flask, **kwargs: Any) -> int:
         return Worker(state_of(app)).burst(**kwargs)
 
 
+@contextmanager
+def statements_of(app: Flask) -> Iterator[list[str]]:
+    """Give a list that fills with the SQL of our own transactions, as long as the block lasts."""
+    said: list[str] = []
+
+    def hear(conn: Any, cursor: Any, statement: str, *more: Any) -> None:
+        said.append(statement)
+
+    engine = state_of(app).database.engine
+    event.listen(engine, "before_cursor_execute", hear)
+    try:
+        yield said
+    finally:
+        event.remove(engine, "before_cursor_execute", hear)
+
+
 def make_due(app: Flask, **columns: Any) -> None:
     """Let the time of every open message have come; set other columns besides."""
     state: State = state_of(app)
     sets = ", ".join(["due_at = '2020-01-01 00:00:00.000000'", *(f"{k} = :{k}" for k in columns)])
     with state.database.write() as connection:
-        connection.exec_driver_sql("SELECT 1")
-        from sqlalchemy import text
-
         connection.execute(text(f"UPDATE communication_message SET {sets} WHERE due_at IS NOT NULL"), columns)

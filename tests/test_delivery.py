@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from rigs import Bulky, Scripted, install, make_due, work
-from sqlalchemy import event, text
+from rigs import Bulky, Scripted, install, make_due, statements_of, work
+from sqlalchemy import text
 
 from flask_communication import SMS, outbox, signals
 from flask_communication.errors import NotRetryable
@@ -495,20 +495,11 @@ def test_a_provider_that_gives_two_messages_one_id_is_complained_of(
 
 def statements(app: Flask, number: int) -> int:
     """Count the SQL statements that one worker needs for ``number`` messages."""
-    counted: list[str] = []
-
-    def count(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        counted.append(statement)
-
     with app.app_context():
         SMS.send_bulk([{"destination": TO, "msg": "Hello"}] * number)
-        engine = state_of(app).database.engine
-        event.listen(engine, "before_cursor_execute", count)
-        try:
+        with statements_of(app) as said:
             assert work(app) == number
-        finally:
-            event.remove(engine, "before_cursor_execute", count)
-    return len(counted)
+    return len(said)
 
 
 def test_statements_do_not_grow_with_the_batch(make_app: MakeApp, upgraded_url: str) -> None:

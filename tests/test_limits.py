@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from rigs import Bulky, Scripted, install, make_due, work
-from sqlalchemy import event, select, text
+from rigs import Bulky, Scripted, install, make_due, statements_of, work
+from sqlalchemy import select, text
 
 from flask_communication import SMS, Email, limits, signals
 from flask_communication.errors import MessageNotFound, NotReleasable
@@ -337,19 +337,10 @@ def test_rest_releases_what_is_held_and_nothing_else(host: Hosts) -> None:
 
 def statements(app: Flask, number: int) -> list[str]:
     """Return the SQL of a claim of this many messages."""
-    counted: list[str] = []
-
-    def count(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-        counted.append(statement)
-
     send(app, *[f"+919{number % 10}{one:08}" for one in range(number)])
-    engine = state_of(app).database.engine
-    event.listen(engine, "before_cursor_execute", count)
-    try:
+    with statements_of(app) as said:
         work(app)
-    finally:
-        event.remove(engine, "before_cursor_execute", count)
-    return counted
+    return said
 
 
 def touching(said: list[str], table: str) -> int:

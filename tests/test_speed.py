@@ -14,7 +14,7 @@ import httpx
 import pytest
 from conftest import free_port
 from flask import Flask
-from rigs import Bulky, Scripted, install, work
+from rigs import Bulky, Scripted, install, statements_of, work
 from sqlalchemy import event, text
 
 from benchmarks import rows
@@ -124,24 +124,15 @@ class AllAtOnce(Provider):
 
 def statements(app: Flask, number: int) -> int:
     """Count the statements that a worker needs for so many emails with a file each."""
-    counted: list[str] = []
-
-    def count(conn: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        counted.append(statement)
-
     app.extensions["communication"].registry.register(AllAtOnce(state_of(app), number))
     with app.app_context():
         for one in range(number):
             email = Email(f"p{one}@x.example", "Hello", "Hello")
             email.attach(bytes([one]), filename="a.bin")
             email.send()
-    engine = state_of(app).database.engine
-    event.listen(engine, "before_cursor_execute", count)
-    try:
+    with statements_of(app) as said:
         assert work(app) == number
-    finally:
-        event.remove(engine, "before_cursor_execute", count)
-    return len(counted)
+    return len(said)
 
 
 def test_the_statements_for_emails_do_not_grow_with_their_number(

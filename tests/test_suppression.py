@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from rigs import Bulky, Scripted, install, make_due, work
-from sqlalchemy import event, func, select
+from rigs import Bulky, Scripted, install, make_due, statements_of, work
+from sqlalchemy import func, select
 
 from flask_communication import SMS, configs, receiving, signals
 from flask_communication.errors import (
@@ -162,16 +162,10 @@ def test_a_batch_learns_of_each_recipient_and_takes_one_statement(
 
     app = make_app(upgraded_url)
     install(app, Picky())
-    said: list[str] = []
-
-    def hear(conn: Any, cursor: Any, statement: str, *more: Any) -> None:
-        said.append(statement)
-
     with app.app_context():
         SMS.send_bulk([{"destination": f"+9199{one:08}", "msg": "Hello"} for one in range(100)] * 2)
-        event.listen(state_of(app).database.engine, "before_cursor_execute", hear)
-        work(app)
-        event.remove(state_of(app).database.engine, "before_cursor_execute", hear)
+        with statements_of(app) as said:
+            work(app)
         assert len(SMS.suppressed(limit=500).items) == 100
     writes = sum("INTO communication_suppression" in one for one in said)
     settles = sum("SET status = r.status" in one and "sent_at = CASE" in one for one in said)
