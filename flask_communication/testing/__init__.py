@@ -1,4 +1,4 @@
-"""For tests of hosts and of providers; so far ``communication_outbox``.
+"""For tests of hosts and of providers: ``communication_outbox`` and ``ProviderConformance``.
 
 In the ``conftest.py`` at the root of the tests::
 
@@ -10,6 +10,12 @@ package anew to rewrite its assertions; and would end all those runs if the impo
 fixture names it.
 """
 
-from .outbox import communication_outbox
+import pytest
 
-__all__ = ["communication_outbox"]
+# Whoever imports a name, rather than name the plugin, is shown the values of a failed assertion too.
+pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in ("bench", "promises", "sending", "trouble")))
+
+from .conformance import ProviderConformance  # noqa: E402
+from .outbox import communication_outbox  # noqa: E402
+
+__all__ = ["ProviderConformance", "communication_outbox"]
