@@ -8,7 +8,7 @@ from functools import cache
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.engine import Connection
 
-from . import events, mails, routing
+from . import events, hush, mails, routing
 from .announce import announce
 from .crashpoints import crash_point
 from .database import Speech, speech_of
@@ -58,6 +58,7 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
                 mails.reopen(connection, moved, everybody=force)
             events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
     crash_point("decide.committed")
+    hush.accepted(state, [uuid], None)
     state.ring()
     return uuid
 
@@ -95,6 +96,8 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
     announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
     crash_point("decide.committed")
     announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
+    if announced == "queued":
+        hush.accepted(state, [uuid], None)
     state.ring()
     return uuid
 
@@ -109,6 +112,7 @@ def release(state: State, channel: str, uuid: str, lifetime: float) -> str:
         if moved is None:
             raise _refusal(connection, channel, uuid, NotReleasable, "released", {})
         events.note(connection, moved, "released", _RELEASED)
+    hush.accepted(state, [uuid], None)
     state.ring()
     return uuid
 
