@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import imaplib
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import httpx
 import planted
 import pytest
 from flask import Flask
-from mail_servers import PASSWORD, USER, Post, sink
+from mail_servers import PASSWORD, USER, Post, certificate, mailboxes, sink
 from seed_provider import served
 
 from flask_communication.errors import Denied, NotSent, OutcomeUnknown, Refused
@@ -59,16 +61,9 @@ class TestSimulatorOverTheContract(TestSimulator):
             yield RemoteProvider("simulator", f"{url}/simulator", SECRET)
 
 
-def accept(request: httpx.Request) -> httpx.Response:
-    if request.method == "GET":
-        return httpx.Response(404)
-    return httpx.Response(200, json={"success": True, "msg": "Queued", "data": {"msg_uuid": "r1"}})
-
-
 class TestRemote(ProviderConformance):
     """The client of the contract, before a vendor that speaks it."""
 
-    accepts = staticmethod(accept)
     answers = {
         "it took it": ((200, {"success": True, "data": {"msg_uuid": 42}}), Accepted("42")),
         "it refuses": ((200, {"success": False, "msg": "no", "outcome": "rejected"}), Refused),
@@ -93,6 +88,11 @@ class TestRemote(ProviderConformance):
         "nothing": ((200, {"success": True, "data": []}), []),
     }
 
+    def accepts(self, request: httpx.Request) -> httpx.Response:  # type: ignore[override]
+        if request.method == "GET":
+            return httpx.Response(404)
+        return httpx.Response(200, json={"success": True, "msg": "Queued", "data": {"msg_uuid": "r1"}})
+
     @pytest.fixture
     def provider(self, vendor: Any) -> Provider:
         return RemoteProvider("parrot", "https://parrot.example", SECRET, transport=vendor)
@@ -109,13 +109,47 @@ def port() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="module")
+def imap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    shown, _ = certificate(tmp_path_factory.mktemp("imap"))
+    with mailboxes(shown) as port, imaplib.IMAP4("localhost", port) as box:
+        box.starttls(ssl.create_default_context(cafile=str(shown)))
+        box.login("demouser", "demopass")
+        for number in range(12):
+            box.append(
+                "INBOX", "", imaplib.Time2Internaldate(1_700_000_000), b"Subject: %d\r\n\r\nHi" % number
+            )
+        yield port, shown
+
+
 class TestSMTP(ProviderConformance):
+    """SMTP and IMAP, before real servers of both."""
+
     channels = ("email",)
     recipients = {"gone@x.example": Refused, "full@x.example": NotSent}
 
     @pytest.fixture
     def provider(self) -> Provider:
         # aiosmtpd's stop waits, on newer Pythons, until we have left.
+        return SMTP(keep=0.05)
+
+    @pytest.fixture
+    def config(self, port: int, imap: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+        monkeypatch.setenv("SSL_CERT_FILE", str(imap[1]))
+        smtp = {"host": "127.0.0.1", "port": port, "security": "none", "username": USER, "password": PASSWORD}
+        inbox = {"imap_host": "localhost", "imap_port": imap[0], "imap_security": "starttls"}
+        return {**smtp, **inbox, "imap_username": "demouser", "imap_password": "demopass"}
+
+    def test_its_mailbox_has_mails(self, door: Provider, config: Mapping[str, Any]) -> None:
+        found = door.fetch_inbox({}, 10, config)
+        assert (len(found.mails), found.more) == (10, True)
+
+
+class TestSMTPWithoutAMailbox(ProviderConformance):
+    channels = ("email",)
+
+    @pytest.fixture
+    def provider(self) -> Provider:
         return SMTP(keep=0.05)
 
     @pytest.fixture
