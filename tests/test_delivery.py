@@ -517,7 +517,7 @@ def test_open_work_is_found_through_the_index(make_app: MakeApp, upgraded_sqlite
     state = state_of(make_app(upgraded_sqlite_url))
     query = (
         "EXPLAIN QUERY PLAN SELECT id FROM communication_message WHERE status = 'queued'"
-        f" AND priority = 5 AND due_at <= {state.database.speech.now} ORDER BY due_at, id LIMIT 10"
+        f" AND priority = 5 AND due_at <= {state.database.speech.now} ORDER BY due_at LIMIT 10"
     )
     with state.database.read() as connection:
         plan = str(connection.execute(text(query)).all())
