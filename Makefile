@@ -1,6 +1,6 @@
 # make demo    send an SMS with nothing installed but Python        (ONCE=1 ends after it)
 # make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
-# make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages each)
+# make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages a database)
 # make lint    only lint and types
 # make bench   how fast it is, beside its peers    (QUICK=1, ONLY=throughput,latency, DATABASE=sqlite)
 

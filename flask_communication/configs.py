@@ -89,7 +89,8 @@ def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
             updated_at=datetime.now(UTC),
             **changed,
         )
-        circuits.close(connection, number)
+        reopened = circuits.close(connection, number)
+    circuits.announce(state.app, reopened)
     return number
 
 
