@@ -12,8 +12,9 @@ BIN := .venv/bin
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
 
+# Half of the tests wait for something; two at once wait half as long. Each process has servers of its own.
 test: .venv/tested postgresql browser lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 chaos: .venv/tested postgresql
 	PYTHONPATH=tests $(BIN)/python -m chaos.run

@@ -11,9 +11,11 @@ import pytest
 from flask import Flask
 from rigs import Bulky, Scripted, install, make_due, statements_of, work
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from flask_communication import SMS, outbox, signals
-from flask_communication.errors import NotRetryable
+from flask_communication.delivery import persist
+from flask_communication.errors import DatabaseError, NotRetryable
 from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused
 from flask_communication.state import state_of
 
@@ -500,6 +502,20 @@ def statements(app: Flask, number: int) -> int:
         with statements_of(app) as said:
             assert work(app) == number
     return len(said)
+
+
+def test_what_a_call_has_told_is_written_again_until_the_database_takes_it() -> None:
+    troubles: list[Exception] = [
+        OperationalError("UPDATE", {}, Exception("server closed the connection")),
+        DatabaseError("SQLite stayed locked by another transaction"),
+    ]
+
+    def write() -> str:
+        if troubles:
+            raise troubles.pop()
+        return "written"
+
+    assert persist(write) == "written"
 
 
 def test_statements_do_not_grow_with_the_batch(make_app: MakeApp, upgraded_url: str) -> None:
