@@ -17,9 +17,9 @@ import pytest
 from mail_servers import certificate, line_of, mailboxes, scripted, until_closed
 
 from flask_communication.errors import NotSent, Refused
-from flask_communication.providers.base import Inbox
+from flask_communication.providers.base import LARGEST_MAIL, Inbox
 from flask_communication.providers.imap import fetch
-from flask_communication.providers.imap_session import LARGEST, Account
+from flask_communication.providers.imap_session import Account
 from flask_communication.providers.smtp import SMTP
 
 USER, PASSWORD = "demouser", "demopass"
@@ -285,13 +285,22 @@ def test_a_mail_that_is_too_large_comes_as_its_headers() -> None:
     sizes = "UID FETCH 1,2,3 (UID RFC822.SIZE INTERNALDATE)"
     said = b"".join(
         b"* 1 FETCH (UID %d RFC822.SIZE %d)\r\n" % (uid, size)
-        for uid, size in ((1, 24), (2, LARGEST + 1), (3, 24))
+        for uid, size in ((1, 24), (2, LARGEST_MAIL + 1), (3, 24))
     )
     with server(mailbox(mails, {sizes: said})) as port:
         inbox = fetch(account(port), {}, 100)
     assert [mail.raw for mail in inbox.mails] == [MAIL, b"Subject: hello\r\n\r\n", MAIL]
     assert "25000001 bytes" in (inbox.mails[1].flaw or "")
     assert [inbox.mails[n].flaw for n in (0, 2)] == [None, None]
+
+
+def test_a_mail_that_is_larger_than_it_was_listed_comes_as_its_headers() -> None:
+    mails = {1: MAIL, 2: MAIL + b"x" * LARGEST_MAIL, 3: MAIL}
+    listed = b"".join(b"* 1 FETCH (UID %d RFC822.SIZE 24)\r\n" % uid for uid in mails)
+    with server(mailbox(mails, {"UID FETCH 1,2,3 (UID RFC822.SIZE INTERNALDATE)": listed})) as port:
+        inbox = fetch(account(port), {}, 100)
+    assert [mail.raw for mail in inbox.mails] == [MAIL, b"Subject: hello\r\n\r\n", MAIL]
+    assert "25000025 bytes" in (inbox.mails[1].flaw or "")
 
 
 @pytest.mark.parametrize(

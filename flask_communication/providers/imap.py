@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import NotSent, ProviderError, Refused
-from .base import InboundEmail, Inbox
+from .base import MOST_MAIL_BYTES, InboundEmail, Inbox
 from .http import clean
 from .imap_session import Account, Box, Listed, Mail
 from .network import Clock
@@ -16,21 +16,19 @@ from .smtp_session import told
 
 PORTS = {"tls": 993, "starttls": 143, "none": 143}
 # Seconds of a visit, and until no further mails are asked for: what was read must get home.
-_DEADLINE = 30.0
+DEADLINE = 30.0
 _ENOUGH = 15.0
 _CONNECT = 5.0
-# So that a call holds no more than some 100 MB.
-_ENOUGH_BYTES = 50_000_000
 # Mails that are fetched by one command, to save round trips.
 _BATCH = 50
 _BATCH_BYTES = 2_000_000
 # RFC 7162 §4 asks for command lines of at most 8192 octets; a UID has up to ten digits.
 _SIZES_AT_ONCE = 500
 # How a visit asks for mails: many at once, one at a time, or for no more than the first one's headers.
-_BATCHED, _ALONE, _HEADERS = range(3)
+VISITS = _BATCHED, _ALONE, _HEADERS = range(3)
 
 
-def fetch(account: Account, cursor: Mapping[str, Any], limit: int, deadline: float = _DEADLINE) -> Inbox:
+def fetch(account: Account, cursor: Mapping[str, Any], limit: int, deadline: float = DEADLINE) -> Inbox:
     """Return up to ``limit`` mails that are newer than ``cursor``; a visit takes ``deadline`` seconds.
 
     The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed, the
@@ -41,7 +39,7 @@ def fetch(account: Account, cursor: Mapping[str, Any], limit: int, deadline: flo
     """
     reading = _Reading(cursor, limit)
     trouble: ProviderError | None = None
-    for care in (_BATCHED, _ALONE, _HEADERS):
+    for care in VISITS:
         trouble = _visit(account, reading, care, deadline)
         # Where the line broke under a mail, this mail may be why.
         if trouble is None or reading.mails or not reading.is_asking:
@@ -96,8 +94,8 @@ class _Reading:
                 trouble = trouble or exc
         return trouble
 
-    def _is_full(self) -> bool:
-        room = len(self.mails) < self._limit and self._bytes < _ENOUGH_BYTES
+    def _is_full(self, ahead: int = 0) -> bool:
+        room = len(self.mails) < self._limit and self._bytes + ahead < MOST_MAIL_BYTES
         return bool(self.mails) and not (room and time.monotonic() < self._ends)
 
     def _folder(self, box: Box, name: str) -> None:
@@ -107,6 +105,9 @@ class _Reading:
         uids = [] if last + 1 == uidnext else box.newer(last)
         for uid, mail in self._mails(box, uids[: self._limit - len(self.mails)]):
             if mail is not None:
+                if self._bytes + len(mail.raw) > MOST_MAIL_BYTES:
+                    # It was listed as smaller; the next call brings it.
+                    break
                 where = f"{name}/{validity}/{uid}"
                 self.mails.append(InboundEmail(where, mail.raw, name, mail.received_at, mail.flaw))
                 self._bytes += len(mail.raw)
@@ -123,7 +124,7 @@ class _Reading:
             some = uids[start : start + _SIZES_AT_ONCE]
             listed = box.sizes(some)
             for batch in _batches(some, listed, _BATCH if self._care == _BATCHED else 1):
-                if self._is_full():
+                if self._is_full(sum(listed[uid].size for uid in batch if uid in listed)):
                     return
                 self.is_asking = True
                 yield from self._asked(box, batch, listed)
