@@ -177,14 +177,26 @@ def test_a_bounce_with_nothing_but_the_headers_of_the_mail_is_understood() -> No
     assert found.bounce.message_id == "<uuid-1@example.com>"
 
 
-def test_a_bounce_of_exim_is_understood_by_its_header() -> None:
+@pytest.mark.parametrize("kind", ["message/global", "message/global-headers"])
+def test_a_bounce_of_a_mail_beyond_ascii_is_understood(kind: str) -> None:
+    found = read(POSTFIX.replace("Content-Type: message/rfc822", f"Content-Type: {kind}"))
+    assert found.bounce is not None
+    assert found.bounce.message_id == "<uuid-1@example.com>"
+
+
+def test_a_bounce_that_returns_nothing_names_no_mail() -> None:
+    head, _, _ = POSTFIX.partition("--B\nContent-Type: message/rfc822")
+    found = read(f"In-Reply-To: <uuid-1@example.com>\n{head}--B--\n")
+    assert found.bounce is not None
+    assert found.bounce.message_id is None
+
+
+def test_a_header_that_names_who_was_not_reached_is_no_report() -> None:
     found = read(
         "From: Mailer-Daemon@x.example\nX-Failed-Recipients: bob@example.net\nTo: shop@example.com\n"
         "In-Reply-To: <uuid-1@example.com>\nSubject: Mail delivery failed\n\nIt did not arrive."
     )
-    assert found.bounce is not None
-    assert found.bounce.message_id == "<uuid-1@example.com>"
-    assert found.bounce.recipients == [Failed("bob@example.net", "failed")]
+    assert found.bounce is None
 
 
 def test_neither_a_reply_nor_a_read_receipt_is_a_bounce() -> None:
