@@ -13,7 +13,7 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from .base import MOST_MAIL_BYTES, File, InboundEmail, Inbox, OutboundEmail
+from .base import MOST_MAIL_BYTES, NOT_IN_A_LINE, File, InboundEmail, Inbox, OutboundEmail
 from .contract import Ref
 from .http import clean
 
@@ -37,7 +37,7 @@ LONGEST_INBOX = MOST_MAIL_BYTES * 4 // 3 + MOST_MAILS * _LONGEST_ENVELOPE + LONG
 
 
 class Line(fields.String):
-    """One line of printable characters: what goes into a header."""
+    """One line of text, as it goes into a header."""
 
     def __init__(self, longest: int = 998, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -45,8 +45,8 @@ class Line(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if len(text) > self._longest or not (text == "" or text.isprintable()):
-            raise ValidationError(f"Must be one line of at most {self._longest} printable characters.")
+        if len(text) > self._longest or NOT_IN_A_LINE.search(text):
+            raise ValidationError(f"Must be one line of at most {self._longest} characters, no controls.")
         return text
 
 
