@@ -12,9 +12,10 @@ from uuid import uuid4
 from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
-from . import files, mails, reports, suppression
+from . import files, mails, messages, reports, suppression
 from .database import Speech, as_rows, speech_of
-from .models import Mail
+from .errors import FileNotFound
+from .models import Mail, Message, StoredFile
 from .providers.base import File, InboundEmail, Report
 from .status import DELIVERED, RECEIVED, SENT, UNDELIVERED
 from .verdicts import clean
@@ -22,6 +23,7 @@ from .verdicts import clean
 if TYPE_CHECKING:
     from .bounces import Failed
     from .letters import Letter
+    from .state import State
 
 _RECEIVED = {
     "uuid": "text",
@@ -135,6 +137,23 @@ def _insert(speech: Speech) -> TextClause:
         f" CAST(:config_id AS int), CAST(:config_id AS int), 5, {speech.now}, r.reached_at,"
         f" 0, 0, 0, 0, {speech.now}, {speech.now} FROM {speech.rows(_RECEIVED)} AS r WHERE true"
     )
+
+
+def raw(state: State, uuid: str) -> bytes:
+    """Return an incoming email as it came; raise :class:`MessageNotFound` or :class:`FileNotFound`."""
+    wanted = (
+        select(StoredFile.content)
+        .join(Mail, Mail.raw_sha256 == StoredFile.sha256)
+        .join(Message, Message.id == Mail.message_id)
+        .where(Message.uuid == str(uuid))
+    )
+    with state.database.read() as connection:
+        found = connection.scalar(wanted)
+    if found is None:
+        came = messages.get(state, "email", uuid).direction == "in"
+        why = "nothing of it is kept as it came" if came else "it was sent from here, and did not come in"
+        raise FileNotFound(f"email {uuid} has no raw mail: {why}")
+    return bytes(found)
 
 
 # --- Conversations -----------------------------------------------------------------------------------

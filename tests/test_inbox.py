@@ -18,6 +18,7 @@ from flask_communication.errors import (
     ConfigNotFound,
     FileNotFound,
     InvalidQuery,
+    MessageNotFound,
     NotSent,
     ProviderError,
     Refused,
@@ -151,6 +152,52 @@ def test_files_are_kept_once_and_given_back_whole(app: Flask, postbox: Postbox) 
         with state_of(app).database.read() as connection:
             count = connection.execute(text("SELECT count(*) FROM communication_file")).scalar()
     assert count == 3  # the file, and both mails as they came
+
+
+def test_a_mail_is_given_back_as_it_came(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [mail("One"), b"\x00\xff no mail at all", b""]
+    with app.app_context():
+        Email.sync_inbox()
+        one, two, empty = received()
+        assert [Email.raw(one.uuid), Email.raw(two.uuid)] == postbox.mails[:2]
+        ours = Email(to=ANN, subject="Hi", body="Hi").send()
+        with pytest.raises(FileNotFound, match="nothing of it is kept"):
+            Email.raw(empty.uuid)
+        with pytest.raises(FileNotFound, match="did not come in"):
+            Email.raw(ours)
+        with pytest.raises(MessageNotFound):
+            Email.raw("nobody")
+    result = app.test_cli_runner().invoke(args=["communication", "raw", two.uuid])
+    assert result.stdout_bytes == postbox.mails[1]
+    result = app.test_cli_runner().invoke(args=["communication", "raw", ours])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+
+
+def test_a_mail_as_it_came_is_served_to_be_saved_and_nothing_else(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    asked: list[str] = []
+
+    def authorize(action: str, resource: Any = None) -> bool:
+        asked.append(action)
+        return "closed" not in asked
+
+    app = make_app(upgraded_sqlite_url, authorize=authorize)
+    install(app, Postbox(b"<script>alert(1)</script>"), type="email", is_default=True)
+    with app.app_context():
+        Email.sync_inbox()
+        (found,) = received()
+    client = app.test_client()
+    answer = client.get(f"/communication/messages/{found.uuid}/raw")
+    assert (answer.status_code, answer.data) == (200, b"<script>alert(1)</script>")
+    assert answer.content_type == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={found.uuid}.eml"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+    assert asked == ["message.read"]
+    assert client.get("/communication/messages/nobody/raw").status_code == 404
+    asked.append("closed")
+    assert client.get(f"/communication/messages/{found.uuid}/raw").status_code == 403
 
 
 # --- Conversations -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from .. import composing, configs, decisions, messages, sms, story
+from .. import composing, configs, decisions, filing, messages, sms, story
 from ..state import current
 from .command import communication, explained, table
 
@@ -41,6 +41,14 @@ def show(uuid: str) -> None:
     """Tell the whole story of one message, and what comes next."""
     for line in story.tell(current(), messages.get(current(), None, uuid)):
         click.echo(line)
+
+
+@communication.command("raw")
+@click.argument("uuid")
+@explained
+def raw(uuid: str) -> None:
+    """Print a received email as it came; redirect it to a file."""
+    click.echo(filing.raw(current(), uuid), nl=False)
 
 
 @communication.command("explain")
