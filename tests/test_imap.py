@@ -228,7 +228,9 @@ def server(
     return scripted(talk)
 
 
-def mailbox(mails: Mapping[int, bytes], changed: Mapping[str, bytes | None] = {}) -> Say:
+def mailbox(
+    mails: Mapping[int, bytes], changed: Mapping[str, bytes | None] = {}, *, tells_next: bool = True
+) -> Say:
     """Answer as a mailbox with these mails does, but for the commands of ``changed``."""
 
     def one(uid: int, what: str) -> bytes:
@@ -248,7 +250,8 @@ def mailbox(mails: Mapping[int, bytes], changed: Mapping[str, bytes | None] = {}
         if command in changed:
             return changed[command]
         if command.startswith("EXAMINE"):
-            return b"* 1 EXISTS\r\n* OK [UIDVALIDITY 7]\r\n* OK [UIDNEXT %d]\r\n" % (max(mails) + 1)
+            known = b"* %d EXISTS\r\n* OK [UIDVALIDITY 7]\r\n" % len(mails)
+            return known + (b"* OK [UIDNEXT %d]\r\n" % (max(mails) + 1) if tells_next else b"")
         if found := re.fullmatch(r"UID SEARCH UID (\d+):\*", command):
             uids = [uid for uid in mails if uid >= int(found[1])] or [max(mails)]
             return f"* SEARCH {' '.join(map(str, uids))}\r\n".encode()
@@ -263,17 +266,38 @@ def account(port: int, security: str = "none") -> Account:
     return Account("127.0.0.1", port, security, "ann", "secret-password")
 
 
-def test_an_unchanged_mailbox_of_fifty_thousand_mails_costs_one_command_a_folder() -> None:
+MANY = dict.fromkeys(range(1, 50_001), MAIL)
+
+
+@pytest.mark.parametrize(
+    ("tells_next", "asked"),
+    [(True, ['EXAMINE "INBOX"']), (False, ['EXAMINE "INBOX"', "UID SEARCH UID 50001:*"])],
+)
+def test_an_unchanged_mailbox_of_fifty_thousand_mails_costs_a_command_or_two(
+    tells_next: bool, asked: list[str]
+) -> None:
     heard: list[str] = []
-    with server(mailbox({50_000: MAIL}), heard=heard) as port:
+    with server(mailbox(MANY, tells_next=tells_next), heard=heard) as port:
+        began = time.monotonic()
         inbox = fetch(account(port), {"INBOX": {"uidvalidity": 7, "uid": 50_000}}, 100)
+        assert time.monotonic() - began < 1
     assert (inbox.mails, inbox.more) == ([], False)
-    assert heard == ["CAPABILITY", "AUTHENTICATE PLAIN", 'EXAMINE "INBOX"']
+    assert heard == ["CAPABILITY", "AUTHENTICATE PLAIN", *asked]
+
+
+def test_one_new_mail_in_fifty_thousand_costs_three_commands_more() -> None:
+    heard: list[str] = []
+    with server(mailbox(MANY), heard=heard) as port:
+        began = time.monotonic()
+        inbox = fetch(account(port), {"INBOX": {"uidvalidity": 7, "uid": 49_999}}, 100)
+        assert time.monotonic() - began < 1
+    assert ([one.uid for one in inbox.mails], inbox.more) == (["INBOX/7/50000"], False)
+    assert len(heard) == 6
 
 
 def test_a_first_look_into_fifty_thousand_mails_is_paged() -> None:
     heard: list[str] = []
-    with server(mailbox(dict.fromkeys(range(1, 50_001), MAIL)), heard=heard) as port:
+    with server(mailbox(MANY), heard=heard) as port:
         inbox = fetch(account(port), {}, 100)
     assert len(inbox.mails) == 100
     assert inbox.more
