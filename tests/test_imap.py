@@ -18,7 +18,7 @@ from mail_servers import certificate, line_of, mailboxes, scripted, until_closed
 
 from flask_communication.errors import NotSent, Refused
 from flask_communication.providers.base import LARGEST_MAIL, Inbox
-from flask_communication.providers.imap import fetch
+from flask_communication.providers.imap import Kept, fetch
 from flask_communication.providers.imap_session import Account
 from flask_communication.providers.smtp import SMTP
 
@@ -302,6 +302,55 @@ def test_a_first_look_into_fifty_thousand_mails_is_paged() -> None:
     assert len(inbox.mails) == 100
     assert inbox.more
     assert len(heard) <= 7
+
+
+def pages(port: int, provider: SMTP, cursor: Mapping[str, Any] = {}) -> list[str]:
+    """Read all pages of 100; return the uids."""
+    config = {"imap_host": "127.0.0.1", "imap_port": port, "imap_security": "none"}
+    found: list[str] = []
+    while True:
+        page = provider.fetch_inbox(cursor, 100, {**config, "imap_username": "ann", "imap_password": "x"})
+        found, cursor = [*found, *(mail.uid for mail in page.mails)], page.cursor
+        if not page.more:
+            return found
+
+
+def test_who_reads_a_mailbox_in_pages_logs_in_once() -> None:
+    heard: list[str] = []
+    provider = SMTP()
+    with server(mailbox(dict.fromkeys(range(1, 1001), MAIL)), heard=heard) as port:
+        assert pages(port, provider) == [f"INBOX/7/{uid}" for uid in range(1, 1001)]
+        assert heard.count("AUTHENTICATE PLAIN") == 1
+        assert pages(port, provider, {"INBOX": {"uidvalidity": 7, "uid": 990}}) == [
+            f"INBOX/7/{uid}" for uid in range(991, 1001)
+        ]
+        assert heard.count("AUTHENTICATE PLAIN") == 2, "the last page ends the connection"
+
+
+@pytest.mark.parametrize("fault", [b"* BYE idle", b"BAD asleep", b"garbage\r\n"])
+def test_a_server_that_left_between_two_pages_is_entered_again(fault: bytes) -> None:
+    say, examined, heard = mailbox(dict.fromkeys(range(1, 301), MAIL)), [0], list[str]()
+
+    def forgetful(command: str) -> bytes | None:
+        examined[0] += command.startswith("EXAMINE")
+        return fault if examined[0] == 2 and command.startswith("EXAMINE") else say(command)
+
+    with server(forgetful, heard=heard) as port:
+        assert pages(port, SMTP()) == [f"INBOX/7/{uid}" for uid in range(1, 301)]
+    assert heard.count("AUTHENTICATE PLAIN") == 2
+
+
+def test_a_connection_is_neither_kept_for_long_nor_given_to_another_account() -> None:
+    heard: list[str] = []
+    with server(mailbox(dict.fromkeys(range(1, 301), MAIL)), heard=heard) as port:
+        pages(port, SMTP(keep=0.0))
+        assert heard.count("AUTHENTICATE PLAIN") == 3
+        kept = Kept()
+        first = fetch(account(port), {}, 100, kept=kept)
+        assert first.more
+        other = Account("127.0.0.1", port, "none", "bob", "another-password")
+        fetch(other, {}, 100, kept=kept)
+        assert heard.count("AUTHENTICATE PLAIN") == 5
 
 
 def test_a_mail_that_is_too_large_comes_as_its_headers() -> None:
