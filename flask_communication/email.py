@@ -16,6 +16,7 @@ from . import (
     decisions,
     drafting,
     enclosures,
+    filing,
     inbox,
     intake,
     mails,
@@ -256,6 +257,15 @@ class Email:
         Raises :class:`MessageNotFound` and :class:`FileNotFound`.
         """
         return messages.file(current(), msg_uuid, place)
+
+    @staticmethod
+    def raw(msg_uuid: str) -> bytes:
+        """Return a received email as it came (RFC 5322).
+
+        Raises :class:`MessageNotFound`, and :class:`FileNotFound` for one that was sent, or whose texts were
+        removed.
+        """
+        return filing.raw(current(), msg_uuid)
 
     @staticmethod
     def messages(

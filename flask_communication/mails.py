@@ -294,21 +294,25 @@ def _settle(speech: Speech) -> TextClause:
     )
 
 
-def report(connection: Connection, config_id: int, found: Sequence[Report]) -> list[Report]:
-    """Apply reports about single recipients; return what follows from them for whole messages.
+def report(
+    connection: Connection, config_id: int, found: Sequence[Report]
+) -> tuple[list[Report], list[Report]]:
+    """Apply reports about single recipients; return those that were news, and what follows for messages.
 
     A message ends when the last of its recipients has an outcome of its own: as delivered if it reached
     anybody, else as undelivered.
     """
+    news: list[Report] = []
     told: list[Report] = []
     for one in found:
         moved = connection.execute(_report(speech_of(connection)), _reported(config_id, one)).scalar()
         if moved is not None:
+            news.append(one)
             states = connection.execute(_STATES, {"id": moved}).scalars().all()
             if None not in states:
                 best = max(states, key=lambda state: status.RANK[state])
                 told.append(replace(one, status=best if best in status.REPORTED else status.UNDELIVERED))
-    return told
+    return news, told
 
 
 def _reported(config_id: int, one: Report) -> dict[str, Any]:

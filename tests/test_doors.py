@@ -26,7 +26,7 @@ FLOORS = [
     "metrics",
     "configs tokens announce",
     "routing",
-    "verdicts messages drafting addresses markup bounces files",
+    "verdicts messages drafting addresses markup bounces files charsets",
     "mails limits suppression enclosures letters",
     "intake composing",
     "planning calls reports decisions receiving screening erasure",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from .. import composing, configs, decisions, messages, sms, story
+from .. import composing, configs, decisions, filing, messages, sms, story
 from ..state import current
 from .command import communication, explained, table
 
@@ -23,15 +23,25 @@ def list_messages(
 ) -> None:
     """List messages, newest first."""
     page = messages.page(current(), status=status, destination=destination, key=key, after=after, limit=limit)
-    table(
-        ("uuid", "channel", "status", "to", "created", "error"),
-        [
-            (one.uuid, one.channel, one.status, one.destination, f"{one.created_at:%F %T}", one.error or "")
-            for one in page.items
-        ],
-    )
+    columns = {
+        "uuid": [one.uuid for one in page.items],
+        "channel": [one.channel for one in page.items],
+        "status": [one.status for one in page.items],
+        "to": [one.destination for one in page.items],
+        "from": [(one.sender or "") if one.direction == "in" else "" for one in page.items],
+        "subject": [_short(one.mail.subject) if one.mail else "" for one in page.items],
+        "created": [f"{one.created_at:%F %T}" for one in page.items],
+        "error": [one.error or "" for one in page.items],
+    }
+    # Most lists have no email, or nothing that came in.
+    shown = {name: cells for name, cells in columns.items() if name not in ("from", "subject") or any(cells)}
+    table(tuple(shown), list(zip(*shown.values(), strict=True)))
     if page.next:
         click.echo(f"more: --after {page.next}")
+
+
+def _short(subject: str) -> str:
+    return subject if len(subject) <= 50 else f"{subject[:49]}…"
 
 
 @communication.command("show")
@@ -41,6 +51,14 @@ def show(uuid: str) -> None:
     """Tell the whole story of one message, and what comes next."""
     for line in story.tell(current(), messages.get(current(), None, uuid)):
         click.echo(line)
+
+
+@communication.command("raw")
+@click.argument("uuid")
+@explained
+def raw(uuid: str) -> None:
+    """Print a received email as it came; redirect it to a file."""
+    click.echo(filing.raw(current(), uuid), nl=False)
 
 
 @communication.command("explain")

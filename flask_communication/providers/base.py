@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -91,6 +92,13 @@ class Accepted:
     ref: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     failed: Mapping[str, ProviderError] = field(default_factory=dict)
+
+
+# What no line of text has: controls, ends of lines, marks that turn the text, halves of characters.
+NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Bytes of one mail that is fetched whole, and of all that one call brings.
+LARGEST_MAIL = 25_000_000
+MOST_MAIL_BYTES = 2 * LARGEST_MAIL
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,8 @@ class Provider:
     def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         """Fetch up to ``limit`` mails that are new since ``cursor``, which is empty the first time.
 
-        Raise a :class:`ProviderError` when the mailbox could not be read; nothing is lost then.
+        Each has at most 25 MB, and together they have 50. Raise a :class:`ProviderError` when the mailbox
+        could not be read; nothing is lost then.
         """
         raise Refused(f"{self.name} has no inbox")
 

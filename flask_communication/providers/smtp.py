@@ -67,6 +67,7 @@ class SMTP(Provider):
     def __init__(self, keep: float = _IDLE) -> None:
         """Keep connections that nobody uses for ``keep`` seconds."""
         self._kept = _Kept(keep)
+        self._mailboxes = imap.Kept(keep)
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
         """Send one email in one transaction; see :class:`.smtp_session.Session` for the outcomes."""
@@ -84,7 +85,7 @@ class SMTP(Provider):
 
     def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         """Fetch what is new in the folders; see :mod:`.imap`."""
-        return imap.fetch(_account(config), cursor, limit)
+        return imap.fetch(_account(config), cursor, limit, kept=self._mailboxes)
 
     def _send(self, door: Door, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
         kept = self._kept.take(door)

@@ -29,6 +29,7 @@ ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("show_file", "/email/file/<uuid>/<place>", ("GET",), showing.file),
     ("list_messages", "/messages", ("GET",), messages.list_messages),
     ("show_message", "/messages/<uuid>", ("GET",), messages.show_message),
+    ("show_raw", "/messages/<uuid>/raw", ("GET",), showing.raw),
     ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),
     ("resolve_message", "/messages/<uuid>/resolve", ("POST",), messages.resolve_message),
     ("release_message", "/messages/<uuid>/release", ("POST",), messages.release_message),
