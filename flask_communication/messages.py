@@ -188,7 +188,10 @@ def _for_recipient(channel: str | None, destination: str) -> list[Lead]:
 def _aware(name: str, moment: datetime) -> datetime:
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise InvalidQuery({name: ["must be a datetime with a time zone"]})
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidQuery({name: ["is before the year 1, or after 9999, in UTC"]}) from None
 
 
 def _limit(limit: int) -> int:

@@ -202,6 +202,8 @@ def test_bad_input_is_a_clear_refusal(
         ("messages/?limit=0", 422),
         ("messages/?limit=abc", 422),
         ("messages/?since=yesterday", 422),
+        ("messages/?since=0001-01-01T00:00:00%2B14:00", 422),
+        ("messages/?until=9999-12-31T23:59:59-14:00", 422),
         ("messages/?after=%00", 422),
         ("messages/none", 404),
         ("messages/%ff", 404),

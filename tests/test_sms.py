@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -385,6 +385,8 @@ def test_pages_are_filtered(app: Flask) -> None:
         {"after": "20261124000000000000-x"},
         {"since": datetime(2020, 1, 1)},
         {"until": "yesterday"},
+        {"since": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},
+        {"until": datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-14)))},
     ],
 )
 def test_a_filter_that_makes_no_sense_is_named(app: Flask, filters: dict[str, Any]) -> None:
