@@ -38,7 +38,7 @@ ACTIONS = {
     "openapi.read": "read the description of the REST interface",
 }
 # Endpoints that anybody may call.
-PUBLIC = frozenset({"communication.health", "communication.static"})
+PUBLIC = frozenset(f"communication.{name}" for name in ("health", "static", "wrong_method", "no_such_call"))
 
 COOKIE = "communication_csrf"
 HEADER = "X-CSRF-Token"
