@@ -20,6 +20,8 @@ from .vault import SEALED
 MASK = "********"
 TYPES = ("sms", "email", "telephony")
 MAX_CONFIG = 20_000
+# Messages a second: one a day is the least that a person can mean.
+LEAST_RATE, MOST_RATE = 1 / 86_400, 1e6
 _LOOKS_LIKE_A_MASK = re.compile(r"[*•●]{3,}")
 _URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 # Fields of a row besides what the seed names, with what each must be.
@@ -282,9 +284,9 @@ def _wrong_numbers(given: Mapping[str, Any]) -> dict[str, list[str]]:
         wrong["weight"] = ["must be a whole number from 0 to 1000"]
     rate = given.get("rate_per_second")
     if rate is not None and (
-        isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1e6
+        isinstance(rate, bool) or not isinstance(rate, int | float) or not LEAST_RATE <= rate <= MOST_RATE
     ):
-        wrong["rate_per_second"] = ["must be a number above 0, or null"]
+        wrong["rate_per_second"] = ["must be a number from 1/86400 (one a day) to a million, or null"]
     return wrong
 
 

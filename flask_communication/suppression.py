@@ -30,6 +30,7 @@ REASONS = ("stop", "opted_out", "bounce", "complaint", "manual")
 BY_RECIPIENT = ("stop", "opted_out")
 ANYBODY = ""
 TAKEN_OUT = "suppressed"
+LARGEST_ID = 2**31
 _REMEDY = "unsuppress it first, if you may"
 _PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
 _ROWS = {"channel": "text", "destination": "text", "scope": "text", "reason": "text", "detail": "text"}
@@ -329,6 +330,6 @@ def page(
 def _cursor(after: str) -> int:
     """Return the id at which the page before ended; raise :class:`InvalidQuery` for anything else."""
     text = str(after)
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) < LARGEST_ID):
         raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})
     return int(text)

@@ -101,6 +101,10 @@ def test_a_key_from_generate_key_can_be_used(app: Flask) -> None:
         ["messages", "--after", "x"],
         ["send-sms", "nobody", "Hello"],
         ["config", "add", "--type", "pigeon", "--provider-pkg-name", "x"],
+        ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "1e-300"],
+        ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "nan"],
+        ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "inf"],
+        ["suppression", "list", "--after", "999999999999999999"],
     ],
 )
 def test_a_mistake_is_one_line_and_no_traceback(app: Flask, words: list[str]) -> None:

@@ -16,7 +16,7 @@ HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
     "errors status",
-    "signals segments providers crashpoints",
+    "signals segments providers crashpoints complaints",
     "settings",
     "bell vault database",
     "models",
