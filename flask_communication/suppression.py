@@ -21,6 +21,7 @@ from .errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
 from .messages import MOST_A_PAGE
 from .models import Config, Suppression
 from .providers.base import ProviderError, Refused, Report
+from .recipients import meant
 from .state import State
 from .status import REJECTED, REPORTED, SENT
 from .verdicts import clean
@@ -316,9 +317,10 @@ def page(
     """Return a page of the list, newest first; see :class:`Suppressed`. Raises :class:`InvalidQuery`."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
         raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
+    region = state.settings.default_region
     conditions = [
         channel is not None and Suppression.channel == channel,
-        destination is not None and Suppression.destination == destination,
+        destination is not None and Suppression.destination.in_(meant(destination, region)),
         after is not None and Suppression.id < _cursor(after),
     ]
     wanted = select(Suppression).where(*(one for one in conditions if one is not False))

@@ -16,7 +16,7 @@ HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
     "errors status",
-    "signals segments providers crashpoints complaints",
+    "signals segments providers crashpoints complaints addresses",
     "settings",
     "bell vault database",
     "models",
@@ -24,9 +24,9 @@ FLOORS = [
     "state circuits pace awaiting",
     "heartbeat retention",
     "metrics",
-    "configs tokens announce",
+    "configs tokens announce recipients",
     "routing",
-    "verdicts messages drafting addresses markup bounces files",
+    "verdicts messages drafting markup bounces files",
     "mails limits suppression enclosures letters",
     "intake composing",
     "planning calls reports decisions receiving screening erasure",

@@ -37,6 +37,6 @@ def erase(recipient: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
     erased = erasure.erase(current(), recipient)
-    click.echo(f"{erased.deleted} messages deleted")
+    click.echo(f"{erased.deleted} messages deleted, to and from {recipient.strip()}")
     if erased.left:
         raise click.ClickException(f"{erased.left} is being sent; run this again in a minute")
