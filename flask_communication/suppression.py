@@ -89,6 +89,17 @@ def find(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
     return {row.id: _why(row) for row in found}
 
 
+def foresee(connection: Connection, row: Row[Any]) -> str | None:
+    """Return why a message, or an email's recipient, would not be written to now, if so."""
+    scope = mail_scope if row.channel == "email" else _scope
+    asked = {"id": row.id, "channel": row.channel, "destination": row.destination}
+    if row.channel == "email":
+        asked["destination"] = row.destination.lower()
+    asked["scope"] = asked["asked_for"] = scope(row.sender, row.config_id)
+    found = connection.execute(_find(speech_of(connection)), {"rows": as_rows([asked])}).first()
+    return None if found is None else _why(found)
+
+
 def _why(row: Row[Any]) -> str:
     by = f"for {row.scope}" if row.scope else "for every sender"
     return f"the recipient is suppressed {by} ({row.reason}); {_REMEDY}"

@@ -32,7 +32,7 @@ FLOORS = [
     "planning calls reports decisions receiving screening erasure",
     "rescue filing",
     "delivery story inbox",
-    "worker sms email",
+    "worker sms email forecast",
     "jobs",
     "service",
     "web cli",

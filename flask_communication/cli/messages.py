@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from .. import composing, configs, decisions, messages, sms, story
+from .. import composing, configs, decisions, forecast, messages, sms, story
 from ..state import current
 from .command import communication, explained, table
 
@@ -47,10 +47,11 @@ def show(uuid: str) -> None:
 @click.argument("channel", type=click.Choice(configs.TYPES))
 @click.argument("destination")
 @click.option("--key", help="The configuration's key or id; without it, the default one.")
+@click.option("--sender", help="The message's sender; without it, COMMUNICATION_DEFAULT_SENDER.")
 @explained
-def explain(channel: str, destination: str, key: str | None) -> None:
-    """Tell by which configuration a message would go now, and why; nothing is sent."""
-    for line in story.foretell(current(), channel, destination, key):
+def explain(channel: str, destination: str, key: str | None, sender: str | None) -> None:
+    """Tell what would become of a message now, by which configuration, and why; nothing is sent."""
+    for line in forecast.foretell(current(), channel, destination, key, sender):
         click.echo(line)
 
 

@@ -108,7 +108,8 @@ def _moment(name: str, text: str) -> datetime:
 
 def recipient(text: str) -> str:
     """Read a recipient of a query, where a plus sign arrives as a space."""
-    return f"+{text.lstrip()}" if text[:1] == " " and text.lstrip()[:1].isdigit() else text
+    is_number = text[:1] == " " and "@" not in text and text.lstrip()[:1].isdigit()
+    return f"+{text.lstrip()}" if is_number else text
 
 
 def number(name: str, text: str) -> int:
