@@ -11,6 +11,7 @@ from flask import Flask
 from rigs import Scripted, install, work
 
 from flask_communication import SMS, Email
+from flask_communication.errors import OutcomeUnknown
 from flask_communication.state import state_of
 
 TO = "+919999911111"
@@ -166,3 +167,54 @@ def test_an_email_from_the_command_line(app: Flask, tmp_path: Path) -> None:
         message = Email.get(uuid)
     assert message.body == "from standard input"
     assert [one.filename for one in message.mail.attachments] == ["notes.txt"]
+
+
+@pytest.fixture(params=["sms", "email"])
+def in_doubt(app: Flask, request: pytest.FixtureRequest) -> str:
+    """Give the uuid of an SMS, or an email, of which nobody knows whether it has arrived."""
+
+    def lose(message: Any) -> Any:
+        raise OutcomeUnknown("the connection broke")
+
+    class Lossy(Scripted):
+        name = "lossy"
+        send_email = send_sms = lambda self, message, config: lose(message)
+
+    install(app, Lossy(), type=request.param)
+    with app.app_context():
+        if request.param == "sms":
+            uuid = SMS.send_msg(TO, "Hello")
+        else:
+            uuid = Email(to="ann@example.com", body="Hello", sender="shop@example.com").send()
+        work(app)
+    return uuid
+
+
+def test_a_person_resolves_retries_and_cancels_on_the_command_line(app: Flask, in_doubt: str) -> None:
+    assert "must be one of sent, resend, drop" in run(app, "resolve", in_doubt, "maybe", expect=1)
+    assert "cannot be retried" in run(app, "retry", in_doubt, expect=1)
+    assert "is resolved: drop" in run(app, "resolve", in_doubt, "drop")
+    assert "is failed" in run(app, "show", in_doubt)
+    assert "cannot be resolved" in run(app, "resolve", in_doubt, "sent", expect=1)
+    assert "is queued" in run(app, "retry", in_doubt, "--force")
+    assert "is cancelled" in run(app, "cancel", in_doubt)
+    assert "cannot be cancelled" in run(app, "cancel", in_doubt, expect=1)
+
+
+@pytest.mark.parametrize(
+    "words", [["resolve", "no-such-uuid", "sent"], ["retry", "none"], ["cancel", "none"]]
+)
+def test_a_decision_about_no_message_is_one_line(app: Flask, words: list[str]) -> None:
+    assert run(app, *words, expect=1).startswith("Error: there is no message")
+
+
+def test_release_says_what_was_released_and_what_was_not(make_app: MakeApp, upgraded_url: str) -> None:
+    app = make_app(upgraded_url, COMMUNICATION_ALLOWED_COUNTRIES=["+1"])
+    install(app, Scripted())
+    with app.app_context():
+        held, other = (SMS.send_msg(TO, "Hello") for _ in range(2))
+        work(app)
+    told = run(app, "release", held, "no-such-uuid", other, expect=1)
+    assert "2 released" in told
+    assert "Error: there is no message no-such-uuid" in told
+    assert told.count("Error") == 1

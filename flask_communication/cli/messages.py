@@ -1,12 +1,10 @@
-"""Looking at messages, and deciding about them."""
+"""Looking at messages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from .. import composing, configs, decisions, forecast, messages, sms, story
+from .. import configs, forecast, messages, story
 from ..state import current
 from .command import communication, explained, table
 
@@ -53,22 +51,3 @@ def explain(channel: str, destination: str, key: str | None, sender: str | None)
     """Tell what would become of a message now, by which configuration, and why; nothing is sent."""
     for line in forecast.foretell(current(), channel, destination, key, sender):
         click.echo(line)
-
-
-@communication.command("release")
-@click.argument("uuids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that are held.")
-@click.option("--to", "destination", help="With --all: those of one recipient.")
-@explained
-def release(uuids: Sequence[str], everything: bool, destination: str | None) -> None:
-    """Let held messages pass: some, or all."""
-    if everything == bool(uuids) or (destination and not everything):
-        raise click.UsageError("name the messages, or say --all, which --to may narrow")
-    state, released = current(), len(uuids)
-    lifetimes = {sms.CHANNEL: sms.LIFETIME, composing.CHANNEL: composing.LIFETIME}
-    for uuid in uuids:
-        channel = messages.get(state, None, uuid).channel
-        decisions.release(state, channel, uuid, lifetimes[channel])
-    for channel, lifetime in lifetimes.items() if everything else ():
-        released += decisions.release_all(state, channel, lifetime, destination)
-    click.echo(f"{released} released")
