@@ -108,6 +108,16 @@ def listing(
     return [_shown(state, row) for row in rows]
 
 
+def strangers(state: State) -> dict[int, list[str]]:
+    """Return the fallbacks that name no configuration of their type: id -> names."""
+    columns = (Config.id, Config.type, Config.key, Config.fallback)
+    with state.database.read() as connection:
+        rows = connection.execute(select(*columns).where(Config.deleted_at.is_(None))).all()
+    named = {(row.type, name) for row in rows for name in (row.key, str(row.id))}
+    found = {row.id: [one for one in row.fallback if (row.type, one) not in named] for row in rows}
+    return {config_id: names for config_id, names in found.items() if names}
+
+
 def delete(state: State, config_id: Any) -> None:
     """Hide a configuration; nothing is sent by it any more. Raises :class:`ConfigNotFound`.
 
@@ -123,6 +133,28 @@ def name_of(state: State, config_id: Any) -> str:
     with state.database.read() as connection:
         row = _row(connection, _id(config_id))
     return f"{row.type} {row.key or row.provider or row.provider_pkg_name or ''} ({row.id})"
+
+
+def reseal(state: State) -> tuple[int, list[str]]:
+    """Encrypt all secrets with the first key; return how many configurations, and what could not be opened.
+
+    Deleted ones too: their messages may still ask them for delivery reports. Raises
+    :class:`InvalidConfig` when there is no key.
+    """
+    resealed, problems = 0, []
+    with state.database.write() as connection:
+        columns = select(Config.id, Config.sealed).order_by(Config.id)
+        for row in connection.execute(columns.with_for_update()).all():
+            if not row.sealed.startswith(SEALED):
+                continue
+            try:
+                known = values(state, row)
+            except CommunicationError as wrong:
+                problems.append(str(wrong))
+                continue
+            _store(connection, row.id, sealed=state.vault.seal(known, sealed_label(row.id)))
+            resealed += 1
+    return resealed, problems
 
 
 def _id(raw: Any) -> int:

@@ -47,7 +47,10 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
     Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless ``force``.
     """
     with state.database.write() as connection:
-        if _hurry(connection, uuid, channel) is None:
+        hurried = _hurry(connection, uuid, channel)
+        if hurried is not None:
+            _reroute(connection, channel, hurried)
+        else:
             _refuse_without_text(connection, uuid)
             move = "force_retry" if force else "retry"
             moved = _move(connection, move, uuid, channel, lifetime)
@@ -178,7 +181,7 @@ def _reroute(connection: Connection, channel: str, message_id: int) -> None:
     gone = connection.scalar(
         select(Config.id)
         .join(Message, Message.config_id == Config.id)
-        .where(Message.id == message_id, Config.deleted_at.is_not(None))
+        .where(Message.id == message_id, Config.deleted_at.is_not(None), Message.repeat_until.is_(None))
     )
     if gone is not None:
         _send_by(connection, message_id, routing.choose(connection, channel, None))

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from rigs import Scripted, install, make_due, work
 
-from flask_communication import SMS
+from flask_communication import SMS, configs
 from flask_communication.errors import (
     ConfigNotFound,
     IdempotencyConflict,
@@ -354,6 +354,20 @@ def test_pages_of_a_period_go_on_and_end(app: Flask) -> None:
         assert {one.uuid for one in (*first.items, *rest.items)} == set(uuids)
         past = {**period, "until": now - timedelta(minutes=1)}
         assert SMS.messages(**past, after=first.next).items == []
+
+
+def test_what_waits_for_a_deleted_configuration_goes_by_the_default_one_when_retried(
+    app: Flask, provider: Scripted
+) -> None:
+    gone = install(app, provider, key="gone")
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello", key="gone")
+        configs.delete(state_of(app), gone)
+        work(app)
+        assert "was deleted; retry_send sends by the default one" in str(SMS.get(uuid).error)
+        SMS.retry_send(uuid)
+        work(app)
+        assert (SMS.get(uuid).status, SMS.get(uuid).config_id) == ("sent", 1)
 
 
 def test_pages_are_filtered(app: Flask) -> None:

@@ -30,6 +30,17 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
     return explaining
 
 
+def cut(said: str, limit: int = 60) -> str:
+    """Return a text that fits into a table; `show` has the whole."""
+    line = " ".join(said.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def warn(said: str) -> None:
+    """Say what a person should look at, apart from what was asked for."""
+    click.echo(f"Warning: {said}", err=True)
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their titles."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
