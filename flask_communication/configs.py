@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from . import circuits
-from .errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig
+from .errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig, InvalidQuery
 from .models import Config
 from .state import State
 from .vault import SEALED
@@ -98,7 +98,12 @@ def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
 def listing(
     state: State, type: str | None = None, provider: str | None = None, key: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the configurations as the seed lists them, secrets masked, the oldest first."""
+    """Return the configurations as the seed lists them, secrets masked, the oldest first.
+
+    Raises :class:`InvalidQuery` for a type that does not exist.
+    """
+    if type is not None and type not in TYPES:
+        raise InvalidQuery({"type": [f"must be one of {', '.join(TYPES)}"]})
     wanted = select(Config).where(Config.deleted_at.is_(None)).order_by(Config.id)
     for column, value in ((Config.type, type), (Config.provider, provider), (Config.key, key)):
         if value:

@@ -16,6 +16,7 @@ from .database import UTCDateTime
 from .errors import FileNotFound, InvalidQuery, MessageNotFound
 from .models import Attachment, Config, Mail, Message, Recipient
 from .providers.base import File
+from .settings import CHANNELS as KNOWN
 from .state import State
 from .status import STATUSES
 
@@ -99,10 +100,14 @@ def page(
 
     Raises :class:`InvalidQuery` that names the filter.
     """
+    if channel is not None and channel not in KNOWN:
+        raise InvalidQuery({"channel": [f"must be one of {', '.join(KNOWN)}"]})
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
     rest = _period(since, until, after)
     with state.database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
+        if configs is not None and not configs:
+            raise InvalidQuery({"key": [f"no configuration has, or had, the key or id {str(key)!r}"]})
         people = None if destination is None else _people(session, destination, state)
         leads = _leads(channel, people, configs, _status(status))
         if destination is not None:

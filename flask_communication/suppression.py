@@ -22,6 +22,7 @@ from .messages import MOST_A_PAGE
 from .models import Config, Suppression
 from .providers.base import ProviderError, Refused, Report
 from .recipients import meant
+from .settings import CHANNELS
 from .state import State
 from .status import REJECTED, REPORTED, SENT
 from .verdicts import clean
@@ -328,6 +329,8 @@ def page(
     """Return a page of the list, newest first; see :class:`Suppressed`. Raises :class:`InvalidQuery`."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
         raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
+    if channel is not None and channel not in CHANNELS:
+        raise InvalidQuery({"channel": [f"must be one of {', '.join(CHANNELS)}"]})
     region = state.settings.default_region
     conditions = [
         channel is not None and Suppression.channel == channel,

@@ -204,6 +204,13 @@ def test_a_key_from_generate_key_can_be_used(app: Flask) -> None:
         ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "nan"],
         ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "inf"],
         ["suppression", "list", "--after", "999999999999999999"],
+        ["messages", "--key", "zzz"],
+        ["config", "list", "--type", "fax"],
+        ["token", "create", "me", "--scope", "bogus"],
+        ["token", "create", "me", "--scope", "*", "--days", "nan"],
+        ["token", "create", "me", "--scope", "*", "--days", "1e300"],
+        ["token", "create", "me", "--scope", "*", "--days", "-1"],
+        ["token", "create", "me", "--scope", "*", "--days", "0"],
     ],
 )
 def test_a_mistake_is_one_line_and_no_traceback(app: Flask, words: list[str]) -> None:

@@ -19,12 +19,12 @@ from rigs import install, work
 
 import flask_communication
 from flask_communication import SMS, Communication, Email, cli, errors, signals, status, tokens, verdicts
+from flask_communication.actions import ACTIONS
 from flask_communication.crashpoints import POINTS
 from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
 from flask_communication.state import state_of
 from flask_communication.web import ROUTES
-from flask_communication.web.access import ACTIONS
 
 HOME = Path(__file__).parent.parent
 DOCS = HOME / "docs"

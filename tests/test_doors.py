@@ -15,7 +15,7 @@ import flask_communication
 HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
-    "errors status",
+    "errors status actions",
     "signals segments providers crashpoints complaints addresses",
     "settings",
     "bell vault database",
