@@ -23,6 +23,7 @@ FLOORS = [
     "outbox events registry history",
     "state circuits pace awaiting",
     "heartbeat retention",
+    "vitals",
     "metrics",
     "configs tokens announce recipients",
     "routing",
