@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,8 +230,6 @@ def test_rq_cron_knows_what_to_ring_for(redis_url: str) -> None:
     import flask_communication.jobs  # noqa: F401
 
     scheduler = CronScheduler(connection=Redis.from_url(redis_url))
-    import sys
-
     sys.modules.pop("flask_communication.jobs")
     scheduler.load_config_from_file("flask_communication.jobs")
     (job,) = scheduler.get_jobs()
@@ -323,3 +325,29 @@ def test_release_says_what_was_released_and_what_was_not(make_app: MakeApp, upgr
     assert "2 released" in told
     assert "Error: there is no message no-such-uuid" in told
     assert told.count("Error") == 1
+
+
+def test_a_long_error_is_cut_in_the_table_and_whole_in_the_story(app: Flask) -> None:
+    def refuse(sms: object) -> Any:
+        raise Refused("it was refused because " * 20)
+
+    install(app, Scripted(refuse))
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello")
+        work(app)
+    line = run(app, "messages").splitlines()[1]
+    assert line.endswith("…")
+    assert len(line) < 170
+    assert "it was refused because " * 10 in run(app, "show", uuid)
+
+
+def test_a_person_who_watches_sees_the_progress_replaced_by_the_result() -> None:
+    controller, terminal = pty.openpty()
+    code = (
+        "import sys; from flask_communication.cli.command import progress;"
+        "progress('1 of 2'); progress('2 of 2'); progress(''); print('done')"
+    )
+    subprocess.run([sys.executable, "-c", code], stderr=terminal, stdout=terminal, check=True)
+    os.close(terminal)
+    assert os.read(controller, 1000).decode() == "\r\x1b[K1 of 2\r\x1b[K2 of 2\r\x1b[Kdone\r\n"
+    os.close(controller)

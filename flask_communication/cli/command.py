@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -39,6 +40,12 @@ def cut(said: str, limit: int = 60) -> str:
 def warn(said: str) -> None:
     """Say what a person should look at, apart from what was asked for."""
     click.echo(f"Warning: {said}", err=True)
+
+
+def progress(said: str) -> None:
+    """Show how far it is, in one line that the next one replaces; only to a person who watches."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{said}", nl=False, err=True)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -6,7 +6,7 @@ import click
 
 from .. import configs, forecast, messages, story
 from ..state import current
-from .command import communication, explained, table
+from .command import communication, cut, explained, table
 
 
 @communication.command("messages")
@@ -24,7 +24,14 @@ def list_messages(
     table(
         ("uuid", "channel", "status", "to", "created", "error"),
         [
-            (one.uuid, one.channel, one.status, one.destination, f"{one.created_at:%F %T}", one.error or "")
+            (
+                one.uuid,
+                one.channel,
+                one.status,
+                one.destination,
+                f"{one.created_at:%F %T}",
+                cut(one.error or ""),
+            )
             for one in page.items
         ],
     )

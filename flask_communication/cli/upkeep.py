@@ -8,7 +8,7 @@ import click
 
 from .. import erasure, retention
 from ..state import current
-from .command import communication, explained
+from .command import communication, explained, progress
 
 
 @communication.command("prune")
@@ -23,8 +23,8 @@ def prune(dry_run: bool) -> None:
     done: Counter[str] = Counter()
     for what, count in retention.sweep(current()):
         done[what] += count
-        click.echo(f"\r{done[what]} {what}", nl=False, err=True)
-    click.echo(err=True)
+        progress(f"{done[what]} {what}")
+    progress("")
     click.echo(", ".join(f"{count} {what}" for what, count in done.items()) or "nothing to do")
 
 
