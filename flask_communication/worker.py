@@ -124,6 +124,7 @@ class Worker:
                 is_over = due is None or due > min(linger, left)
                 if left <= 0 or (is_over and not reader.is_alive()):
                     self._tidy()
+                    self._heart.stop()
                     return dialled
                 # With nothing due soon, it is the reader that we wait for.
                 time.sleep(WITH_READER if is_over else max(0.0, due or 0.0))
