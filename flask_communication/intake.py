@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
-from . import mails, outbox, routing
+from . import hush, mails, outbox, routing
 from .crashpoints import crash_point
 from .database import Speech
 from .errors import IdempotencyConflict
@@ -55,6 +55,7 @@ def accept(
             ],
         )
         crash_point("accept.written")
+    hush.accepted(state, [uuid for uuid in uuids if uuid in new], session)
     if session is None:
         crash_point("accept.committed")
         state.ring()

@@ -169,6 +169,21 @@ def test_in_memory_the_hosts_rows_are_never_committed_for_it(make_app: MakeApp) 
     assert [sms.msg for sms in provider.calls] == ["one", "three"]
 
 
+def test_in_memory_a_look_does_not_undo_the_hosts_rows(make_app: MakeApp) -> None:
+    from flask_communication import history
+
+    app = make_app("sqlite://")
+    history.upgrade(state_of(app).database)
+    install(app, Scripted())
+    session = app.extensions["sqlalchemy"].session
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello", session=session)
+        assert SMS.get(uuid).status == "queued"
+        assert len(SMS.messages().items) == 1
+        session.commit()
+        assert SMS.get(uuid).status == "queued"
+
+
 def test_a_session_of_another_database_is_refused(host: Host, sqlite_url: str) -> None:
     other = create_engine("sqlite://")
     with host.app.app_context(), Session(other) as session, pytest.raises(SessionConflict):
