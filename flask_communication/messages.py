@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, uni
 from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
+from . import addresses
 from .database import UTCDateTime
 from .errors import FileNotFound, InvalidQuery, MessageNotFound
 from .models import Attachment, Config, Mail, Message, Recipient
@@ -178,11 +179,14 @@ def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Se
 
 
 def _for_recipient(channel: str | None, destination: str) -> list[Lead]:
-    first = Message.destination == destination
     if channel == "sms" or "@" not in destination:
-        return [[first]]
-    named = select(Recipient.message_id).where(Recipient.address == destination)
-    return [[first], [Message.id.in_(named)]]
+        return [[Message.destination == destination]]
+    stored = addresses.canonical(destination)
+    leads: list[Lead] = []
+    for spelled in dict.fromkeys((destination, stored, stored.lower())):
+        named = select(Recipient.message_id).where(Recipient.address == spelled)
+        leads += [[Message.destination == spelled], [Message.id.in_(named)]]
+    return leads
 
 
 def _aware(name: str, moment: datetime) -> datetime:

@@ -17,7 +17,7 @@ HOUSE = Path(flask_communication.__file__).parent
 FLOORS = [
     "errors status",
     "signals segments providers crashpoints",
-    "settings",
+    "settings addresses",
     "bell vault database",
     "models",
     "outbox events registry history",
@@ -26,7 +26,7 @@ FLOORS = [
     "metrics",
     "configs tokens announce",
     "routing",
-    "verdicts messages drafting addresses markup bounces files",
+    "verdicts messages drafting markup bounces files",
     "mails limits suppression enclosures letters",
     "intake composing",
     "planning calls reports decisions receiving screening erasure",

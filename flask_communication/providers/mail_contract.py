@@ -15,6 +15,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from .base import File, InboundEmail, Inbox, OutboundEmail
 from .contract import Ref
+from .headers import is_line
 from .http import clean
 
 SEND = "email/send/"
@@ -41,7 +42,7 @@ class Line(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if len(text) > self._longest or not (text == "" or text.isprintable()):
+        if len(text) > self._longest or not is_line(text):
             raise ValidationError(f"Must be one line of at most {self._longest} printable characters.")
         return text
 
