@@ -16,8 +16,8 @@ HOUSE = Path(flask_communication.__file__).parent
 # A room may import only from rooms on lower floors.
 FLOORS = [
     "errors status actions",
-    "signals segments providers crashpoints complaints addresses",
-    "settings hush",
+    "signals segments providers crashpoints complaints",
+    "settings hush addresses",
     "bell vault database",
     "models",
     "outbox events registry history",
