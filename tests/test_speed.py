@@ -86,7 +86,7 @@ def test_calls_are_made_at_once_while_groups_are_written(make_app: MakeApp, upgr
         SMS.send_bulk([{"destination": TO, "msg": "Hello"}] * number)
     begun = time.monotonic()
     assert work(app) == number
-    # One after the other would take `number` calls; 20 at once could take a twentieth, on a machine of their own.
+    # One after the other would take `number` calls; 20 at once could take a twentieth.
     assert time.monotonic() - begun < number * 0.02 / 2
 
 
