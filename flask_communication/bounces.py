@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
 
+# What returns a mail, whole or its headers alone (RFC 3462, RFC 6533).
+_RETURNED = ("message/rfc822", "message/global", "message/global-headers")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,996}>")
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 _ADDRESS = re.compile(r"[^\s<>,;]{1,64}@[^\s<>,;]{1,253}")
@@ -38,13 +40,15 @@ class Bounce:
 
 def found(message: Message) -> Bounce | None:
     """Return what a mail reports, or None if it is no report of delivery."""
-    recipients = list(_recipients(message))[:MOST] or _exims(message)
+    if message.get_content_type() != "multipart/report":
+        return None
+    if str(message.get_param("report-type")).lower() != "delivery-status":
+        return None
+    recipients = list(_recipients(message))[:MOST]
     return Bounce(_returned(message), recipients) if recipients else None
 
 
 def _recipients(message: Message) -> Iterator[Failed]:
-    if message.get_content_type() != "multipart/report":
-        return
     for part in _parts(message):
         if part.get_content_type() == "message/delivery-status":
             # The first block is about the email, each other one about a recipient (RFC 3464 §2.1).
@@ -60,22 +64,16 @@ def _recipient(block: Message) -> Iterator[Failed]:
         yield Failed(address, action, status and status[0], _typed(block, "diagnostic-code") or None)
 
 
-def _exims(message: Message) -> list[Failed]:
-    """Read the header by which Exim and Gmail name who was not reached."""
-    addresses = _ADDRESS.findall(_line(message, "x-failed-recipients"))
-    return [Failed(one, "failed") for one in addresses[:MOST]]
-
-
 def _returned(message: Message) -> str | None:
-    """Return the Message-ID of the email that came back."""
+    """Return the Message-ID of the email that came back: what the report says of itself is no proof."""
     for part in _parts(message):
-        if part.get_content_type() == "message/rfc822" and _parts(part):
+        if part.get_content_type() in _RETURNED and _parts(part):
             return _name(_parts(part)[0], "message-id")
         if part.get_content_type() == "text/rfc822-headers":
             text = part.get_payload(decode=True)
             if isinstance(text, bytes):
                 return _name(HeaderParser().parsestr(text.decode("latin-1")), "message-id")
-    return _name(message, "in-reply-to") or _name(message, "references")
+    return None
 
 
 def _parts(message: Message) -> list[Message]:

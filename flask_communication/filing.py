@@ -12,9 +12,10 @@ from uuid import uuid4
 from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
-from . import files, mails, reports, suppression
+from . import files, mails, messages, reports, suppression
 from .database import Speech, as_rows, speech_of
-from .models import Mail
+from .errors import FileNotFound
+from .models import Mail, Message, StoredFile
 from .providers.base import File, InboundEmail, Report
 from .status import DELIVERED, RECEIVED, SENT, UNDELIVERED
 from .verdicts import clean
@@ -22,6 +23,7 @@ from .verdicts import clean
 if TYPE_CHECKING:
     from .bounces import Failed
     from .letters import Letter
+    from .state import State
 
 _RECEIVED = {
     "uuid": "text",
@@ -32,6 +34,8 @@ _RECEIVED = {
 }
 # What RFC 3464 §2.3.3 calls what happened. That it is delayed is no news: a later mail ends it.
 _ACTIONS = {"failed": UNDELIVERED, "delivered": DELIVERED, "relayed": SENT, "expanded": SENT}
+# The classes of status (RFC 3463) that say the same as the action; a last try may end with a 4.
+_CLASSES = {"failed": ("4.", "5.")}
 # There is no such mailbox, or it takes nothing any more (RFC 3463 §3.2, §3.3; RFC 7505).
 _NOBODY = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1")
 
@@ -135,6 +139,23 @@ def _insert(speech: Speech) -> TextClause:
     )
 
 
+def raw(state: State, uuid: str) -> bytes:
+    """Return an incoming email as it came; raise :class:`MessageNotFound` or :class:`FileNotFound`."""
+    wanted = (
+        select(StoredFile.content)
+        .join(Mail, Mail.raw_sha256 == StoredFile.sha256)
+        .join(Message, Message.id == Mail.message_id)
+        .where(Message.uuid == str(uuid))
+    )
+    with state.database.read() as connection:
+        found = connection.scalar(wanted)
+    if found is None:
+        came = messages.get(state, "email", uuid).direction == "in"
+        why = "nothing of it is kept as it came" if came else "it was sent from here, and did not come in"
+        raise FileNotFound(f"email {uuid} has no raw mail: {why}")
+    return bytes(found)
+
+
 # --- Conversations -----------------------------------------------------------------------------------
 
 
@@ -197,13 +218,13 @@ def _returned(connection: Connection, found: Sequence[Letter]) -> list[Row[Any]]
         assert letter.bounce is not None
         row = ours.get(letter.bounce.message_id or "")
         if row is not None:
-            people = list(connection.scalars(_PEOPLE, {"id": row.id}))
-            moved += _apply(connection, row, _told(people, letter.bounce.recipients))
+            people = connection.scalars(_PEOPLE, {"id": row.id}).all()
+            moved += _apply(connection, row, people, letter.bounce.recipients)
     return moved
 
 
 _OURS = text(
-    "SELECT e.rfc_message_id, m.id, m.config_id, m.provider_ref"
+    "SELECT e.rfc_message_id, m.id, m.config_id, m.route_id, m.sender, m.provider_ref"
     " FROM communication_mail AS e JOIN communication_message AS m ON m.id = e.message_id"
     " WHERE e.rfc_message_id IN :names AND m.direction = 'out' AND m.config_id IS NOT NULL ORDER BY m.id"
 ).bindparams(bindparam("names", expanding=True))
@@ -211,17 +232,25 @@ _PEOPLE = text("SELECT address FROM communication_recipient WHERE message_id = :
 
 
 def _told(people: Sequence[str], said: Sequence[Failed]) -> list[tuple[str, Failed]]:
-    """Match what was said with the recipients it is about; what names strangers is not believed."""
+    """Return what is believed of what was said: what names strangers, or contradicts itself, is not."""
     ours = {one.lower(): one for one in people}
     told = [(ours[one.address.lower()], one) for one in said if one.address.lower() in ours]
-    if not told and len(people) == 1 and len(said) == 1:
-        # It was forwarded, and there is only one whom it can be about.
-        return [(people[0], said[0])]
-    return told
+    return [
+        (address, one)
+        for address, one in told
+        if one.action in _ACTIONS and (one.status or "").startswith(_CLASSES.get(one.action, ("2.",)))
+    ]
 
 
-def _apply(connection: Connection, row: Row[Any], told: Sequence[tuple[str, Failed]]) -> list[Row[Any]]:
-    news = [(address, one) for address, one in told if one.action in _ACTIONS]
+def _apply(
+    connection: Connection, row: Row[Any], people: Sequence[str], said: Sequence[Failed]
+) -> list[Row[Any]]:
+    news = _told(people, said)
+    # Only the recipient, and the servers on the way to it, know the Message-ID of a mail to one. That of a
+    # mail to several each of them knows, and could write such a report about the others.
+    alone = len(people) == 1
+    if not alone:
+        news = [(address, one) for address, one in news if one.action == "failed"]
     if not news:
         return []
     ref = row.provider_ref
@@ -233,9 +262,8 @@ def _apply(connection: Connection, row: Row[Any], told: Sequence[tuple[str, Fail
         Report(ref[:255], _ACTIONS[one.action], one.diagnostic, one.status, recipient=address)
         for address, one in news
     ]
-    gone = [address for address, one in news if one.action == "failed" and one.status in _NOBODY]
-    detail = {address: one.diagnostic for address, one in news}
-    suppression.store(connection, [_bounced(one, detail[one]) for one in gone])
+    gone = [one for one in news if alone and one[1].action == "failed" and one[1].status in _NOBODY]
+    suppression.store(connection, [_bounced(row, address, one.diagnostic) for address, one in gone])
     return reports.apply(connection, row.config_id, found)
 
 
@@ -244,11 +272,11 @@ _REMEMBER = text(
 )
 
 
-def _bounced(address: str, said: str | None) -> dict[str, Any]:
+def _bounced(row: Row[Any], address: str, said: str | None) -> dict[str, Any]:
     return {
         "channel": "email",
         "destination": address.lower(),
-        "scope": suppression.ANYBODY,
+        "scope": suppression.mail_scope(row.sender, row.route_id or row.config_id),
         "reason": "bounce",
         "detail": said and clean(said),
     }

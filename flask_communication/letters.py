@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import email
-import email.header
 import email.utils
 import logging
 import mimetypes
@@ -15,9 +13,10 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.parser import BytesHeaderParser
 
-from . import bounces, markup
+from . import bounces, charsets, markup
 from .addresses import is_address
 from .bounces import Bounce
+from .charsets import LONGEST_HEADER, line, storable
 from .providers.base import File
 
 log = logging.getLogger("flask_communication")
@@ -25,21 +24,21 @@ log = logging.getLogger("flask_communication")
 LONGEST_TEXT = 1_000_000
 LONGEST_LINE = 998
 LONGEST_NAME = 255
+# RFC 5321 §4.5.3.1.3, erratum 1690.
+LONGEST_ADDRESS = 254
 MOST_FILES = 200
 MOST_PEOPLE = 200
 MOST_REFERENCES = 50
 # The standard library's parser takes time with the square of these.
-LONGEST_HEADER = 50_000
 MOST_BOUNDARIES = 200
 MOST_PARTS = 5_000
 MOST_LINES = 600_000
-# These codecs are no character sets, or take time with the square of the text.
-_NOT_CHARSETS = frozenset({"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"})
 _KEPT = (
     "return-path delivered-to authentication-results auto-submitted precedence list-id list-unsubscribe"
     " list-unsubscribe-post importance x-priority"
 ).split()
-_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,996}>")
+# A reply names it in a line of its own, of 998 octets at most; longer ones are nobody's.
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,920}>")
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 # Marks that turn the direction of what follows: "exe.gpj" would be read as "jpg.exe".
 _TURNING = dict.fromkeys(map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"))
@@ -104,7 +103,7 @@ class _Reader:
         return Letter(
             message_id=next(iter(self._ids("message-id")), None),
             subject=self._header("subject")[:LONGEST_LINE],
-            sender=next((address for _, address in people["from"] if address), ""),
+            sender=self._sender(people["from"]),
             mailboxes={
                 name.replace("-", "_"): [_shown(*one) for one in found]
                 for name, found in people.items()
@@ -156,7 +155,7 @@ class _Reader:
         """Return a header's text, decoded (RFC 2047), on one line."""
         raw = self._raw_header(name)
         try:
-            return line(_words_of(raw))
+            return line(charsets.words(raw))
         except Exception:
             self._note(f"its {name} could not be decoded")
             return line(raw)
@@ -164,16 +163,16 @@ class _Reader:
     def _raw_header(self, name: str) -> str:
         found = self.message.get(name, "")
         # Bytes above 127 come as surrogates, or in a Header: mostly they are UTF-8, as RFC 6532 allows.
-        raw = str(found) if isinstance(found, str) else _of_header(found)
+        raw = _text_of(found)
         if len(raw) > LONGEST_HEADER:
             self._note(f"its {name} is too long, and was cut")
-        return _recoded(raw[:LONGEST_HEADER])
+        return charsets.recoded(raw[:LONGEST_HEADER])
 
     def _ids(self, name: str) -> list[str]:
         return list(dict.fromkeys(_MESSAGE_ID.findall(self._raw_header(name))))
 
     def _people(self, name: str) -> list[tuple[str, str]]:
-        """Return (name, address) of each mailbox of a header; the address is "" where it is none."""
+        """Return (name, address) of each mailbox of a header; the address is as it is written."""
         try:
             found = email.utils.getaddresses([self._raw_header(name)])
         except Exception:
@@ -181,8 +180,20 @@ class _Reader:
             return []
         if len(found) > MOST_PEOPLE:
             self._note(f"its {name} names {len(found)} people; {MOST_PEOPLE} of them are shown")
-        people = [(line(_words_of(shown)), _address(address)) for shown, address in found[:MOST_PEOPLE]]
+        people = [
+            (line(charsets.words(shown)), line(address)[:LONGEST_ADDRESS])
+            for shown, address in found[:MOST_PEOPLE]
+        ]
         return [one for one in people if any(one)]
+
+    def _sender(self, people: list[tuple[str, str]]) -> str:
+        """Return who can be answered, or who wrote as far as a person can tell."""
+        found = next((address for _, address in people if is_address(address)), None)
+        written = self._header("from")
+        if found is not None or not written:
+            return found or ""
+        self._note("its sender has no address that can be answered")
+        return next((address for _, address in people if "@" in address), written)[:LONGEST_ADDRESS]
 
     def _date(self) -> datetime | None:
         try:
@@ -242,17 +253,21 @@ class _Reader:
             self.texts.append("\n".join(_plain(one) for one in within)[:LONGEST_TEXT])
             return
         content = b"".join(one.as_bytes() for one in within)
-        subject = line(str(within[0].get("subject", ""))) if within else ""
-        name = tidy_name(f"{subject[:80]}.eml" if subject else "") or f"message-{place + 1}.eml"
+        subject = _subject(within[0]) if within else ""
+        name = _filename(part) or tidy_name(f"{subject[:80]}.eml" if subject else "")
+        name = name or f"message-{place + 1}.eml"
         self.files.append(File(name, kind, content, None))
 
     def _read_text(self, kind: str, content: bytes, part: Message) -> None:
-        if len(content) > 4 * LONGEST_TEXT:
+        is_cut = len(content) > 4 * LONGEST_TEXT
+        text, is_sure = charsets.decoded(
+            content[: 4 * LONGEST_TEXT], part.get_content_charset(None), is_cut=is_cut
+        )
+        if is_cut:
             self._note("its text is too long, and was cut")
-        text, is_sure = _decoded(content[: 4 * LONGEST_TEXT], part.get_content_charset(None))
         if not is_sure:
             self._note("its text is not in the character set it names")
-        (self.htmls if kind == "text/html" else self.texts).append(storable(text))
+        (self.htmls if kind == "text/html" else self.texts).append(storable(text.removeprefix("\ufeff")))
 
     def _words(self) -> tuple[str, str | None]:
         text, html = "\n\n".join(self.texts), "\n".join(self.htmls)
@@ -301,11 +316,23 @@ def _plain(message: Message) -> str:
     )
 
 
+def _subject(message: Message) -> str:
+    raw = charsets.recoded(_text_of(message.get("subject", ""))[:LONGEST_HEADER])
+    try:
+        return line(charsets.words(raw))
+    except Exception:
+        return line(raw)
+
+
 def _filename(part: Message) -> str:
-    raw = _recoded(part.get_filename("") or "")
+    plain = Message()
+    for name in ("content-disposition", "content-type"):
+        # The standard library would put marks in the place of bytes above 127.
+        plain[name] = charsets.recoded(_text_of(part.get(name, ""))[:LONGEST_HEADER])
+    raw = charsets.recoded(plain.get_filename("") or "")
     try:
         # Many mailers encode it as if it were a text (RFC 2047), which RFC 2231 forbids.
-        return tidy_name(_words_of(raw))
+        return tidy_name(charsets.words(raw))
     except Exception:
         return tidy_name(raw)
 
@@ -313,6 +340,8 @@ def _filename(part: Message) -> str:
 def tidy_name(raw: str) -> str:
     """Return a file's name without folders, controls and marks that turn the text; "" if nothing is left."""
     last = line(raw.replace("\\", "/")).rstrip("/").rpartition("/")[2].translate(_TURNING).strip(" .")
+    if not any(sign.isprintable() and not sign.isspace() for sign in last):
+        return ""
     if len(last) <= LONGEST_NAME:
         return last
     stem, dot, kind = last.rpartition(".")
@@ -323,74 +352,22 @@ def _default_name(place: int, kind: str) -> str:
     return f"part-{place + 1}{mimetypes.guess_extension(kind) or '.bin'}"
 
 
-def _words_of(raw: str) -> str:
-    """Return a header's text with its encoded words read (RFC 2047)."""
-    parts = email.header.decode_header(raw)
-    return "".join(part if isinstance(part, str) else _decoded(part, charset)[0] for part, charset in parts)
-
-
-def _decoded(content: bytes, charset: str | None) -> tuple[str, bool]:
-    """Return text, and whether it is certainly what was written."""
-    for name in dict.fromkeys((_codec(charset), "utf-8")):
-        if name is not None:
-            try:
-                return content.decode(name), True
-            except (UnicodeError, LookupError, ValueError):
-                continue
-    return content.decode("latin-1"), False
-
-
-def _codec(charset: str | None) -> str | None:
-    try:
-        name = codecs.lookup(charset or "utf-8").name
-    except (LookupError, ValueError, UnicodeError):
-        return None
-    return None if name in _NOT_CHARSETS else name
-
-
-def _of_header(found: object) -> str:
+def _text_of(found: object) -> str:
+    if isinstance(found, str):
+        return found
     # compat32 hands out 8-bit headers as Header objects of "unknown-8bit".
     chunks: Iterable[tuple[str, object]] = getattr(found, "_chunks", ())
     return "".join(text for text, _ in chunks)
-
-
-def _recoded(text: str) -> str:
-    """Read bytes that came as surrogates."""
-    try:
-        return text if text.isascii() else _decoded(text.encode("ascii", "surrogateescape"), None)[0]
-    except UnicodeEncodeError:
-        return storable(text)
-
-
-def storable(text: str) -> str:
-    """Return text that any database takes: no NUL, no lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def line(text: str) -> str:
-    """Return text on one line, without controls."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in text[:LONGEST_HEADER])
-    return " ".join(storable(shown).split())
-
-
-def _address(raw: str) -> str:
-    address = line(raw)
-    return address if len(address) <= 254 and is_address(address) else ""
 
 
 def _shown(name: str, address: str) -> str:
     return (f"{name} <{address}>" if name and address else name or address)[:LONGEST_LINE]
 
 
-def _mailboxes(people: dict[str, list[tuple[str, str]]]) -> dict[str, list[str]]:
-    shown = {name.replace("-", "_"): [_shown(*one) for one in found] for name, found in people.items()}
-    return {name: found for name, found in shown.items() if found}
-
-
 def _recipients(people: dict[str, list[tuple[str, str]]]) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for kind in ("to", "cc"):
         for _, address in people[kind]:
-            if address:
+            if is_address(address):
                 found.setdefault(address, kind)
     return [(kind, address) for address, kind in found.items()][:MOST_PEOPLE]

@@ -31,6 +31,9 @@ ASK_AT_ONCE = 200
 ASK_FOR = 72 * 3600.0
 LOOK_EVERY = 0.5
 
+# A provider's id, a status, and the recipient it is about, if it is about one.
+_Told = tuple[str, str, str | None]
+
 
 class SyncResult(NamedTuple):
     """How many messages were asked about, how many of them moved, and how many are still open."""
@@ -133,14 +136,15 @@ def _next(row: Row[Any], route: Route | None) -> float | None:
 def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> list[Row[Any]]:
     """Keep every report as an event and apply those that are news; return the messages that moved."""
     known = [report for report in found if report.status in REPORTED]
-    whole = [one for one in known if one.recipient is None]
-    whole += mails.report(connection, config_id, [one for one in known if one.recipient is not None])
+    news, follows = mails.report(connection, config_id, [one for one in known if one.recipient is not None])
+    whole = [one for one in known if one.recipient is None] + follows
     best: dict[str, Report] = {}
     for report in sorted(whole, key=lambda one: RANK[one.status]):
         best[report.ref] = report
     moved = awaiting.report(connection, [_row(config_id, report) for report in best.values()])
     _warn_of_shared_ids(config_id, moved)
-    applied = {(row.provider_ref, row.status) for row in moved}
+    applied: set[_Told] = {(row.provider_ref, row.status, None) for row in moved}
+    applied |= {(one.ref, one.status, one.recipient) for one in news}
     events.store(connection, [_event(config_id, one, applied) for one in known])
     suppression.learn_from_reports(connection, config_id, found)
     return moved
@@ -169,7 +173,7 @@ def _row(config_id: int, report: Report) -> dict[str, Any]:
     }
 
 
-def _event(config_id: int, report: Report, applied: set[tuple[str, str]]) -> dict[str, Any]:
+def _event(config_id: int, report: Report, applied: set[_Told]) -> dict[str, Any]:
     told = report.event_id or f"{report.ref}:{report.status}:{report.code}:{report.recipient or ''}"
     about = f"{report.recipient}: " if report.recipient else ""
     return {
@@ -181,7 +185,7 @@ def _event(config_id: int, report: Report, applied: set[tuple[str, str]]) -> dic
         "detail": clean(about + (report.detail or "")) or None,
         "code": report.code and clean(report.code, 50),
         "occurred_at": report.occurred_at,
-        "applied": (report.ref, report.status) in applied,
+        "applied": (report.ref, report.status, report.recipient) in applied,
     }
 
 

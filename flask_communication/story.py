@@ -1,4 +1,4 @@
-"""Stories for a person: what happened to a message and what comes next, or what would happen to one."""
+"""Stories for a person: what happened to a message and what comes next."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from . import routing, status, verdicts
+from . import routing, status
 from .models import Attempt, Event, Message
+from .providers.base import Provider
 from .retention import REMOVED
 from .routing import Route, Routes
 from .state import State
@@ -21,8 +22,12 @@ _NEXT = {
 _REST = {
     status.HELD: "nothing, until it is released",
     status.SENT: "nothing: no delivery report came while it was asked for",
-    status.UNKNOWN: 'nothing, until a person decides: SMS.resolve(uuid, "sent" | "resend" | "drop")',
+    status.UNKNOWN: 'nothing, until a person decides: {api}.resolve(uuid, "sent" | "resend" | "drop")',
+    status.RECEIVED: "nothing, it came in",
 }
+_APIS = {"sms": "SMS", "email": "Email"}
+# Of a provider that knows no delivery reports, such as a mail server.
+_SILENT = "nothing: its provider sends no delivery reports; if it comes back, a bounce comes to the inbox"
 
 
 def tell(state: State, message: Message) -> Iterator[str]:
@@ -30,18 +35,34 @@ def tell(state: State, message: Message) -> Iterator[str]:
     routes = _routes(state, message)
     yield f"{message.channel} {message.uuid} is {message.status}"
     yield f"  to {message.destination}" + (f" from {message.sender}" if message.sender else "")
+    yield from _mail(message)
     yield f"  by {_config(message)}"
     if message.error:
         yield f"  because {message.error}" + (f" ({message.error_code})" if message.error_code else "")
     if message.extra == json.loads(REMOVED):
         yield "  its text was removed by the retention policy"
-    yield f"  {_moment(message.created_at)}  accepted"
+    yield f"  {_moment(message.created_at)}  {'received' if message.direction == 'in' else 'accepted'}"
     lines = [_attempt(one) for one in message.attempts] + [_event(one) for one in message.events]
     for moment, line in sorted(lines):
         yield f"  {_moment(moment)}  {line}"
-    yield f"  next: {_next(message)}"
+    yield f"  next: {_next(message, routes.get(message.config_id or 0))}"
     if message.status == status.QUEUED:
         yield from _ways(routes, routes.get(message.route_id or message.config_id or 0), message.uuid)
+
+
+def _mail(message: Message) -> Iterator[str]:
+    """Say what an email has besides: its subject, its recipients if they are several, its files."""
+    if message.mail is None:
+        return
+    yield f"  subject: {message.mail.subject or '(none)'}"
+    people = message.recipients
+    for one in people if len(people) > 1 else ():
+        why = f", {one.error or ''} ({one.error_code or 'no code'})" if one.error or one.error_code else ""
+        yield f"  {one.kind} {one.address}: {one.status}{why}"
+    for file in message.mail.attachments:
+        yield f"  file: {file.filename} ({file.content_type})"
+    if message.mail.problem:
+        yield f"  problem: {message.mail.problem}"
 
 
 def _routes(state: State, message: Message) -> dict[int, Route]:
@@ -49,44 +70,26 @@ def _routes(state: State, message: Message) -> dict[int, Route]:
         return Routes(state).load(connection, {message.config_id, message.route_id})
 
 
-def foretell(state: State, channel: str, destination: str, key: str | int | None) -> Iterator[str]:
-    """Return by which configuration a message would go now, and why, line by line; nothing is sent.
-
-    Raises :class:`ConfigNotFound`.
-    """
-    with state.database.read() as connection:
-        chosen = routing.choose(connection, channel, key)
-        routes = Routes(state).load(connection, {chosen})
-    home = routes[chosen]
-    asked = "the default one" if key is None else f"the one called {key!r}"
-    yield f"{channel} to {destination} by {asked}, {home.name}"
-    goes_to = verdicts.recipient(destination, state.settings)
-    if goes_to is None:
-        yield "  nowhere: COMMUNICATION_ONLY_TO does not list the recipient; it would be rejected"
-        return
-    if goes_to != destination:
-        yield f"  COMMUNICATION_REDIRECT_TO sends it to {goes_to} instead"
-    yield from _ways(routes, home, None)
-
-
-def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str | None) -> Iterator[str]:
-    """Say of each route what speaks for and against it; without a uuid the weights leave it open."""
+def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str) -> Iterator[str]:
+    """Say of each route what speaks for and against it."""
     if home is None:
         return
-    family = [home, *(routes[one] for one in home.fallback)]
-    if uuid is not None:
-        family = routing.in_order(home, routes, uuid)
+    family = routing.in_order(home, routes, uuid)
     goes = next((route for route in family if route.trouble is None), None)
     for route in family:
-        yield f"  {'->' if route is goes else '  '} {_way(route)}"
+        yield f"  {'->' if route is goes else '  '} {way(route, route.weight)}"
     if goes is None:
-        yield "  it would wait until one of them is well, or until it expires"
+        yield NO_WAY
 
 
-def _way(route: Route) -> str:
+NO_WAY = "  it would wait until one of them is well, or until it expires"
+
+
+def way(route: Route, share: int) -> str:
+    """Say how a route is, and that ``share`` of 100 messages begin with it."""
     provider = route.provider.name if route.provider else "no provider"
     more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
-    more += [f"begins {route.weight} of 100"] if route.weight != 100 else []
+    more += [f"begins {share} of 100"] if share != 100 else []
     more += [f"at most {route.rate:g} a second"] if route.rate else []
     return f"{route.name}, {provider}: {', '.join(more)}"
 
@@ -120,10 +123,21 @@ def _event(event: Event) -> tuple[datetime, str]:
     return event.received_at, said + ("" if event.applied else " (old news, changed nothing)")
 
 
-def _next(message: Message) -> str:
+def _next(message: Message, route: Route | None) -> str:
+    if message.channel == "email" and message.status == status.SENT and _is_silent(route):
+        return _SILENT
     if message.due_at is None:
-        return _REST.get(message.status, "nothing, it is over")
+        rest = _REST.get(message.status, "nothing, it is over")
+        return rest.format(api=_APIS.get(message.channel, message.channel))
     return f"{_moment(message.due_at)}  {_NEXT[message.status]}"
+
+
+def _is_silent(route: Route | None) -> bool:
+    return (
+        route is not None
+        and route.provider is not None
+        and type(route.provider).email_reports is Provider.email_reports
+    )
 
 
 def _moment(moment: datetime) -> str:

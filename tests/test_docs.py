@@ -18,13 +18,25 @@ from flask import Flask
 from rigs import install, work
 
 import flask_communication
-from flask_communication import SMS, Communication, Email, cli, errors, signals, status, tokens, verdicts
+from flask_communication import (
+    SMS,
+    Communication,
+    Email,
+    cli,
+    errors,
+    filing,
+    signals,
+    status,
+    tokens,
+    verdicts,
+)
+from flask_communication.actions import ACTIONS
 from flask_communication.crashpoints import POINTS
+from flask_communication.providers.base import InboundEmail
 from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
 from flask_communication.state import state_of
 from flask_communication.web import ROUTES
-from flask_communication.web.access import ACTIONS
 
 HOME = Path(__file__).parent.parent
 DOCS = HOME / "docs"
@@ -118,6 +130,12 @@ def test_every_exported_name_has_its_row_and_every_page_its_link() -> None:
         assert page.name == "index.md" or f"]({page.name})" in text, page.name
 
 
+def received(app: Flask) -> str:
+    arrival = filing.opened(1, InboundEmail("1", b"From: ann@example.com\r\n\r\nHello"))
+    with state_of(app).database.write() as connection:
+        return str(filing.file(connection, 1, [arrival])[0]["uuid"])
+
+
 def curls() -> list[str]:
     blocks = re.findall(r"^```sh\n(curl .*?)^```$", (DOCS / "rest.md").read_text(), re.MULTILINE | re.DOTALL)
     return [block.replace("\\\n", " ") for block in blocks]
@@ -146,6 +164,7 @@ def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: s
             "UUID": SMS.send_msg("+919999911111", "Hello"),
             "UNKNOWN": unknown,
             "HELD": held,
+            "RECEIVED": received(app),
             "EMAIL": email.attach(b"x", "a.bin").send(),
         }
     words = [Template(word).substitute(known) for word in shlex.split(curl)[1:]]

@@ -17,9 +17,9 @@ import pytest
 from mail_servers import certificate, line_of, mailboxes, scripted, until_closed
 
 from flask_communication.errors import NotSent, Refused
-from flask_communication.providers.base import Inbox
-from flask_communication.providers.imap import fetch
-from flask_communication.providers.imap_session import LARGEST, Account
+from flask_communication.providers.base import LARGEST_MAIL, Inbox
+from flask_communication.providers.imap import Kept, fetch
+from flask_communication.providers.imap_session import Account
 from flask_communication.providers.smtp import SMTP
 
 USER, PASSWORD = "demouser", "demopass"
@@ -228,7 +228,9 @@ def server(
     return scripted(talk)
 
 
-def mailbox(mails: Mapping[int, bytes], changed: Mapping[str, bytes | None] = {}) -> Say:
+def mailbox(
+    mails: Mapping[int, bytes], changed: Mapping[str, bytes | None] = {}, *, tells_next: bool = True
+) -> Say:
     """Answer as a mailbox with these mails does, but for the commands of ``changed``."""
 
     def one(uid: int, what: str) -> bytes:
@@ -248,7 +250,8 @@ def mailbox(mails: Mapping[int, bytes], changed: Mapping[str, bytes | None] = {}
         if command in changed:
             return changed[command]
         if command.startswith("EXAMINE"):
-            return b"* 1 EXISTS\r\n* OK [UIDVALIDITY 7]\r\n* OK [UIDNEXT %d]\r\n" % (max(mails) + 1)
+            known = b"* %d EXISTS\r\n* OK [UIDVALIDITY 7]\r\n" % len(mails)
+            return known + (b"* OK [UIDNEXT %d]\r\n" % (max(mails) + 1) if tells_next else b"")
         if found := re.fullmatch(r"UID SEARCH UID (\d+):\*", command):
             uids = [uid for uid in mails if uid >= int(found[1])] or [max(mails)]
             return f"* SEARCH {' '.join(map(str, uids))}\r\n".encode()
@@ -263,21 +266,91 @@ def account(port: int, security: str = "none") -> Account:
     return Account("127.0.0.1", port, security, "ann", "secret-password")
 
 
-def test_an_unchanged_mailbox_of_fifty_thousand_mails_costs_one_command_a_folder() -> None:
+MANY = dict.fromkeys(range(1, 50_001), MAIL)
+
+
+@pytest.mark.parametrize(
+    ("tells_next", "asked"),
+    [(True, ['EXAMINE "INBOX"']), (False, ['EXAMINE "INBOX"', "UID SEARCH UID 50001:*"])],
+)
+def test_an_unchanged_mailbox_of_fifty_thousand_mails_costs_a_command_or_two(
+    tells_next: bool, asked: list[str]
+) -> None:
     heard: list[str] = []
-    with server(mailbox({50_000: MAIL}), heard=heard) as port:
+    with server(mailbox(MANY, tells_next=tells_next), heard=heard) as port:
+        began = time.monotonic()
         inbox = fetch(account(port), {"INBOX": {"uidvalidity": 7, "uid": 50_000}}, 100)
+        assert time.monotonic() - began < 1
     assert (inbox.mails, inbox.more) == ([], False)
-    assert heard == ["CAPABILITY", "AUTHENTICATE PLAIN", 'EXAMINE "INBOX"']
+    assert heard == ["CAPABILITY", "AUTHENTICATE PLAIN", *asked]
+
+
+def test_one_new_mail_in_fifty_thousand_costs_three_commands_more() -> None:
+    heard: list[str] = []
+    with server(mailbox(MANY), heard=heard) as port:
+        began = time.monotonic()
+        inbox = fetch(account(port), {"INBOX": {"uidvalidity": 7, "uid": 49_999}}, 100)
+        assert time.monotonic() - began < 1
+    assert ([one.uid for one in inbox.mails], inbox.more) == (["INBOX/7/50000"], False)
+    assert len(heard) == 6
 
 
 def test_a_first_look_into_fifty_thousand_mails_is_paged() -> None:
     heard: list[str] = []
-    with server(mailbox(dict.fromkeys(range(1, 50_001), MAIL)), heard=heard) as port:
+    with server(mailbox(MANY), heard=heard) as port:
         inbox = fetch(account(port), {}, 100)
     assert len(inbox.mails) == 100
     assert inbox.more
     assert len(heard) <= 7
+
+
+def pages(port: int, provider: SMTP, cursor: Mapping[str, Any] = {}) -> list[str]:
+    """Read all pages of 100; return the uids."""
+    config = {"imap_host": "127.0.0.1", "imap_port": port, "imap_security": "none"}
+    found: list[str] = []
+    while True:
+        page = provider.fetch_inbox(cursor, 100, {**config, "imap_username": "ann", "imap_password": "x"})
+        found, cursor = [*found, *(mail.uid for mail in page.mails)], page.cursor
+        if not page.more:
+            return found
+
+
+def test_who_reads_a_mailbox_in_pages_logs_in_once() -> None:
+    heard: list[str] = []
+    provider = SMTP()
+    with server(mailbox(dict.fromkeys(range(1, 1001), MAIL)), heard=heard) as port:
+        assert pages(port, provider) == [f"INBOX/7/{uid}" for uid in range(1, 1001)]
+        assert heard.count("AUTHENTICATE PLAIN") == 1
+        assert pages(port, provider, {"INBOX": {"uidvalidity": 7, "uid": 990}}) == [
+            f"INBOX/7/{uid}" for uid in range(991, 1001)
+        ]
+        assert heard.count("AUTHENTICATE PLAIN") == 2, "the last page ends the connection"
+
+
+@pytest.mark.parametrize("fault", [b"* BYE idle", b"BAD asleep", b"garbage\r\n"])
+def test_a_server_that_left_between_two_pages_is_entered_again(fault: bytes) -> None:
+    say, examined, heard = mailbox(dict.fromkeys(range(1, 301), MAIL)), [0], list[str]()
+
+    def forgetful(command: str) -> bytes | None:
+        examined[0] += command.startswith("EXAMINE")
+        return fault if examined[0] == 2 and command.startswith("EXAMINE") else say(command)
+
+    with server(forgetful, heard=heard) as port:
+        assert pages(port, SMTP()) == [f"INBOX/7/{uid}" for uid in range(1, 301)]
+    assert heard.count("AUTHENTICATE PLAIN") == 2
+
+
+def test_a_connection_is_neither_kept_for_long_nor_given_to_another_account() -> None:
+    heard: list[str] = []
+    with server(mailbox(dict.fromkeys(range(1, 301), MAIL)), heard=heard) as port:
+        pages(port, SMTP(keep=0.0))
+        assert heard.count("AUTHENTICATE PLAIN") == 3
+        kept = Kept()
+        first = fetch(account(port), {}, 100, kept=kept)
+        assert first.more
+        other = Account("127.0.0.1", port, "none", "bob", "another-password")
+        fetch(other, {}, 100, kept=kept)
+        assert heard.count("AUTHENTICATE PLAIN") == 5
 
 
 def test_a_mail_that_is_too_large_comes_as_its_headers() -> None:
@@ -285,13 +358,22 @@ def test_a_mail_that_is_too_large_comes_as_its_headers() -> None:
     sizes = "UID FETCH 1,2,3 (UID RFC822.SIZE INTERNALDATE)"
     said = b"".join(
         b"* 1 FETCH (UID %d RFC822.SIZE %d)\r\n" % (uid, size)
-        for uid, size in ((1, 24), (2, LARGEST + 1), (3, 24))
+        for uid, size in ((1, 24), (2, LARGEST_MAIL + 1), (3, 24))
     )
     with server(mailbox(mails, {sizes: said})) as port:
         inbox = fetch(account(port), {}, 100)
     assert [mail.raw for mail in inbox.mails] == [MAIL, b"Subject: hello\r\n\r\n", MAIL]
     assert "25000001 bytes" in (inbox.mails[1].flaw or "")
     assert [inbox.mails[n].flaw for n in (0, 2)] == [None, None]
+
+
+def test_a_mail_that_is_larger_than_it_was_listed_comes_as_its_headers() -> None:
+    mails = {1: MAIL, 2: MAIL + b"x" * LARGEST_MAIL, 3: MAIL}
+    listed = b"".join(b"* 1 FETCH (UID %d RFC822.SIZE 24)\r\n" % uid for uid in mails)
+    with server(mailbox(mails, {"UID FETCH 1,2,3 (UID RFC822.SIZE INTERNALDATE)": listed})) as port:
+        inbox = fetch(account(port), {}, 100)
+    assert [mail.raw for mail in inbox.mails] == [MAIL, b"Subject: hello\r\n\r\n", MAIL]
+    assert "25000025 bytes" in (inbox.mails[1].flaw or "")
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import imaplib
+import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from hostile_mail import corpus
+from mail_servers import Post, certificate, mailboxes, sink
 from rigs import install, work
 from sqlalchemy import text
 
-from flask_communication import Email, inbox, letters
+from flask_communication import Email, configs, filing, inbox, letters
 from flask_communication.errors import (
     ConfigNotFound,
     FileNotFound,
     InvalidQuery,
+    MessageNotFound,
     NotSent,
     ProviderError,
     Refused,
@@ -153,6 +160,52 @@ def test_files_are_kept_once_and_given_back_whole(app: Flask, postbox: Postbox) 
     assert count == 3  # the file, and both mails as they came
 
 
+def test_a_mail_is_given_back_as_it_came(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [mail("One"), b"\x00\xff no mail at all", b""]
+    with app.app_context():
+        Email.sync_inbox()
+        one, two, empty = received()
+        assert [Email.raw(one.uuid), Email.raw(two.uuid)] == postbox.mails[:2]
+        ours = Email(to=ANN, subject="Hi", body="Hi").send()
+        with pytest.raises(FileNotFound, match="nothing of it is kept"):
+            Email.raw(empty.uuid)
+        with pytest.raises(FileNotFound, match="did not come in"):
+            Email.raw(ours)
+        with pytest.raises(MessageNotFound):
+            Email.raw("nobody")
+    result = app.test_cli_runner().invoke(args=["communication", "raw", two.uuid])
+    assert result.stdout_bytes == postbox.mails[1]
+    result = app.test_cli_runner().invoke(args=["communication", "raw", ours])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+
+
+def test_a_mail_as_it_came_is_served_to_be_saved_and_nothing_else(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    asked: list[str] = []
+
+    def authorize(action: str, resource: Any = None) -> bool:
+        asked.append(action)
+        return "closed" not in asked
+
+    app = make_app(upgraded_sqlite_url, authorize=authorize)
+    install(app, Postbox(b"<script>alert(1)</script>"), type="email", is_default=True)
+    with app.app_context():
+        Email.sync_inbox()
+        (found,) = received()
+    client = app.test_client()
+    answer = client.get(f"/communication/messages/{found.uuid}/raw")
+    assert (answer.status_code, answer.data) == (200, b"<script>alert(1)</script>")
+    assert answer.content_type == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename={found.uuid}.eml"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+    assert asked == ["message.read"]
+    assert client.get("/communication/messages/nobody/raw").status_code == 404
+    asked.append("closed")
+    assert client.get(f"/communication/messages/{found.uuid}/raw").status_code == 403
+
+
 # --- Conversations -----------------------------------------------------------------------------------
 
 
@@ -234,7 +287,7 @@ def test_a_bounce_makes_the_email_undelivered_with_its_reason(app: Flask, postbo
         assert thread_of(received()[0].uuid) == thread_of(uuid)
 
 
-def test_after_a_bounce_nothing_is_sent_there(app: Flask, postbox: Postbox) -> None:
+def test_after_a_bounce_that_sender_writes_there_no_more(app: Flask, postbox: Postbox) -> None:
     with app.app_context():
         _, name = sent(app, postbox)
         postbox.mails.append(bounce(name, ANN.upper()))
@@ -244,16 +297,33 @@ def test_after_a_bounce_nothing_is_sent_there(app: Flask, postbox: Postbox) -> N
         both = Email(to=[ANN, BOB], subject="Hi", body="Hi").send()
         work(app)
         assert Email.get(again).status == "rejected"
-        assert "suppressed for every sender (bounce)" in (Email.get(again).error or "")
+        assert "suppressed for sender:shop@example.com (bounce)" in (Email.get(again).error or "")
         assert Email.get(both).status == "sent"
         assert {one.address: one.status for one in Email.get(both).recipients} == {
             ANN: "rejected",
             BOB: "sent",
         }
         assert [list(one.recipients) for one in postbox.sent[1:]] == [[BOB]]
-        Email.unsuppress(ANN)
+        other, _ = sent(app, postbox, sender="news@example.com")
+        assert Email.get(other).status == "sent"
+        Email.unsuppress(ANN, sender="shop@example.com")
         third, _ = sent(app, postbox)
         assert Email.get(third).status == "sent"
+
+
+def test_a_bounce_of_mail_without_a_sender_is_learnt_for_its_configuration(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    app, postbox = make_app(upgraded_sqlite_url), Postbox()
+    number = install(app, postbox, type="email", is_default=True, config={"sender": "shop@example.com"})
+    with app.app_context():
+        _, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, ANN))
+        Email.sync_inbox()
+        assert [one.scope for one in Email.suppressed().items] == [f"config:{number}"]
+        again = Email(to=ANN, subject="Hi", body="Hi").send()
+        work(app)
+        assert Email.get(again).status == "rejected"
 
 
 def test_a_full_mailbox_is_undelivered_but_not_suppressed(app: Flask, postbox: Postbox) -> None:
@@ -275,6 +345,9 @@ def test_a_bounce_for_one_of_two_is_that_ones_alone(app: Flask, postbox: Postbox
             BOB: "undelivered",
         }
         assert Email.get(uuid).status == "sent"
+        assert [(one.detail, one.applied) for one in Email.get(uuid).events] == [
+            (f"{BOB}: 550 5.1.1 no such user", True)
+        ]
 
 
 @pytest.mark.parametrize("action", ["delayed", "exploded"])
@@ -295,6 +368,70 @@ def test_a_forged_bounce_about_strangers_is_not_believed(app: Flask, postbox: Po
         assert Email.suppressed().items == []
 
 
+def test_a_bounce_that_names_somebody_else_says_nothing_of_the_only_recipient(
+    app: Flask, postbox: Postbox
+) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, "victim@example.com"))
+        Email.sync_inbox()
+        assert Email.get(uuid).status == "sent"
+        assert Email.suppressed().items == []
+
+
+def test_one_of_several_recipients_can_have_no_other_suppressed(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox, to=[ANN, BOB])
+        postbox.mails.append(bounce(name, BOB).replace(b"MAILER-DAEMON@x.example", ANN.encode()))
+        Email.sync_inbox()
+        assert {one.address: one.status for one in Email.get(uuid).recipients}[BOB] == "undelivered"
+        assert Email.suppressed().items == []
+        again, _ = sent(app, postbox, to=BOB)
+        assert Email.get(again).status == "sent"
+
+
+def test_one_of_several_recipients_cannot_say_that_another_has_it(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox, to=[ANN, BOB])
+        postbox.mails.append(bounce(name, BOB, "delivered", "2.0.0"))
+        Email.sync_inbox()
+        assert {one.status for one in Email.get(uuid).recipients} == {"sent"}
+
+
+FORGED: dict[str, Callable[[str], bytes]] = {
+    "no report": lambda name: bounce(name, ANN).replace(b"multipart/report", b"multipart/mixed"),
+    "another report": lambda name: bounce(name, ANN).replace(
+        b"report-type=delivery-status", b"report-type=feedback-report"
+    ),
+    "a Message-ID that was not returned": lambda name: bounce("<other@example.com>", ANN).replace(
+        b"Subject: Returned", f"Subject: Returned\r\nIn-Reply-To: {name}\r\nReferences: {name}".encode()
+    ),
+    "a header of Exim's": lambda name: mail("Failed", X_Failed_Recipients=ANN, In_Reply_To=name),
+    "a failure that is a success": lambda name: bounce(name, ANN, "failed", "2.0.0"),
+    "a failure without a status": lambda name: bounce(name, ANN, "failed", "unknown"),
+    "a success that is a failure": lambda name: bounce(name, ANN, "delivered", "5.1.1"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_is_no_report_of_delivery_is_not_believed(app: Flask, postbox: Postbox, name: str) -> None:
+    with app.app_context():
+        uuid, ours = sent(app, postbox)
+        postbox.mails.append(FORGED[name](ours))
+        assert Email.sync_inbox() == (1, 1, 0)
+        assert Email.get(uuid).status == "sent"
+        assert Email.suppressed().items == []
+
+
+def test_a_last_try_that_failed_for_a_passing_reason_is_undelivered(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, name = sent(app, postbox)
+        postbox.mails.append(bounce(name, ANN, "failed", "4.4.1"))
+        Email.sync_inbox()
+        assert (Email.get(uuid).status, Email.get(uuid).error_code) == ("undelivered", "4.4.1")
+        assert Email.suppressed().items == []
+
+
 def test_a_bounce_settles_an_email_that_was_in_doubt(app: Flask, postbox: Postbox) -> None:
     with app.app_context():
         uuid, name = sent(app, postbox)
@@ -305,6 +442,97 @@ def test_a_bounce_settles_an_email_that_was_in_doubt(app: Flask, postbox: Postbo
         postbox.mails.append(bounce(name, ANN))
         Email.sync_inbox()
         assert Email.get(uuid).status == "undelivered"
+
+
+def test_a_bounce_is_told_from_one_real_server_to_the_other(
+    make_app: MakeApp, upgraded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, post = make_app(upgraded_url), Post()
+    shown, _ = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(shown))
+    with app.app_context(), mailboxes(shown) as imap, sink(post) as smtp:
+        settings = {"host": "127.0.0.1", "port": smtp, "security": "none", "sender": "shop@example.com"}
+        settings |= {"imap_host": "localhost", "imap_port": imap, "imap_security": "starttls"}
+        settings |= {"imap_username": "demouser", "imap_password": "demopass"}
+        made = {"type": "email", "provider_pkg_name": "smtp", "key": "main", "config": settings}
+        configs.create(state_of(app), made)
+        Email.sync_inbox("main")
+        uuid = Email(to=ANN, sender="shop@example.com", subject="Hi", body="Hi").send()
+        work(app)
+        ((_, recipients, raw),) = post.mails
+        assert recipients == [ANN]
+        (name,) = [
+            line.split(b": ")[1].decode() for line in raw.splitlines() if line.startswith(b"Message-ID")
+        ]
+        program = imaplib.IMAP4("localhost", imap)
+        program.starttls(ssl.create_default_context(cafile=str(shown)))
+        program.login("demouser", "demopass")
+        assert program.append("INBOX", "", None, bounce(name, ANN))[0] == "OK"  # type: ignore[arg-type]
+        assert Email.sync_inbox("main") == (1, 1, 0)
+        message = Email.get(uuid)
+        assert (message.status, message.error_code) == ("undelivered", "5.1.1")
+        assert message.error == "550 5.1.1 no such user"
+        (listed,) = Email.suppressed().items
+        assert (listed.destination, listed.reason, listed.scope) == (ANN, "bounce", "sender:shop@example.com")
+
+
+# --- What a person is told ---------------------------------------------------------------------------
+
+
+def run(app: Flask, *words: str) -> str:
+    result = app.test_cli_runner().invoke(args=["communication", *words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_story_of_an_email_tells_its_recipients_files_and_what_came_back(
+    app: Flask, postbox: Postbox
+) -> None:
+    with app.app_context():
+        uuid = Email(to=[ANN, BOB], subject="Your bill", body="Hi").attach(b"x", "bill.pdf").send()
+        work(app)
+        postbox.mails.append(bounce(postbox.sent[0].message_id, BOB))
+        Email.sync_inbox()
+    told = run(app, "show", uuid).splitlines()
+    assert "  subject: Your bill" in told
+    assert f"  to {ANN}: sent" in told
+    assert f"  to {BOB}: undelivered, 550 5.1.1 no such user (5.1.1)" in told
+    assert "  file: bill.pdf (application/pdf)" in told
+    (report,) = [one for one in told if "report: undelivered" in one]
+    assert report.endswith(f"{BOB}: 550 5.1.1 no such user")
+    assert "  next: nothing: its provider sends no delivery reports" in told[-1]
+
+
+def test_the_story_of_a_mail_that_came_in_tells_what_could_not_be_read(app: Flask, postbox: Postbox) -> None:
+    postbox.mails.append(mail("Hello", From="root"))
+    with app.app_context():
+        Email.sync_inbox()
+        (found,) = received()
+    told = run(app, "show", found.uuid)
+    assert "  to shop@example.com from root\n" in told
+    assert "  problem: its sender has no address that can be answered\n" in told
+    assert "  received\n" in told
+    assert "  next: nothing, it came in\n" in told
+
+
+def test_the_story_of_an_email_in_doubt_names_what_decides_about_emails(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        uuid, _ = sent(app, postbox)
+        with state_of(app).database.write() as connection:
+            connection.execute(text("UPDATE communication_message SET status = 'unknown', due_at = NULL"))
+    assert "Email.resolve(uuid" in run(app, "show", uuid)
+
+
+def test_the_list_of_messages_shows_subjects_and_who_wrote(app: Flask, postbox: Postbox) -> None:
+    postbox.mails.append(mail("Where is it?"))
+    with app.app_context():
+        Email(to=BOB, subject="x" * 80, body="Hi").send()
+        assert "from" not in run(app, "messages").splitlines()[0]
+        Email.sync_inbox()
+    titles, came, ours = run(app, "messages").splitlines()
+    assert titles.split() == ["uuid", "channel", "status", "to", "from", "subject", "created", "error"]
+    assert "shop@example.com  ann@example.com  Where is it?  " in came
+    assert "x" * 49 + "…" in ours
 
 
 # --- Hostile mail ------------------------------------------------------------------------------------
@@ -333,8 +561,30 @@ def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(app: Flas
         assert count_of(app) == different
         assert before + result.updated == different
         assert Email.sync_inbox() == (0, 0, 0)
-        unread = [one for one in received() if one.mail.problem]
-        assert all(one.mail.raw_sha256 for one in unread if one.mail.problem != "it is empty")
+        kept = told(app)
+        assert {name: count for name, count in Counter(name for name, _ in kept).items() if count > 1} == {}
+        expected = {(hashlib.sha256(raw).hexdigest() if raw else None): raw for raw in postbox.mails}
+        assert {name for name, _ in kept} == set(expected)
+        problems = {name: problem for name, problem in kept if problem}
+        assert problems == {
+            name: found
+            for name, raw in expected.items()
+            if (found := filing.opened(1, InboundEmail("1", raw)).problem)
+        }
+        assert len(problems) > 100
+
+
+def told(app: Flask) -> list[tuple[str | None, str | None]]:
+    """Return of each mail that came in the name of its raw bytes, which are there, and its problem."""
+    query = (
+        "SELECT e.raw_sha256, e.problem, f.content FROM communication_mail AS e"
+        " JOIN communication_message AS m ON m.id = e.message_id"
+        " LEFT JOIN communication_file AS f ON f.sha256 = e.raw_sha256 WHERE m.direction = 'in'"
+    )
+    with state_of(app).database.read() as connection:
+        rows = connection.execute(text(query)).all()
+    assert all(row.raw_sha256 in (None, hashlib.sha256(row.content or b"").hexdigest()) for row in rows)
+    return [(row.raw_sha256, row.problem) for row in rows]
 
 
 def count_of(app: Flask) -> int:

@@ -12,10 +12,14 @@ from flask import Flask, jsonify
 from flask.testing import FlaskClient
 from rigs import install, work
 from seed_provider import served
+from test_imap import mailbox, server
 
-from flask_communication import Email
+from flask_communication import Email, inbox
 from flask_communication.errors import Denied, NotSent, OutcomeUnknown, ProviderError, Refused
+from flask_communication.providers import imap, mail_contract
 from flask_communication.providers.base import (
+    LARGEST_MAIL,
+    MOST_MAIL_BYTES,
     Accepted,
     File,
     InboundEmail,
@@ -26,7 +30,8 @@ from flask_communication.providers.base import (
     Report,
 )
 from flask_communication.providers.blueprint import provider_blueprint
-from flask_communication.providers.remote import RemoteProvider
+from flask_communication.providers.remote import _INBOX_DEADLINE, RemoteProvider
+from flask_communication.providers.smtp import SMTP
 from flask_communication.state import state_of
 
 ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"
@@ -197,6 +202,56 @@ def test_an_application_sends_and_reads_email_through_its_own_blueprint(
             [InboundEmail("1", b"From: ann@example.com\r\nSubject: Re\r\n\r\nHello")], {"uid": 1}
         )
         assert Email.sync_inbox() == (1, 1, 0)
+
+
+# --- Large mails -------------------------------------------------------------------------------------
+
+
+def test_the_largest_inbox_fits_into_the_longest_answer(client: FlaskClient, post: Post) -> None:
+    each, longest = MOST_MAIL_BYTES // mail_contract.MOST_MAILS, "\U0001f4ee" * 1000
+    mails = [
+        InboundEmail(longest, b"x" * each, longest, datetime(2026, 11, 23, tzinfo=UTC), longest)
+        for _ in range(mail_contract.MOST_MAILS)
+    ]
+    post.does = Inbox(mails, {"a": "x" * (mail_contract.LONGEST_CURSOR - 10)}, more=True)
+    answer = client.post("/post/email/inbox/", json={"config": CONFIG})
+    assert MOST_MAIL_BYTES * 4 / 3 < len(answer.data) <= mail_contract.LONGEST_INBOX
+    assert 2 * LARGEST_MAIL <= MOST_MAIL_BYTES
+
+
+def test_a_call_for_mails_has_the_time_that_a_slow_server_takes_and_less_than_a_lease() -> None:
+    assert len(imap.VISITS) * imap.DEADLINE < _INBOX_DEADLINE < inbox.LEASE
+
+
+@pytest.mark.parametrize("listed", [20_000_000, 1000])
+def test_large_mails_of_a_mailbox_come_over_http_one_after_the_other(listed: int) -> None:
+    mails = dict.fromkeys(range(1, 5), b"Subject: large\r\n\r\n" + b"x" * 20_000_000)
+    sizes = "".join(f"* 1 FETCH (UID {uid} RFC822.SIZE {listed})\r\n" for uid in mails).encode()
+    config = {"host": "h", "imap_host": "127.0.0.1", "imap_security": "none", "imap_username": "ann"}
+    asked = {"UID FETCH 1,2,3,4 (UID RFC822.SIZE INTERNALDATE)": sizes}
+    with server(mailbox(mails, asked)) as port, served(app_of(SMTP(), secret="a secret")) as url:
+        remote = RemoteProvider("smtp", url + "/smtp", "a secret")
+        cursor: Mapping[str, Any] = {}
+        found: list[str] = []
+        for _ in range(4):
+            came = remote.fetch_inbox(cursor, 100, {**config, "imap_port": port, "imap_password": "pw"})
+            assert sum(len(one.raw) for one in came.mails) <= MOST_MAIL_BYTES
+            found += [one.uid for one in came.mails if len(one.raw) > 20_000_000]
+            cursor = came.cursor
+    assert found == [f"INBOX/7/{uid}" for uid in mails]
+    assert not came.more
+
+
+def test_who_brings_more_than_fits_is_asked_mail_by_mail(remote: RemoteProvider, post: Post) -> None:
+    large = [InboundEmail(str(n), b"x" * 20_000_000) for n in range(3)]
+
+    def fetch(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        read = int(cursor.get("read", 0))
+        found = large[read : read + limit]
+        return Inbox(found, {"read": read + len(found)}, read + len(found) < len(large))
+
+    post.fetch_inbox = fetch  # type: ignore[method-assign]
+    assert remote.fetch_inbox({}, 50, CONFIG) == Inbox(large[:1], {"read": 1}, more=True)
 
 
 # --- What a caller may get wrong ---------------------------------------------------------------------

@@ -93,6 +93,11 @@ class Accepted:
     failed: Mapping[str, ProviderError] = field(default_factory=dict)
 
 
+# Bytes of one mail that is fetched whole, and of all that one call brings.
+LARGEST_MAIL = 25_000_000
+MOST_MAIL_BYTES = 2 * LARGEST_MAIL
+
+
 @dataclass(frozen=True)
 class InboundEmail:
     """One mail of a mailbox, as it came; ``uid`` is its own in this mailbox, for ever.
@@ -209,7 +214,8 @@ class Provider:
     def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         """Fetch up to ``limit`` mails that are new since ``cursor``, which is empty the first time.
 
-        Raise a :class:`ProviderError` when the mailbox could not be read; nothing is lost then.
+        Each has at most 25 MB, and together they have 50. Raise a :class:`ProviderError` when the mailbox
+        could not be read; nothing is lost then.
         """
         raise Refused(f"{self.name} has no inbox")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import imaplib
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import NotSent, ProviderError, Refused
-from .base import InboundEmail, Inbox
+from .base import MOST_MAIL_BYTES, InboundEmail, Inbox
 from .http import clean
 from .imap_session import Account, Box, Listed, Mail
 from .network import Clock
@@ -16,33 +18,78 @@ from .smtp_session import told
 
 PORTS = {"tls": 993, "starttls": 143, "none": 143}
 # Seconds of a visit, and until no further mails are asked for: what was read must get home.
-_DEADLINE = 30.0
+DEADLINE = 30.0
 _ENOUGH = 15.0
 _CONNECT = 5.0
-# So that a call holds no more than some 100 MB.
-_ENOUGH_BYTES = 50_000_000
+# Seconds until the next page is asked for: what came is stored before.
+_KEEP = 30.0
 # Mails that are fetched by one command, to save round trips.
 _BATCH = 50
 _BATCH_BYTES = 2_000_000
 # RFC 7162 §4 asks for command lines of at most 8192 octets; a UID has up to ten digits.
 _SIZES_AT_ONCE = 500
 # How a visit asks for mails: many at once, one at a time, or for no more than the first one's headers.
-_BATCHED, _ALONE, _HEADERS = range(3)
+VISITS = _BATCHED, _ALONE, _HEADERS = range(3)
 
 
-def fetch(account: Account, cursor: Mapping[str, Any], limit: int, deadline: float = _DEADLINE) -> Inbox:
+class Kept:
+    """A connection for the next page: who reads a mailbox in pages logs in once."""
+
+    def __init__(self, keep: float = _KEEP) -> None:
+        """Keep a connection for ``keep`` seconds."""
+        self._keep = keep
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, Account, Box]] = []
+
+    def take(self, account: Account, clock: Clock) -> Box | None:
+        """Return the connection that this very account has left, if it still stands, under a new clock."""
+        if self._pid != os.getpid():
+            # Those of the parent of a fork are the parent's, and so may be the lock.
+            self._start()
+        young = time.monotonic() - self._keep
+        with self._lock:
+            found = next((one for one in self._idle if one[1] == account and one[0] > young), None)
+            gone = [one for one in self._idle if one is not found and one[0] <= young]
+            self._idle = [one for one in self._idle if one is not found and one[0] > young]
+        for _, _, box in gone:
+            box.shutdown()
+        if found is None:
+            return None
+        if found[2].resume(clock):
+            return found[2]
+        found[2].shutdown()
+        return None
+
+    def give(self, account: Account, box: Box) -> None:
+        """Keep a connection that is ready for the next page."""
+        with self._lock:
+            self._idle.append((time.monotonic(), account, box))
+
+
+def fetch(
+    account: Account,
+    cursor: Mapping[str, Any],
+    limit: int,
+    deadline: float = DEADLINE,
+    kept: Kept | None = None,
+) -> Inbox:
     """Return up to ``limit`` mails that are newer than ``cursor``; a visit takes ``deadline`` seconds.
 
     The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed, the
     folder is new, and is read from its beginning. A mail larger than 25 MB, or that the server cannot
     give us in three visits, comes with a ``flaw`` and as much as there is, so that it does not block
-    those behind it. Raises :class:`NotSent` when the server could not be asked and :class:`Refused`
-    when it said no; what was read before is returned first, and the trouble told by the next call.
+    those behind it. While there is more, the connection goes into ``kept``. Raises :class:`NotSent` when
+    the server could not be asked and :class:`Refused` when it said no; what was read before is returned
+    first, and the trouble told by the next call.
     """
     reading = _Reading(cursor, limit)
     trouble: ProviderError | None = None
-    for care in (_BATCHED, _ALONE, _HEADERS):
-        trouble = _visit(account, reading, care, deadline)
+    for care in VISITS:
+        trouble = _visit(account, reading, care, deadline, kept)
         # Where the line broke under a mail, this mail may be why.
         if trouble is None or reading.mails or not reading.is_asking:
             break
@@ -51,20 +98,50 @@ def fetch(account: Account, cursor: Mapping[str, Any], limit: int, deadline: flo
     return Inbox(reading.mails, reading.cursor, reading.more or trouble is not None)
 
 
-def _visit(account: Account, reading: _Reading, care: int, deadline: float) -> ProviderError | None:
+def _visit(
+    account: Account, reading: _Reading, care: int, deadline: float, kept: Kept | None
+) -> ProviderError | None:
     clock = Clock()
     clock.start(deadline, _CONNECT)
     try:
-        box = Box(account, clock)
-        try:
-            box.enter()
-            return reading.read(box, account.folders, care)
-        finally:
-            box.shutdown()
+        box = kept.take(account, clock) if kept is not None else None
+        if box is not None:
+            try:
+                return _read(box, account, reading, care, kept)
+            except (imaplib.IMAP4.error, OSError):
+                if reading.mails or reading.is_asking:
+                    raise
+                # It died of idleness: this visit has a new one.
+        return _read(_entered(account, clock), account, reading, care, kept)
     except ProviderError as exc:
         return exc
     except (imaplib.IMAP4.error, OSError, ValueError) as exc:
         return _lost(account, exc)
+
+
+def _entered(account: Account, clock: Clock) -> Box:
+    box = Box(account, clock)
+    try:
+        box.enter()
+    except BaseException:
+        box.shutdown()
+        raise
+    return box
+
+
+def _read(
+    box: Box, account: Account, reading: _Reading, care: int, kept: Kept | None
+) -> ProviderError | None:
+    is_done = True
+    try:
+        trouble = reading.read(box, account.folders, care)
+        is_done = kept is None or trouble is not None or not reading.more
+    finally:
+        if is_done:
+            box.shutdown()
+    if kept is not None and not is_done:
+        kept.give(account, box)
+    return trouble
 
 
 class _Reading:
@@ -96,8 +173,8 @@ class _Reading:
                 trouble = trouble or exc
         return trouble
 
-    def _is_full(self) -> bool:
-        room = len(self.mails) < self._limit and self._bytes < _ENOUGH_BYTES
+    def _is_full(self, ahead: int = 0) -> bool:
+        room = len(self.mails) < self._limit and self._bytes + ahead < MOST_MAIL_BYTES
         return bool(self.mails) and not (room and time.monotonic() < self._ends)
 
     def _folder(self, box: Box, name: str) -> None:
@@ -107,6 +184,9 @@ class _Reading:
         uids = [] if last + 1 == uidnext else box.newer(last)
         for uid, mail in self._mails(box, uids[: self._limit - len(self.mails)]):
             if mail is not None:
+                if self._bytes + len(mail.raw) > MOST_MAIL_BYTES:
+                    # It was listed as smaller; the next call brings it.
+                    break
                 where = f"{name}/{validity}/{uid}"
                 self.mails.append(InboundEmail(where, mail.raw, name, mail.received_at, mail.flaw))
                 self._bytes += len(mail.raw)
@@ -123,7 +203,7 @@ class _Reading:
             some = uids[start : start + _SIZES_AT_ONCE]
             listed = box.sizes(some)
             for batch in _batches(some, listed, _BATCH if self._care == _BATCHED else 1):
-                if self._is_full():
+                if self._is_full(sum(listed[uid].size for uid in batch if uid in listed)):
                     return
                 self.is_asking = True
                 yield from self._asked(box, batch, listed)

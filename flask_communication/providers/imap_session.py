@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import NotSent, Refused
+from .base import LARGEST_MAIL
 from .http import clean
 from .network import Clock
 from .wire import Wire
 
-# A larger mail is fetched without its body.
-LARGEST = 25_000_000
 # Enough to list the UIDs of a million mails.
 _LISTING = 16_000_000
 _UID = re.compile(rb"\bUID (\d{1,10})\b")
@@ -90,6 +89,11 @@ class Box(imaplib.IMAP4):
 
     def shutdown(self) -> None:
         self._wire.close()
+
+    def resume(self, clock: Clock) -> bool:
+        """Go on by another clock; return False if the server has left, or said anything, meanwhile."""
+        self._wire.clock = clock
+        return self._wire.is_quiet()
 
     def enter(self) -> None:
         """Secure the connection and log in."""
@@ -163,21 +167,24 @@ class Box(imaplib.IMAP4):
 
     def mails(self, uids: Sequence[int], listed: Mapping[int, Listed]) -> Iterator[tuple[int, Mail | None]]:
         """Give the mails of a batch in order, None for one that is gone."""
-        small = [uid for uid in uids if uid in listed and listed[uid].size <= LARGEST]
+        small = [uid for uid in uids if uid in listed and listed[uid].size <= LARGEST_MAIL]
         found = self._bodies(small, "BODY.PEEK[]") if small else {}
         for uid in uids:
             about = listed.get(uid)
             if about is None:
                 yield uid, None
-            elif uid in found:
+            elif uid in found and len(found[uid]) <= LARGEST_MAIL:
                 yield uid, Mail(found[uid], about.received_at)
+            elif uid in found:
+                # It was listed as smaller.
+                yield uid, self.headers(uid, about, _too_large(len(found[uid])))
             else:
                 yield uid, self._rest(uid, about, alone=len(small) == 1)
 
     def _rest(self, uid: int, about: Listed, *, alone: bool) -> Mail | None:
         """Return what can be had of a mail that did not come whole."""
-        if about.size > LARGEST:
-            why = f"it has {about.size} bytes, and no more than {LARGEST} are fetched"
+        if about.size > LARGEST_MAIL:
+            why = _too_large(about.size)
         else:
             again = {} if alone else self._bodies([uid], "BODY.PEEK[]")
             if uid in again:
@@ -191,11 +198,11 @@ class Box(imaplib.IMAP4):
         """Return a mail without its body, or without anything, which ``why`` explains."""
         headers = self._bodies([uid], "BODY.PEEK[HEADER]").get(uid)
         came = "nothing of it was" if headers is None else "only its headers were"
-        return Mail(headers or b"", about.received_at, f"{came} fetched: {why}")
+        return Mail((headers or b"")[:LARGEST_MAIL], about.received_at, f"{came} fetched: {why}")
 
     def _bodies(self, uids: Sequence[int], what: str) -> dict[int, bytes]:
         # Some servers announce sizes that are only about right.
-        self._room = 2 * LARGEST
+        self._room = 2 * LARGEST_MAIL
         try:
             return {uid: body for uid, _, body in self._fetch(uids, f"(UID {what})") if body is not None}
         except imaplib.IMAP4.abort:
@@ -221,6 +228,10 @@ class Box(imaplib.IMAP4):
         if isinstance(said, list):
             said = b" ".join(one for one in said if isinstance(one, bytes)).decode("utf-8", "replace")
         return clean(str(said), {"password": self._account.password})
+
+
+def _too_large(size: int) -> str:
+    return f"it has {size} bytes, and no more than {LARGEST_MAIL} are fetched"
 
 
 def _answers(said: Sequence[Any], wanted: frozenset[int]) -> Iterator[tuple[int, bytes, bytes | None]]:

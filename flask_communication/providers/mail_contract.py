@@ -13,8 +13,9 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from .base import File, InboundEmail, Inbox, OutboundEmail
+from .base import MOST_MAIL_BYTES, File, InboundEmail, Inbox, OutboundEmail
 from .contract import Ref
+from .headers import is_line
 from .http import clean
 
 SEND = "email/send/"
@@ -26,14 +27,18 @@ INBOX_FEATURE = "inbox"
 MOST_RECIPIENTS = 500
 # 18 MB of files as base64, and the text twice.
 LONGEST_BODY = 32 * 1024 * 1024
-# What a provider may answer when it is asked for mails; a mail has 25 MB at most, as base64 34.
-LONGEST_INBOX = 72 * 1024 * 1024
 MOST_MAILS = 50
 LONGEST_CURSOR = 64 * 1024
+_LONGEST_PLACE = 1000
+_LONGEST_FLAW = 500
+# JSON writes a character as up to two groups of \uXXXX; 200 more for the names of the fields.
+_LONGEST_ENVELOPE = 12 * (2 * _LONGEST_PLACE + _LONGEST_FLAW) + 200
+# What a provider may answer when it is asked for mails, which go as base64.
+LONGEST_INBOX = MOST_MAIL_BYTES * 4 // 3 + MOST_MAILS * _LONGEST_ENVELOPE + LONGEST_CURSOR + 1000
 
 
 class Line(fields.String):
-    """One line of printable characters: what goes into a header."""
+    """One line of text, as it goes into a header."""
 
     def __init__(self, longest: int = 998, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -41,8 +46,8 @@ class Line(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if len(text) > self._longest or not (text == "" or text.isprintable()):
-            raise ValidationError(f"Must be one line of at most {self._longest} printable characters.")
+        if len(text) > self._longest or not is_line(text):
+            raise ValidationError(f"Must be one line of at most {self._longest} characters, no controls.")
         return text
 
 
@@ -110,10 +115,10 @@ class InboxBody(_Lenient):
 class MailItem(_Lenient):
     """One mail of an inbox."""
 
-    uid = Line(1000, required=True)
-    folder = Line(1000, load_default="INBOX")
+    uid = Line(_LONGEST_PLACE, required=True)
+    folder = Line(_LONGEST_PLACE, load_default="INBOX")
     received_at = fields.String(load_default=None, allow_none=True)
-    flaw = Line(500, load_default=None, allow_none=True)
+    flaw = Line(_LONGEST_FLAW, load_default=None, allow_none=True)
     raw = Bytes(required=True)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from .. import decisions, hush, reports
 from ..announce import announce
+from ..circuits import Record
 from ..delivery import Shift
 from ..errors import CommunicationError
 from ..models import Attachment, Mail, Message
@@ -122,7 +123,7 @@ class Outbox(Sequence[Sent]):
         """
         for state in self._states():
             with ThreadPoolExecutor(state.settings.concurrency) as pool:
-                Shift(state, Routes(state), pool, lambda: False).run()
+                Shift(state, Routes(state), Record(), pool, lambda: False).run()
             for channel in ("sms", "email"):
                 _, moved = reports.sync(state, channel)
                 announce(state.app, moved)

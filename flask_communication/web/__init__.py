@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from . import config, emails, health, messages, openapi, showing, suppressions
+from . import config, emails, health, messages, nowhere, openapi, showing, suppressions
 from .access import exempt_from_the_hosts_csrf
 from .envelope import handle_errors
 
@@ -29,6 +29,7 @@ ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
     ("show_file", "/email/file/<uuid>/<place>", ("GET",), showing.file),
     ("list_messages", "/messages", ("GET",), messages.list_messages),
     ("show_message", "/messages/<uuid>", ("GET",), messages.show_message),
+    ("show_raw", "/messages/<uuid>/raw", ("GET",), showing.raw),
     ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),
     ("resolve_message", "/messages/<uuid>/resolve", ("POST",), messages.resolve_message),
     ("release_message", "/messages/<uuid>/release", ("POST",), messages.release_message),
@@ -53,6 +54,7 @@ def make_blueprint() -> Blueprint:
     for endpoint, path, methods, view in ROUTES:
         for rule in (path, f"{path}/"):
             blueprint.add_url_rule(rule, endpoint, view, methods=methods, provide_automatic_options=False)
+    nowhere.answer_the_rest(blueprint, [(path, methods) for _, path, methods, _ in ROUTES])
     handle_errors(blueprint)
     exempt_from_the_hosts_csrf(blueprint)
     return blueprint

@@ -11,9 +11,10 @@ from typing import Any
 from flask import Response, jsonify, url_for
 from marshmallow import Schema
 
+from ..actions import ACTIONS
 from ..status import STATUSES
 from . import schemas
-from .access import ACTIONS, needs
+from .access import needs
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,14 @@ CALLS = (
         "/messages/{uuid}", "get", "Tell a message's story", "message.read", data=schemas.Story, errors=(404,)
     ),
     _Call(
+        "/messages/{uuid}/raw",
+        "get",
+        "Give a received email as it came",
+        "message.read",
+        errors=(404,),
+        text=True,
+    ),
+    _Call(
         "/messages/{uuid}/cancel",
         "post",
         "Stop a message that has not left",
@@ -227,7 +236,11 @@ CALLS = (
 )
 
 _ONCE = ("/sms/send", "/email/send")
-_KINDS = {"/email/html": "text/html", "/email/file": "application/octet-stream"}
+_KINDS = {
+    "/email/html": "text/html",
+    "/email/file": "application/octet-stream",
+    "/messages": "application/octet-stream",
+}
 _WORDS = {
     400: "not JSON, or not an object",
     401: "nobody was identified",

@@ -1,4 +1,4 @@
-"""``email/html/…`` and ``email/file/…``: what strangers sent, shown so that it can do nothing."""
+"""What strangers sent, shown or given so that it can do nothing: HTML, files, and mails as they came."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 from flask import Response, make_response, send_file
 
-from .. import markup, messages
+from .. import filing, markup, messages
 from ..errors import InvalidQuery, MessageNotFound
 from ..models import Message
 from ..state import current
@@ -83,6 +83,19 @@ def file(uuid: str, place: str) -> Response:
         mimetype=found.content_type if found.content_type in _PLAIN else "application/octet-stream",
         as_attachment=not shown,
         download_name=found.filename,
+        etag=False,
+    )
+    return _closed(answer, _FILE_POLICY)
+
+
+@access.needs("message.read")
+def raw(uuid: str) -> Response:
+    """Give a received email as it came, to be saved."""
+    answer = send_file(
+        io.BytesIO(filing.raw(current(), uuid)),
+        mimetype="application/octet-stream",
+        as_attachment=True,
+        download_name=f"{uuid}.eml",
         etag=False,
     )
     return _closed(answer, _FILE_POLICY)
