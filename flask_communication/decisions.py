@@ -130,11 +130,12 @@ def release_all(state: State, channel: str, lifetime: float, destination: str | 
     while True:
         with state.database.write() as connection:
             sql = _release_sql(speech_of(connection), destination is not None)
-            moved = connection.execute(sql, given).scalars().all()
-            events.note_all(connection, moved, "released", _RELEASED)
+            moved = connection.execute(sql, given).all()
+            events.note_all(connection, [row.id for row in moved], "released", _RELEASED)
         if not moved:
             return released
         released += len(moved)
+        hush.accepted(state, [row.uuid for row in moved], None)
         state.ring()
 
 
@@ -149,7 +150,7 @@ def _release_sql(speech: Speech, to_one: bool) -> TextClause:
         f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
         f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
         f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
-        " ORDER BY id LIMIT 1000) RETURNING id"
+        " ORDER BY id LIMIT 1000) RETURNING id, uuid"
     ).bindparams(*([bindparam("forms", expanding=True)] if to_one else []))
 
 

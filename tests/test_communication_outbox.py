@@ -301,6 +301,22 @@ def test_what_a_person_sends_again_is_listed(url: str, request: pytest.FixtureRe
     assert len(provider.calls) == 1
 
 
+def test_what_was_held_and_is_released_is_listed(url: str, request: pytest.FixtureRequest) -> None:
+    app = shop(url, COMMUNICATION_EMBEDDED_WORKER=False, COMMUNICATION_ALLOWED_COUNTRIES=["+1"])
+    install(app, Scripted())
+    with app.app_context():
+        one, *others = (SMS.send_msg(TO, "early") for _ in range(3))
+    work(app)
+    communication_outbox = request.getfixturevalue("communication_outbox")
+    with app.app_context():
+        SMS.release(one)
+        assert [sms.uuid for sms in communication_outbox.sms] == [one]
+    app.test_cli_runner().invoke(args=["communication", "release", "--all"])
+    assert {sms.uuid for sms in communication_outbox.sms} == {one, *others}
+    communication_outbox.deliver()
+    assert {sms.status for sms in communication_outbox.sms} == {"delivered"}
+
+
 def test_what_is_unknown_is_not_repeated(communication_outbox: Outbox, app: Flask) -> None:
     install(app, Scripted(window=3600))
     with app.app_context():
