@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union
-from sqlalchemy.orm import selectinload
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_, union
+from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from .database import UTCDateTime
@@ -93,17 +93,21 @@ def page(
     until: datetime | None = None,
     after: str | None = None,
     limit: int = 50,
+    thread: str | None = None,
 ) -> Page:
     """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
 
-    Raises :class:`InvalidQuery` that names the filter.
+    ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names the filter.
     """
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
     rest = _period(since, until, after)
     with state.database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
         leads = _leads(channel, destination, configs, _status(status))
-        if destination is not None:
+        if thread is not None:
+            rest += _any_of(leads) if destination is not None else []
+            leads = [] if channel == "sms" else _of_thread(session, thread)
+        if destination is not None or thread is not None:
             rest += _unindexed(configs, status)
         found = list(session.scalars(_newest(leads, rest, number).options(*_listed()))) if leads else []
     items = found[:limit]
@@ -183,6 +187,22 @@ def _for_recipient(channel: str | None, destination: str) -> list[Lead]:
         return [[first]]
     named = select(Recipient.message_id).where(Recipient.address == destination)
     return [[first], [Message.id.in_(named)]]
+
+
+def _any_of(leads: Sequence[Lead]) -> list[Condition]:
+    return [or_(*(and_(*lead) for lead in leads))]
+
+
+def _of_thread(session: Session, uuid: str) -> list[Lead]:
+    """Return what a conversation begins with: its first email, or any other."""
+    wanted = select(func.coalesce(Mail.thread_id, Mail.message_id))
+    root = session.scalar(
+        wanted.join(Message, Message.id == Mail.message_id).where(Message.uuid == str(uuid))
+    )
+    if root is None:
+        raise InvalidQuery({"thread": ["must be the uuid of an email"]})
+    others = select(Mail.message_id).where(Mail.thread_id == root)
+    return [[Message.id == root], [Message.id.in_(others)]]
 
 
 def _aware(name: str, moment: datetime) -> datetime:
