@@ -1,6 +1,6 @@
 # make demo    send an SMS with nothing installed but Python        (ONCE=1 ends after it)
 # make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
-# make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages each)
+# make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages a database)
 # make lint    only lint and types
 # make bench   how fast it is, beside its peers    (QUICK=1, ONLY=throughput,latency, DATABASE=sqlite)
 
@@ -12,8 +12,9 @@ BIN := .venv/bin
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
 
+# Half of the tests wait for something; two at once wait half as long. Each process has servers of its own.
 test: .venv/tested postgresql browser lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 chaos: .venv/tested postgresql
 	PYTHONPATH=tests $(BIN)/python -m chaos.run

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.engine import Connection
@@ -125,24 +125,55 @@ def asks_for_patience(result: object) -> bool:
     )
 
 
+class Count(NamedTuple):
+    """How many calls went well, and how many failed."""
+
+    ok: int = 0
+    failed: int = 0
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether so large a share of so many calls has failed that a pause is due."""
+        total = self.ok + self.failed
+        return self.failed > 0 and total >= AT_LEAST and self.failed >= SHARE * total
+
+
+class News(NamedTuple):
+    """What all workers must know of one configuration: how a batch ended, and what preceded it here."""
+
+    tally: Tally
+    counted: Count
+
+
 class Record:
-    """Counts the calls of the last minute in this process, by configuration."""
+    """Counts the calls of the last minute that this process has not told the others of, by configuration."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, deque[tuple[float, int, int]]] = defaultdict(deque)
+        self._calls: dict[int, deque[tuple[float, Count]]] = defaultdict(deque)
 
-    def add(self, config_id: int, tally: Tally) -> bool:
-        """Add a batch; tell whether too large a share of the last minute's calls has failed."""
-        calls, now = self._calls[config_id], time.monotonic()
-        calls.append((now, tally.ok, tally.failed))
-        while calls[0][0] < now - WITHIN:
+    def news(self, tallies: Mapping[int, Tally], known: Mapping[int, Circuit]) -> dict[int, News]:
+        """Add batches; return what must be written down of them, while all goes well nothing.
+
+        ``known`` is what this worker read last. See :meth:`forget`.
+        """
+        for config_id, tally in tallies.items():
+            self._calls[config_id].append((time.monotonic(), Count(tally.ok, tally.failed)))
+        return {
+            config_id: News(tally, self._count(config_id))
+            for config_id, tally in tallies.items()
+            if _is_news(known.get(config_id), tally)
+        }
+
+    def _count(self, config_id: int) -> Count:
+        calls = self._calls[config_id]
+        while calls[0][0] < time.monotonic() - WITHIN:
             calls.popleft()
-        ok, failed = sum(one[1] for one in calls), sum(one[2] for one in calls)
-        return tally.failed > 0 and ok + failed >= AT_LEAST and failed >= SHARE * (ok + failed)
+        return Count(sum(one.ok for _, one in calls), sum(one.failed for _, one in calls))
 
-    def forget(self, config_id: int) -> None:
-        """Begin anew, after a circuit has changed."""
-        self._calls.pop(config_id, None)
+    def forget(self, config_ids: Iterable[int]) -> None:
+        """Begin anew with these, because all can read what was counted."""
+        for config_id in config_ids:
+            self._calls.pop(config_id, None)
 
 
 def react(circuit: Circuit, tally: Tally, too_many: bool) -> Circuit:
@@ -175,28 +206,20 @@ def _opened(circuit: Circuit, reason: str) -> Circuit:
     return replace(circuit, state=OPEN, failures=0, opens=circuit.opens + 1, left=pause, reason=reason)
 
 
-def settle(
-    connection: Connection, tallies: Mapping[int, Tally], record: Record, known: Mapping[int, Circuit]
-) -> Changes:
-    """Write down what batches say of their configurations; return (before, after) of those that changed.
-
-    ``known`` is what this worker read last: while all goes well, nothing is written at all.
-    """
+def settle(connection: Connection, news: Mapping[int, News]) -> Changes:
+    """Write down what batches say of their configurations; return (before, after) of those that changed."""
     changes: Changes = []
     # In a fixed order, or two workers could wait for each other.
-    for config_id, tally in sorted(tallies.items()):
-        too_many = record.add(config_id, tally)
-        if not _is_news(known.get(config_id), tally):
-            continue
-        before, version = _lock(connection, config_id)
+    for config_id, (tally, mine) in sorted(news.items()):
+        before, version, counted = _lock(connection, config_id)
         # Somebody has changed the configuration since it was refused.
         tally.denied = tally.denied and tally.version == version
-        after = react(before, tally, too_many)
+        count = Count(counted.ok + mine.ok, counted.failed + mine.failed)
+        after = react(before, tally, tally.failed > 0 and count.is_too_much)
+        _keep_count(connection, config_id, counted, count if after.state == before.state else Count())
         if after is not before:
             _store(connection, after)
             changes.append((before, after))
-            if after.state != before.state:
-                record.forget(config_id)
     return changes
 
 
@@ -206,7 +229,7 @@ def _is_news(known: Circuit | None, tally: Tally) -> bool:
     return known is not None and known.failures > 0
 
 
-def _lock(connection: Connection, config_id: int) -> tuple[Circuit, int]:
+def _lock(connection: Connection, config_id: int) -> tuple[Circuit, int, Count]:
     speech = speech_of(connection)
     connection.execute(
         text(
@@ -218,13 +241,28 @@ def _lock(connection: Connection, config_id: int) -> tuple[Circuit, int]:
     lock = "FOR UPDATE OF k" if speech.name == "postgresql" else ""
     row = connection.execute(
         text(
-            f"SELECT c.id, c.version, {COLUMNS}, 0 - {speech.since('k.until')} AS seconds"
+            f"SELECT c.id, c.version, {COLUMNS}, 0 - {speech.since('k.until')} AS seconds,"
+            f" k.counted_ok, k.counted_failed, {speech.since('k.counted_since')} AS counted_for"
             " FROM communication_circuit AS k JOIN communication_config AS c ON c.id = k.config_id"
             f" WHERE k.config_id = :id {lock}"
         ),
         {"id": config_id},
     ).one()
-    return Circuit.of(row), row.version
+    is_over = row.counted_for is None or row.counted_for > WITHIN
+    return Circuit.of(row), row.version, Count() if is_over else Count(row.counted_ok, row.counted_failed)
+
+
+def _keep_count(connection: Connection, config_id: int, before: Count, count: Count) -> None:
+    """Store what all workers have counted, in a minute that begins with the first failure."""
+    now = speech_of(connection).now
+    since = "counted_since" if before.failed else now
+    connection.execute(
+        text(
+            "UPDATE communication_circuit SET counted_ok = :ok, counted_failed = :failed,"
+            f" counted_since = {since} WHERE config_id = :id"
+        ),
+        {"id": config_id, "ok": count.ok, "failed": count.failed},
+    )
 
 
 def _store(connection: Connection, circuit: Circuit) -> None:
@@ -293,15 +331,17 @@ def take_probe(connection: Connection, config_id: int) -> bool:
     return bool(taken.rowcount)
 
 
-def close(connection: Connection, config_id: int) -> None:
-    """Give a configuration another chance, because a person has changed it."""
+def close(connection: Connection, config_id: int) -> Changes:
+    """Give a configuration another chance, because a person has changed it; return what changed."""
+    before, _, _ = _lock(connection, config_id)
     connection.execute(
         text(
             "UPDATE communication_circuit SET state = 'closed', failures = 0, opens = 0, until = NULL,"
-            " reason = NULL, queued_until = NULL WHERE config_id = :id"
+            " reason = NULL, queued_until = NULL, counted_since = NULL WHERE config_id = :id"
         ),
         {"id": config_id},
     )
+    return [(before, Circuit(config_id))]
 
 
 def announce(app: Flask, changes: Sequence[tuple[Circuit, Circuit]]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from . import circuits
-from .errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig
+from .errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig, InvalidQuery
 from .models import Config
 from .state import State
 from .vault import SEALED
@@ -20,6 +20,8 @@ from .vault import SEALED
 MASK = "********"
 TYPES = ("sms", "email", "telephony")
 MAX_CONFIG = 20_000
+# Messages a second: one a day is the least that a person can mean.
+LEAST_RATE, MOST_RATE = 1 / 86_400, 1e6
 _LOOKS_LIKE_A_MASK = re.compile(r"[*•●]{3,}")
 _URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 # Fields of a row besides what the seed names, with what each must be.
@@ -89,14 +91,20 @@ def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
             updated_at=datetime.now(UTC),
             **changed,
         )
-        circuits.close(connection, number)
+        reopened = circuits.close(connection, number)
+    circuits.announce(state.app, reopened)
     return number
 
 
 def listing(
     state: State, type: str | None = None, provider: str | None = None, key: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the configurations as the seed lists them, secrets masked, the oldest first."""
+    """Return the configurations as the seed lists them, secrets masked, the oldest first.
+
+    Raises :class:`InvalidQuery` for a type that does not exist.
+    """
+    if type is not None and type not in TYPES:
+        raise InvalidQuery({"type": [f"must be one of {', '.join(TYPES)}"]})
     wanted = select(Config).where(Config.deleted_at.is_(None)).order_by(Config.id)
     for column, value in ((Config.type, type), (Config.provider, provider), (Config.key, key)):
         if value:
@@ -104,6 +112,16 @@ def listing(
     with state.database.session() as session:
         rows = list(session.scalars(wanted))
     return [_shown(state, row) for row in rows]
+
+
+def strangers(state: State) -> dict[int, list[str]]:
+    """Return the fallbacks that name no configuration of their type: id -> names."""
+    columns = (Config.id, Config.type, Config.key, Config.fallback)
+    with state.database.read() as connection:
+        rows = connection.execute(select(*columns).where(Config.deleted_at.is_(None))).all()
+    named = {(row.type, name) for row in rows for name in (row.key, str(row.id))}
+    found = {row.id: [one for one in row.fallback if (row.type, one) not in named] for row in rows}
+    return {config_id: names for config_id, names in found.items() if names}
 
 
 def delete(state: State, config_id: Any) -> None:
@@ -121,6 +139,28 @@ def name_of(state: State, config_id: Any) -> str:
     with state.database.read() as connection:
         row = _row(connection, _id(config_id))
     return f"{row.type} {row.key or row.provider or row.provider_pkg_name or ''} ({row.id})"
+
+
+def reseal(state: State) -> tuple[int, list[str]]:
+    """Encrypt all secrets with the first key; return how many configurations, and what could not be opened.
+
+    Deleted ones too: their messages may still ask them for delivery reports. Raises
+    :class:`InvalidConfig` when there is no key.
+    """
+    resealed, problems = 0, []
+    with state.database.write() as connection:
+        columns = select(Config.id, Config.sealed).order_by(Config.id)
+        for row in connection.execute(columns.with_for_update()).all():
+            if not row.sealed.startswith(SEALED):
+                continue
+            try:
+                known = values(state, row)
+            except CommunicationError as wrong:
+                problems.append(str(wrong))
+                continue
+            _store(connection, row.id, sealed=state.vault.seal(known, sealed_label(row.id)))
+            resealed += 1
+    return resealed, problems
 
 
 def _id(raw: Any) -> int:
@@ -282,9 +322,9 @@ def _wrong_numbers(given: Mapping[str, Any]) -> dict[str, list[str]]:
         wrong["weight"] = ["must be a whole number from 0 to 1000"]
     rate = given.get("rate_per_second")
     if rate is not None and (
-        isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1e6
+        isinstance(rate, bool) or not isinstance(rate, int | float) or not LEAST_RATE <= rate <= MOST_RATE
     ):
-        wrong["rate_per_second"] = ["must be a number above 0, or null"]
+        wrong["rate_per_second"] = ["must be a number from 1/86400 (one a day) to a million, or null"]
     return wrong
 
 

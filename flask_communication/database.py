@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import DateTime, MetaData, create_engine, event
 from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
-from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.types import TypeDecorator
 
-from .errors import DatabaseError, InvalidQuery, NotUpgraded, SessionConflict, SettingError
+from . import complaints
+from .errors import SessionConflict, SettingError
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -245,14 +245,14 @@ class Database:
         ``db.session`` holds open on SQLite; :class:`NotUpgraded` when our tables are missing.
         """
         self.refuse_conflict()
-        with _explained(), self.engine.begin() as connection:
+        with complaints.explained(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a connection that only reads, and so never waits for a writer."""
         with (
-            _explained(),
+            complaints.explained(),
             self.engine.connect().execution_options(communication_reads=True) as connection,
         ):
             yield connection
@@ -275,7 +275,7 @@ class Database:
                 f"the session is bound to {_name(connection.engine.url)}, our tables are in "
                 f"{_name(self.engine.url)}; leave session= out, or bind it to our database"
             )
-        with _explained():
+        with complaints.explained():
             yield connection
 
     def _is_ours(self, engine: Engine) -> bool:
@@ -366,25 +366,6 @@ def _holds_a_write(session: Session) -> bool:
         return False
     driver = session.connection().connection.driver_connection
     return bool(getattr(driver, "in_transaction", False))
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn the database errors that a user can mend into words."""
-    try:
-        yield
-    except (DataError, UnicodeEncodeError) as wrong:
-        raise InvalidQuery("a text has a NUL character or half of a surrogate pair") from wrong
-    except (OperationalError, ProgrammingError) as wrong:
-        said = str(wrong.orig)
-        if "communication_" in said and ("no such" in said or "does not exist" in said):
-            raise NotUpgraded("our tables are missing or old; run: flask communication upgrade") from wrong
-        if "database is locked" in said:
-            raise DatabaseError(
-                "SQLite stayed locked by another transaction; if it is your own, pass its session as "
-                "session=, else commit it sooner"
-            ) from wrong
-        raise
 
 
 __all__ = ["Base", "Database", "Speech", "UTCDateTime", "as_rows", "speech_of"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from functools import cache
 
-from sqlalchemy import TextClause, select, text
+from sqlalchemy import TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
-from . import events, mails, routing
+from . import events, mails, recipients, routing
 from .announce import announce
 from .crashpoints import crash_point
 from .database import Speech, speech_of
@@ -47,7 +47,10 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
     Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless ``force``.
     """
     with state.database.write() as connection:
-        if _hurry(connection, uuid, channel) is None:
+        hurried = _hurry(connection, uuid, channel)
+        if hurried is not None:
+            _reroute(connection, channel, hurried)
+        else:
             _refuse_without_text(connection, uuid)
             move = "force_retry" if force else "retry"
             moved = _move(connection, move, uuid, channel, lifetime)
@@ -117,7 +120,8 @@ def release_all(state: State, channel: str, lifetime: float, destination: str | 
     """Let every ``held`` message of a channel, or to one recipient, pass; return how many."""
     given: dict[str, object] = {"channel": channel, "lifetime": lifetime}
     if destination is not None:
-        given["destination"] = destination
+        forms = recipients.meant(destination, state.settings.default_region)
+        given["forms"] = [one.lower() for one in forms]
     released = 0
     while True:
         with state.database.write() as connection:
@@ -136,13 +140,13 @@ _RELEASED = "released by a person"
 @cache
 def _release_sql(speech: Speech, to_one: bool) -> TextClause:
     held = f"status IN ({among('release')})"
-    only = " AND destination = :destination" if to_one else ""
+    only = " AND lower(destination) IN :forms" if to_one else ""
     return text(
         f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
         f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
         f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
         " ORDER BY id LIMIT 1000) RETURNING id"
-    )
+    ).bindparams(*([bindparam("forms", expanding=True)] if to_one else []))
 
 
 def _admitted(speech: Speech) -> str:
@@ -177,7 +181,7 @@ def _reroute(connection: Connection, channel: str, message_id: int) -> None:
     gone = connection.scalar(
         select(Config.id)
         .join(Message, Message.config_id == Config.id)
-        .where(Message.id == message_id, Config.deleted_at.is_not(None))
+        .where(Message.id == message_id, Config.deleted_at.is_not(None), Message.repeat_until.is_(None))
     )
     if gone is not None:
         _send_by(connection, message_id, routing.choose(connection, channel, None))

@@ -62,7 +62,12 @@ class Shift:
     """
 
     def __init__(
-        self, state: State, routes: Routes, pool: ThreadPoolExecutor, stop: Callable[[], bool]
+        self,
+        state: State,
+        routes: Routes,
+        record: circuits.Record,
+        pool: ThreadPoolExecutor,
+        stop: Callable[[], bool],
     ) -> None:
         self.state = state
         self.pool = pool
@@ -71,7 +76,7 @@ class Shift:
         self.common_slots = self.slots - max(1, int(self.slots * KEPT_FOR_HIGH)) if self.slots > 1 else 1
         self.routes = routes
         self.known: dict[int, Route] = {}
-        self.record = circuits.Record()
+        self.record = record
         self.files = Files()
         self.asker = reports.Asker(state, self.routes)
         self.waiting: deque[Order] = deque()
@@ -233,8 +238,8 @@ class Shift:
         calls = [one for one in ended if isinstance(one, Call)]
         answers = [one for one in ended if isinstance(one, reports.Answer)]
         endings, outcomes = _endings(calls)
-        tallies = _tallies(calls)
         known = {one: route.circuit for one, route in self.known.items()}
+        news = self.record.news(_tallies(calls), known)
         next_ones = [order for group in groups for order in group]
 
         def write() -> Written:
@@ -247,14 +252,16 @@ class Shift:
                 for answer in answers:
                     moved += reports.land(connection, answer)
                 # Before the next ones start: they may be on their way to one that has just failed.
-                switched = circuits.settle(connection, tallies, self.record, known)
+                switched = circuits.settle(connection, news)
                 paused = {after.config_id for _, after in switched if after.is_paused}
                 started = _start(connection, next_ones, paused)
                 dialled = [order for order in next_ones if order.row.id in started]
                 letters = mails.load(connection, dialled, self.files)
                 return Written(moved, started, letters, switched, paused)
 
-        return persist(write)
+        written = persist(write)
+        self.record.forget(news)
+        return written
 
     def _next_groups(self) -> tuple[list[list[Order]], list[Verdict]]:
         """Choose what is dialled next, each group by one call, and what is not dialled at all."""
@@ -364,7 +371,7 @@ def persist(write: Callable[[], T]) -> T:
     while True:
         try:
             return write()
-        except OperationalError:
+        except (OperationalError, DatabaseError):
             if time.monotonic() + pause > give_up:
                 raise
             log.warning("the database is away; trying again in %.2f s", pause)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, bindparam, text
 
-from . import limits, retention
+from . import limits, recipients, retention
 from .state import State
 
 
@@ -20,24 +20,24 @@ class Erased(NamedTuple):
 def erase(state: State, recipient: str) -> Erased:
     """Delete every message to and from a recipient, of all channels, with all that was said of it.
 
-    What is being sent at this moment is left. Opt-outs stay: they are what keeps the recipient from being
-    written to again.
+    A number may be spaced, an address capitalised in any way. What is being sent at this moment is left.
+    Opt-outs stay: they are what keeps the recipient from being written to again.
     """
+    with state.database.read() as connection:
+        forms = recipients.spelled(connection, recipient, state.settings.default_region)
+    given = {"forms": forms, "lowered": [one.lower() for one in forms]}
     deleted = 0
     while True:
         with state.database.write() as connection:
-            ids = list(
-                connection.execute(
-                    _theirs(" AND m.status <> 'sending' LIMIT 500"), {"who": recipient}
-                ).scalars()
-            )
+            ids = list(connection.execute(_theirs(" AND m.status <> 'sending' LIMIT 500"), given).scalars())
             if not ids:
                 break
             retention.delete(connection, ids)
             deleted += len(ids)
     with state.database.write() as connection:
-        limits.forget(connection, recipient)
-        left = len(connection.execute(_theirs(""), {"who": recipient}).all())
+        for one in forms:
+            limits.forget(connection, one)
+        left = len(connection.execute(_theirs(""), given).all())
     for _ in retention.steps(state, "files dropped", retention.drop_files):
         pass
     return Erased(deleted, left)
@@ -46,7 +46,8 @@ def erase(state: State, recipient: str) -> Erased:
 def _theirs(more: str) -> TextClause:
     return text(
         "SELECT m.id FROM communication_message AS m WHERE"
-        " (m.channel IN ('sms', 'email', 'telephony') AND m.destination = :who"
-        " OR m.direction = 'in' AND m.sender = :who"
-        " OR m.id IN (SELECT p.message_id FROM communication_recipient AS p WHERE p.address = :who))" + more
-    )
+        " (m.channel IN ('sms', 'email', 'telephony') AND m.destination IN :forms"
+        " OR m.direction = 'in' AND lower(m.sender) IN :lowered"
+        " OR m.id IN (SELECT p.message_id FROM communication_recipient AS p WHERE p.address IN :forms))"
+        + more
+    ).bindparams(bindparam("forms", expanding=True), bindparam("lowered", expanding=True))

@@ -21,7 +21,8 @@ log = logging.getLogger("flask_communication")
 BEAT_EVERY = 10.0
 # Who has not been seen for so long is not counted on any more.
 ALIVE_FOR = 60.0
-FORGOTTEN_AFTER = 86_400.0
+# Long enough to be noticed, and no longer: each is a series of its own in the metrics.
+FORGOTTEN_AFTER = 3600.0
 
 
 class Seen(NamedTuple):
@@ -62,7 +63,8 @@ class Heart:
             connection.execute(_forget(speech), {"seconds": FORGOTTEN_AFTER})
 
     def stop(self) -> None:
-        """Say that this process attends no longer."""
+        """Say that this process attends no longer, until it beats again."""
+        self._beat_at = float("-inf")
         try:
             with self._state.database.write() as connection:
                 connection.execute(
@@ -87,11 +89,15 @@ def _forget(speech: Speech) -> TextClause:
 
 
 def seen(connection: Connection) -> list[Seen]:
-    """Return the processes that attend or did so within a day, the one seen last first."""
+    """Return the processes that attend or did so within an hour, the one seen last first."""
     ago = speech_of(connection).since("seen_at")
     rows: list[Row[Any]] = list(
         connection.execute(
-            text(f"SELECT id, host, pid, {ago} AS ago FROM communication_heartbeat ORDER BY ago")
+            text(
+                f"SELECT id, host, pid, {ago} AS ago FROM communication_heartbeat"
+                f" WHERE {ago} <= :seconds ORDER BY ago"
+            ),
+            {"seconds": FORGOTTEN_AFTER},
         )
     )
     return [Seen(row.id, row.host, row.pid, row.ago) for row in rows]

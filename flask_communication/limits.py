@@ -180,12 +180,19 @@ def check(connection: Connection, settings: Settings, rows: Sequence[Row[Any]]) 
     fresh = [row for row in rows if _is_new(row)] if limits else []
     if not fresh:
         return []
-    book = _Book(connection, limits, fresh)
+    book = _Book(connection, limits, fresh, _lock_and_read_clock(connection))
     holds = [hold for row in fresh if (hold := book.hold(row)) is not None]
     book.write()
     held = {hold.row.id for hold in holds}
     _admit(connection, [row.id for row in fresh if row.id not in held])
     return holds
+
+
+def foresee(connection: Connection, settings: Settings, row: Row[Any]) -> Limit | None:
+    """Return the limit that would hold a message back now; it is not counted, and nobody waits for it."""
+    limits = limits_of(settings)
+    hold = _Book(connection, limits, [row], _clock(connection)).hold(row) if limits else None
+    return None if hold is None else hold.limit
 
 
 def _is_new(row: Row[Any]) -> bool:
@@ -196,10 +203,12 @@ def _is_new(row: Row[Any]) -> bool:
 class _Book:
     """The counters that a batch needs, read under the lock, and what is to be added to them."""
 
-    def __init__(self, connection: Connection, limits: Sequence[Limit], rows: Iterable[Row[Any]]) -> None:
+    def __init__(
+        self, connection: Connection, limits: Sequence[Limit], rows: Iterable[Row[Any]], epoch: float
+    ) -> None:
         self._connection = connection
         self._limits = limits
-        self._epoch = _lock_and_read_clock(connection)
+        self._epoch = epoch
         self._wanted: dict[str, Limit] = {}
         for row in rows:
             for limit in limits:
@@ -275,6 +284,11 @@ def _lock_and_read_clock(connection: Connection) -> float:
     # On SQLite BEGIN IMMEDIATE has locked everything already.
     if speech.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    return _clock(connection)
+
+
+def _clock(connection: Connection) -> float:
+    speech = speech_of(connection)
     epoch = speech.since("'1970-01-01 00:00:00+00:00'")
     return float(connection.execute(text(f"SELECT {epoch}")).scalar_one())
 

@@ -11,10 +11,12 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, 
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
+from . import recipients
 from .database import UTCDateTime
 from .errors import FileNotFound, InvalidQuery, MessageNotFound
 from .models import Attachment, Config, Mail, Message, Recipient
 from .providers.base import File
+from .settings import CHANNELS as KNOWN
 from .state import State
 from .status import STATUSES
 
@@ -99,14 +101,19 @@ def page(
 
     ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names the filter.
     """
+    if channel is not None and channel not in KNOWN:
+        raise InvalidQuery({"channel": [f"must be one of {', '.join(KNOWN)}"]})
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
     rest = _period(since, until, after)
     with state.database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
-        leads = _leads(channel, destination, configs, _status(status))
+        if configs is not None and not configs:
+            raise InvalidQuery({"key": [f"no configuration has, or had, the key or id {str(key)!r}"]})
+        people = None if destination is None else _people(session, destination, state)
+        leads = _leads(channel, people, configs, _status(status))
         if thread is not None:
             rest += _any_of(leads) if destination is not None else []
-            leads = [] if channel == "sms" else _of_thread(session, thread)
+            leads = _of_thread(session, thread) if channel in (None, "email") else []
         if destination is not None or thread is not None:
             rest += _unindexed(configs, status)
         found = list(session.scalars(_newest(leads, rest, number).options(*_listed()))) if leads else []
@@ -121,12 +128,18 @@ def _listed() -> tuple[ORMOption, ...]:
     return mail.selectinload(Mail.recipients), mail.selectinload(Mail.attachments)
 
 
+def _people(session: Session, destination: str, state: State) -> list[str]:
+    if not isinstance(destination, str):
+        raise InvalidQuery({"destination": ["must be a number or an address"]})
+    return recipients.spelled(session.connection(), destination, state.settings.default_region)
+
+
 def _leads(
-    channel: str | None, destination: str | None, configs: Sequence[int] | None, statuses: Iterable[str]
+    channel: str | None, people: Sequence[str] | None, configs: Sequence[int] | None, statuses: Iterable[str]
 ) -> list[Lead]:
     """Return what each index to walk begins with: a recipient, or a configuration and status, or a status."""
-    if destination is not None:
-        leads = _for_recipient(channel, destination)
+    if people is not None:
+        leads = _for_recipient(channel, people)
     elif configs is not None:
         leads = [[Message.config_id == one, Message.status == each] for one in configs for each in statuses]
     else:
@@ -181,12 +194,12 @@ def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Se
     return select(Message).where(Message.id.in_(newest)).order_by(*_ORDER)
 
 
-def _for_recipient(channel: str | None, destination: str) -> list[Lead]:
-    first = Message.destination == destination
-    if channel == "sms" or "@" not in destination:
-        return [[first]]
-    named = select(Recipient.message_id).where(Recipient.address == destination)
-    return [[first], [Message.id.in_(named)]]
+def _for_recipient(channel: str | None, people: Sequence[str]) -> list[Lead]:
+    first: list[Lead] = [[Message.destination == one] for one in people]
+    if channel == "sms" or "@" not in people[0]:
+        return first
+    named = select(Recipient.message_id).where(Recipient.address.in_(people))
+    return [*first, [Message.id.in_(named)]]
 
 
 def _any_of(leads: Sequence[Lead]) -> list[Condition]:
@@ -208,7 +221,10 @@ def _of_thread(session: Session, uuid: str) -> list[Lead]:
 def _aware(name: str, moment: datetime) -> datetime:
     if not isinstance(moment, datetime) or moment.tzinfo is None:
         raise InvalidQuery({name: ["must be a datetime with a time zone"]})
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidQuery({name: ["is before the year 1, or after 9999, in UTC"]}) from None
 
 
 def _limit(limit: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from . import circuits, heartbeat
+from . import heartbeat, vitals
 from .database import speech_of
 from .models import PRIORITIES
 from .state import State
@@ -17,8 +16,6 @@ from .state import State
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# Counting all messages reads an index from end to end: once a minute is enough.
-COUNT_EVERY = 60.0
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -83,31 +80,22 @@ def _workers(connection: Connection) -> Iterator[Metric]:
 
 def _circuits(connection: Connection) -> Metric:
     paused = _gauge(
-        "config_paused", "1 while nothing is sent by a configuration, by why it is so.", ("config", "state")
+        "config_paused",
+        "1 while nothing is sent by a configuration, else 0; by the state of its circuit.",
+        ("config", "key", "state"),
     )
-    for one in circuits.paused(connection):
-        paused.add_metric((str(one["config_id"]), one["state"]), 1)
+    for one in vitals.breakers(connection):
+        circuit = one.circuit
+        paused.add_metric((str(circuit.config_id), one.key or "", circuit.state), int(circuit.is_paused))
     return paused  # type: ignore[no-any-return]
 
 
 def _messages(state: State) -> Metric:
-    """Count the messages of each status and configuration, at most once a minute in each process."""
-    known = state.counted
-    if known is None or time.monotonic() - known[0] > COUNT_EVERY:
-        with state.database.read() as connection:
-            rows = connection.execute(_COUNT).all()
-        known = state.counted = (time.monotonic(), [tuple(row) for row in rows])
     gauge = _gauge(
         "messages",
         "Messages in the table, by channel, configuration and status; counted once a minute.",
         ("channel", "config", "status"),
     )
-    for channel, config_id, status, count in known[1]:
+    for channel, config_id, status, count in vitals.count_messages(state):
         gauge.add_metric((channel, str(config_id or ""), status), count)
     return gauge  # type: ignore[no-any-return]
-
-
-_COUNT = text(
-    "SELECT channel, config_id, status, count(*) FROM communication_message"
-    " GROUP BY channel, config_id, status"
-)

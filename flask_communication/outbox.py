@@ -138,12 +138,13 @@ def claim(
 
 @cache
 def _claim(speech: Speech, priorities: Sequence[int]) -> TextClause:
-    # Each priority for itself, as far as those before it leave room: a range of the index, in its order.
+    # Each priority for itself, as far as those before it leave room: a range of the index, in its order
+    # and no finer: what was accepted together is due at one moment, and would all be sorted for each claim.
     due, room = [], ":limit"
     for one in priorities:
         due.append(
             f"p{one} AS MATERIALIZED (SELECT id FROM communication_message WHERE status = 'queued'"
-            f" AND priority = {one} AND due_at <= {speech.now} ORDER BY due_at, id LIMIT {room}"
+            f" AND priority = {one} AND due_at <= {speech.now} ORDER BY due_at LIMIT {room}"
             f" {speech.skip_locked})"
         )
         room += f" - (SELECT count(*) FROM p{one})"

@@ -12,6 +12,8 @@ BURST = 1 / 3
 # Messages over the rate are lined up behind each other so far ahead; then they are looked at again, so
 # that a rate which was raised meanwhile takes effect.
 LINE_UP_FOR = 300.0
+# One a day. A rate that was stored and is slower would be beyond what a database calls a time.
+SLOWEST = 1 / 86400
 
 
 def take(connection: Connection, config_id: int, rate: float, wanted: int) -> tuple[int, list[float]]:
@@ -20,7 +22,7 @@ def take(connection: Connection, config_id: int, rate: float, wanted: int) -> tu
     ``rate`` is messages a second. The bucket is kept as the moment at which it will be full (the
     "generic cell rate algorithm" of ITU-T I.371): one column, and no clock but the database's.
     """
-    speech = speech_of(connection)
+    rate, speech = max(rate, SLOWEST), speech_of(connection)
     connection.execute(
         text(
             "INSERT INTO communication_circuit (config_id, changed_at)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -23,6 +22,7 @@ from .erasure import Erased
 from .errors import InvalidMessage
 from .messages import Page
 from .models import Message
+from .recipients import number
 from .reports import SyncResult
 from .segments import MOST_SEGMENTS, Estimate
 from .settings import Settings
@@ -36,9 +36,6 @@ CHANNEL = "sms"
 LIFETIME = 4 * 3600.0
 # Ten times what a telephone can send in one message.
 LONGEST_RECEIVED = 16_000
-# ITU-T E.164: a country code that does not begin with 0, and at most 15 digits in all.
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-_PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
 _FIELDS = frozenset({"destination", "msg", "sender", *drafting.OPTIONS})
 
 
@@ -263,33 +260,6 @@ class SMS:
 def statuses(uuids: Sequence[str]) -> dict[str, str]:
     """Return the statuses of those SMS that exist: uuid -> status."""
     return messages.statuses(current(), CHANNEL, uuids)
-
-
-def number(raw: Any, region: str | None = None) -> str:
-    """Return a phone number in E.164 form, ``+`` and 7 to 15 digits.
-
-    ``region`` (ISO 3166) is where a number without ``+`` belongs. Raises :class:`InvalidMessage`.
-    """
-    if not isinstance(raw, str):
-        raise InvalidMessage({"destination": ["must be a string such as +919999911111"]})
-    text = _PUNCTUATION.sub("", raw)
-    if region is not None and text.isascii() and text.isdigit():
-        text = _national(text, region)
-    if not E164.fullmatch(text):
-        raise InvalidMessage(
-            {"destination": ["must be a phone number in international form, such as +919999911111"]}
-        )
-    return text
-
-
-def _national(text: str, region: str) -> str:
-    import phonenumbers
-
-    try:
-        parsed = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        return text
-    return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
 
 
 def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> dict[str, Any]:

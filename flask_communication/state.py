@@ -47,7 +47,7 @@ class State:
     # The worker of this very process, while it is one.
     worker: Wakeable | None = None
     warned: set[str] = field(default_factory=set)
-    # When the messages were counted last (monotonic seconds), and the counts; see metrics.
+    # When the messages were counted last (monotonic seconds), and the counts; see vitals.
     counted: tuple[float, list[tuple[Any, ...]]] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Stories for a person: what happened to a message and what comes next, or what would happen to one."""
+"""Stories for a person: what happened to a message and what comes next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from . import routing, status, verdicts
+from . import routing, status
 from .models import Attempt, Event, Message
 from .providers.base import Provider
 from .retention import REMOVED
@@ -70,44 +70,26 @@ def _routes(state: State, message: Message) -> dict[int, Route]:
         return Routes(state).load(connection, {message.config_id, message.route_id})
 
 
-def foretell(state: State, channel: str, destination: str, key: str | int | None) -> Iterator[str]:
-    """Return by which configuration a message would go now, and why, line by line; nothing is sent.
-
-    Raises :class:`ConfigNotFound`.
-    """
-    with state.database.read() as connection:
-        chosen = routing.choose(connection, channel, key)
-        routes = Routes(state).load(connection, {chosen})
-    home = routes[chosen]
-    asked = "the default one" if key is None else f"the one called {key!r}"
-    yield f"{channel} to {destination} by {asked}, {home.name}"
-    goes_to = verdicts.recipient(destination, state.settings)
-    if goes_to is None:
-        yield "  nowhere: COMMUNICATION_ONLY_TO does not list the recipient; it would be rejected"
-        return
-    if goes_to != destination:
-        yield f"  COMMUNICATION_REDIRECT_TO sends it to {goes_to} instead"
-    yield from _ways(routes, home, None)
-
-
-def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str | None) -> Iterator[str]:
-    """Say of each route what speaks for and against it; without a uuid the weights leave it open."""
+def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str) -> Iterator[str]:
+    """Say of each route what speaks for and against it."""
     if home is None:
         return
-    family = [home, *(routes[one] for one in home.fallback)]
-    if uuid is not None:
-        family = routing.in_order(home, routes, uuid)
+    family = routing.in_order(home, routes, uuid)
     goes = next((route for route in family if route.trouble is None), None)
     for route in family:
-        yield f"  {'->' if route is goes else '  '} {_way(route)}"
+        yield f"  {'->' if route is goes else '  '} {way(route, route.weight)}"
     if goes is None:
-        yield "  it would wait until one of them is well, or until it expires"
+        yield NO_WAY
 
 
-def _way(route: Route) -> str:
+NO_WAY = "  it would wait until one of them is well, or until it expires"
+
+
+def way(route: Route, share: int) -> str:
+    """Say how a route is, and that ``share`` of 100 messages begin with it."""
     provider = route.provider.name if route.provider else "no provider"
     more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
-    more += [f"begins {route.weight} of 100"] if route.weight != 100 else []
+    more += [f"begins {share} of 100"] if share != 100 else []
     more += [f"at most {route.rate:g} a second"] if route.rate else []
     return f"{route.name}, {provider}: {', '.join(more)}"
 

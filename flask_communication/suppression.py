@@ -21,6 +21,8 @@ from .errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
 from .messages import MOST_A_PAGE
 from .models import Config, Suppression
 from .providers.base import ProviderError, Refused, Report
+from .recipients import meant
+from .settings import CHANNELS
 from .state import State
 from .status import REJECTED, REPORTED, SENT
 from .verdicts import clean
@@ -30,6 +32,7 @@ REASONS = ("stop", "opted_out", "bounce", "complaint", "manual")
 BY_RECIPIENT = ("stop", "opted_out")
 ANYBODY = ""
 TAKEN_OUT = "suppressed"
+LARGEST_ID = 2**31
 _REMEDY = "unsuppress it first, if you may"
 _PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
 _ROWS = {"channel": "text", "destination": "text", "scope": "text", "reason": "text", "detail": "text"}
@@ -85,6 +88,17 @@ def find(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
         return {}
     found = connection.execute(_find(speech_of(connection)), {"rows": as_rows(asked)})
     return {row.id: _why(row) for row in found}
+
+
+def foresee(connection: Connection, row: Row[Any]) -> str | None:
+    """Return why a message, or an email's recipient, would not be written to now, if so."""
+    scope = mail_scope if row.channel == "email" else _scope
+    asked = {"id": row.id, "channel": row.channel, "destination": row.destination}
+    if row.channel == "email":
+        asked["destination"] = row.destination.lower()
+    asked["scope"] = asked["asked_for"] = scope(row.sender, row.config_id)
+    found = connection.execute(_find(speech_of(connection)), {"rows": as_rows([asked])}).first()
+    return None if found is None else _why(found)
 
 
 def _why(row: Row[Any]) -> str:
@@ -315,9 +329,12 @@ def page(
     """Return a page of the list, newest first; see :class:`Suppressed`. Raises :class:`InvalidQuery`."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
         raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
+    if channel is not None and channel not in CHANNELS:
+        raise InvalidQuery({"channel": [f"must be one of {', '.join(CHANNELS)}"]})
+    region = state.settings.default_region
     conditions = [
         channel is not None and Suppression.channel == channel,
-        destination is not None and Suppression.destination == destination,
+        destination is not None and Suppression.destination.in_(meant(destination, region)),
         after is not None and Suppression.id < _cursor(after),
     ]
     wanted = select(Suppression).where(*(one for one in conditions if one is not False))
@@ -329,6 +346,6 @@ def page(
 def _cursor(after: str) -> int:
     """Return the id at which the page before ended; raise :class:`InvalidQuery` for anything else."""
     text = str(after)
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) < LARGEST_ID):
         raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})
     return int(text)

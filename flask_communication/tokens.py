@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert, select, update
 
+from . import actions
 from .errors import InvalidQuery, TokenNotFound
 from .models import Token
 from .state import State
@@ -17,17 +18,24 @@ from .state import State
 PREFIX = "fc"
 # Writing the time of every use would make each read a write.
 USED_AT_MOST_EVERY = timedelta(minutes=1)
+LONGEST = timedelta(days=36_500)
 
 
 def create(state: State, name: str, scopes: Iterable[str], expires_in: timedelta | None = None) -> str:
     """Make a token and return it; it cannot be read again.
 
     ``scopes`` are actions such as ``message.send``, or ``message.*``, or ``*``. Raises
-    :class:`InvalidQuery` for none.
+    :class:`InvalidQuery` for none, for one that allows nothing, and for a life that is over already.
     """
     wanted = sorted(set(scopes))
     if not wanted or not name.strip():
         raise InvalidQuery({"scopes": ["a token needs a name and at least one scope"]})
+    strangers = [scope for scope in wanted if scope not in actions.scopes()]
+    if strangers:
+        told = f"{', '.join(map(repr, strangers))} allows nothing; scopes are {', '.join(actions.scopes())}"
+        raise InvalidQuery({"scopes": [told]})
+    if expires_in is not None and not timedelta(0) < expires_in <= LONGEST:
+        raise InvalidQuery({"expires_in": [f"must be above 0, and at most {LONGEST.days} days"]})
     public, secret, now = secrets.token_hex(8), secrets.token_urlsafe(32), datetime.now(UTC)
     with state.database.write() as connection:
         connection.execute(

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from . import inbox, outbox, retention
 from .bell import TICK_EVERY, Bell
+from .circuits import Record
 from .delivery import Shift
 from .errors import NotUpgraded
 from .heartbeat import Heart
@@ -53,6 +54,8 @@ class Worker:
         self._heart = Heart(state)
         # Kept from shift to shift: to decrypt a configuration takes longer than to see that it is the same.
         self._routes = Routes(state)
+        # Kept too: a configuration that fails half of the time may do so in many short shifts.
+        self._record = Record()
         self._sweep: Iterator[Any] | None = None
         self._sweep_at = time.monotonic() + sweep_after
 
@@ -121,6 +124,7 @@ class Worker:
                 is_over = due is None or due > min(linger, left)
                 if left <= 0 or (is_over and not reader.is_alive()):
                     self._tidy()
+                    self._heart.stop()
                     return dialled
                 # With nothing due soon, it is the reader that we wait for.
                 time.sleep(WITH_READER if is_over else max(0.0, due or 0.0))
@@ -144,7 +148,7 @@ class Worker:
             self._heart.beat()
             return stop()
 
-        self._shift = Shift(self._state, self._routes, pool, stops)
+        self._shift = Shift(self._state, self._routes, self._record, pool, stops)
         try:
             return self._shift.run()
         finally:

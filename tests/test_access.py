@@ -12,8 +12,9 @@ from flask.testing import FlaskClient
 from rigs import Scripted, install
 
 from flask_communication import tokens
+from flask_communication.actions import ACTIONS
 from flask_communication.state import state_of
-from flask_communication.web.access import ACTIONS, PUBLIC
+from flask_communication.web.access import PUBLIC
 
 MakeApp = Callable[..., Flask]
 SEND = {"msg": "Hello", "destination": "+919999911111"}
@@ -102,7 +103,7 @@ def test_what_is_no_token_lets_nobody_in(app: Flask, presented: str) -> None:
 
 
 def test_an_expired_or_revoked_token_lets_nobody_in(app: Flask) -> None:
-    expired = bearer(app, "*", expires_in=timedelta(seconds=-1))
+    expired = bearer(app, "*", expires_in=timedelta(microseconds=1))
     revoked = bearer(app, "*")
     tokens.revoke(state_of(app), revoked["Authorization"].split("_")[1])
     client = app.test_client()

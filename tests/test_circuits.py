@@ -138,6 +138,47 @@ def test_half_of_many_calls_failing_pauses_too(app: Flask, provider: Scripted) -
     assert 20 <= len(provider.calls) < 30
 
 
+def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
+    app: Flask, provider: Scripted
+) -> None:
+    fails = iter([True, False] * 30)
+
+    def every_other(sms: Any) -> Any:
+        if next(fails):
+            raise OutcomeUnknown("read timeout")
+        return provider.ring(sms)
+
+    provider.answer = every_other
+    with app.app_context():
+        for _ in range(30):
+            send(2)
+            work(app)  # each time another worker, as jobs of RQ are
+    assert circuit(app).state == "open"
+    # Before its first failure nobody writes anything down.
+    assert 20 <= len(provider.calls) <= 22
+
+
+def test_failures_of_another_minute_are_not_counted(app: Flask, provider: Scripted) -> None:
+    fails = iter([True, False] * 30)
+
+    def every_other(sms: Any) -> Any:
+        if next(fails):
+            raise OutcomeUnknown("read timeout")
+        return provider.ring(sms)
+
+    provider.answer = every_other
+    with app.app_context():
+        for _ in range(15):
+            send(2)
+            work(app)
+            with state_of(app).database.write() as connection:
+                connection.execute(
+                    text("UPDATE communication_circuit SET counted_since = '2020-01-01 00:00:00.000000'")
+                )
+    assert circuit(app).state == "closed"
+    assert len(provider.calls) == 30
+
+
 def test_one_bad_message_tried_again_and_again_is_no_bad_provider(app: Flask, provider: Scripted) -> None:
     provider.answer = raising(NotSent("the network of this recipient is down"))
     with app.app_context():
@@ -176,7 +217,7 @@ def test_who_refuses_us_is_not_asked_again_until_the_configuration_changes(
         make_due(app)
         work(app)
         assert [SMS.get(uuid).status for uuid in uuids] == ["rejected", "sent", "sent", "sent"]
-    assert [(what, more["seconds"]) for what, more in heard] == [("paused", None)]
+    assert [(what, more["seconds"]) for what, more in heard] == [("paused", None), ("resumed", None)]
 
 
 def test_a_late_refusal_of_the_old_password_does_not_stop_the_new_one(app: Flask, provider: Scripted) -> None:

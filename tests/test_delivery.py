@@ -11,9 +11,11 @@ import pytest
 from flask import Flask
 from rigs import Bulky, Scripted, install, make_due, statements_of, work
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from flask_communication import SMS, outbox, signals
-from flask_communication.errors import NotRetryable
+from flask_communication.delivery import persist
+from flask_communication.errors import DatabaseError, NotRetryable
 from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused
 from flask_communication.state import state_of
 
@@ -502,6 +504,20 @@ def statements(app: Flask, number: int) -> int:
     return len(said)
 
 
+def test_what_a_call_has_told_is_written_again_until_the_database_takes_it() -> None:
+    troubles: list[Exception] = [
+        OperationalError("UPDATE", {}, Exception("server closed the connection")),
+        DatabaseError("SQLite stayed locked by another transaction"),
+    ]
+
+    def write() -> str:
+        if troubles:
+            raise troubles.pop()
+        return "written"
+
+    assert persist(write) == "written"
+
+
 def test_statements_do_not_grow_with_the_batch(make_app: MakeApp, upgraded_url: str) -> None:
     app, bulky = make_app(upgraded_url, COMMUNICATION_CONCURRENCY=500), Bulky()
     bulky.bulk_limit = 500
@@ -517,7 +533,7 @@ def test_open_work_is_found_through_the_index(make_app: MakeApp, upgraded_sqlite
     state = state_of(make_app(upgraded_sqlite_url))
     query = (
         "EXPLAIN QUERY PLAN SELECT id FROM communication_message WHERE status = 'queued'"
-        f" AND priority = 5 AND due_at <= {state.database.speech.now} ORDER BY due_at, id LIMIT 10"
+        f" AND priority = 5 AND due_at <= {state.database.speech.now} ORDER BY due_at LIMIT 10"
     )
     with state.database.read() as connection:
         plan = str(connection.execute(text(query)).all())

@@ -30,13 +30,13 @@ from flask_communication import (
     tokens,
     verdicts,
 )
+from flask_communication.actions import ACTIONS
 from flask_communication.crashpoints import POINTS
 from flask_communication.providers.base import InboundEmail
 from flask_communication.providers.simulator import Simulator
 from flask_communication.settings import Settings
 from flask_communication.state import state_of
 from flask_communication.web import ROUTES
-from flask_communication.web.access import ACTIONS
 
 HOME = Path(__file__).parent.parent
 DOCS = HOME / "docs"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,7 +14,7 @@ from rigs import Scripted, install, make_due, work
 from sqlalchemy import text
 
 from flask_communication import SMS, heartbeat
-from flask_communication.providers.base import Refused
+from flask_communication.providers.base import Accepted, OutboundSMS, Refused
 from flask_communication.state import state_of
 from flask_communication.worker import Worker
 
@@ -70,14 +72,78 @@ def test_a_worker_is_seen_while_it_attends(app: Flask) -> None:
     assert health(app)[1]["workers"]["alive"] == 0
 
 
-def test_who_was_not_seen_for_a_day_is_forgotten(app: Flask) -> None:
+def test_a_burst_is_over_when_it_is_over(app: Flask) -> None:
+    with app.app_context():
+        SMS.send_msg(TO, "Hello")
+    work(app)
+    assert health(app)[1]["workers"]["alive"] == 0
+    assert "communication_worker_seen_seconds" not in {name for name, *_ in values(app)}
+
+
+def test_a_worker_that_bursts_again_is_seen_again(app: Flask) -> None:
+    seen: list[object] = []
+
+    class Watching(Scripted):
+        name = "watching"
+
+        def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+            seen.append(health(app)[1]["workers"]["alive"])
+            return super().send_sms(sms, config)
+
+    install(app, Watching(), is_default=True)
+    worker = Worker(state_of(app))
+    for _ in range(2):
+        with app.app_context():
+            SMS.send_msg(TO, "Hello")
+        worker.burst()
+    assert seen == [1, 1]
+
+
+def test_health_tells_every_configuration_and_counts_messages(app: Flask) -> None:
+    install(app, Scripted(), key="otp")
+    with app.app_context():
+        SMS.send_msg(TO, "Hello")
+        work(app)
+        SMS.send_msg(TO, "Hello", key="otp")
+    told = health(app)[1]
+    assert told["circuits"]["configs"] == [
+        {"config_id": 1, "key": None, "type": "sms", "state": "closed"},
+        {"config_id": 2, "key": "otp", "type": "sms", "state": "closed"},
+    ]
+    assert told["messages"]["by_status"] == {"sent": 1, "queued": 1}
+    assert told["messages"]["by_config"] == {"1": {"sent": 1}, "2": {"queued": 1}}
+    assert values(app)["communication_config_paused", "2", "otp", "closed"] == 0
+
+
+def test_the_command_line_says_what_health_says(app: Flask) -> None:
+    runner = app.test_cli_runner()
+    told = runner.invoke(args=["communication", "health"])
+    assert told.exit_code == 0
+    assert json.loads(told.output)["data"].keys() == health(app)[1].keys()
+    with app.app_context():
+        SMS.send_msg(TO, "Hello")
+    make_due(app)
+    told = runner.invoke(args=["communication", "health"])
+    assert told.exit_code == 1
+    assert json.loads(told.output)["success"] is False
+
+
+def test_the_command_line_says_that_tables_are_missing(make_app: MakeApp, database_url: str) -> None:
+    told = make_app(database_url).test_cli_runner().invoke(args=["communication", "health"])
+    assert told.exit_code == 1
+    assert "flask communication upgrade" in told.output
+
+
+def test_who_was_not_seen_for_an_hour_is_forgotten(app: Flask) -> None:
     state = state_of(app)
     heartbeat.Heart(state).beat()
     with state.database.write() as connection:
         connection.execute(text("UPDATE communication_heartbeat SET seen_at = '2020-01-01 00:00:00.000000'"))
+    with state.database.read() as connection:
+        assert not heartbeat.seen(connection)
     heartbeat.Heart(state).beat()
     with state.database.read() as connection:
-        assert len(heartbeat.seen(connection)) == 1
+        assert connection.scalar(text("SELECT count(*) FROM communication_heartbeat")) == 1
 
 
 def test_a_heart_without_a_database_beats_on(make_app: MakeApp, database_url: str) -> None:
@@ -97,7 +163,7 @@ def test_health_names_what_is_paused_and_why(app: Flask) -> None:
         work(app)
     (paused,) = health(app)[1]["circuits"]["paused"]  # type: ignore[misc]
     assert (paused["state"], paused["reason"]) == ("stopped", "wrong password")
-    assert values(app)["communication_config_paused", "1", "stopped"] == 1
+    assert values(app)["communication_config_paused", "1", "", "stopped"] == 1
 
 
 def test_metrics_count_what_is_due_and_what_became_of_messages(app: Flask) -> None:

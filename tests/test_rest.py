@@ -158,6 +158,9 @@ def test_a_message_is_cancelled_and_resolved(app: Flask, client: FlaskClient) ->
         ("config/create", '{"type": "sms", "version": 1, "id": 1}', 422),
         ("config/create", '{"type": "sms", "weight": "heavy"}', 422),
         ("config/create", '{"type": "sms", "rate_per_second": 0}', 422),
+        ("config/create", '{"type": "sms", "rate_per_second": 1e-300}', 422),
+        ("config/create", '{"type": "sms", "rate_per_second": 0.00001}', 422),
+        ("config/create", '{"type": "sms", "rate_per_second": 1e300}', 422),
         ("config/create", '{"type": "sms", "key": "a\\nb"}', 422),
         ("config/create", '{"type": "sms", "provider": 1}', 422),
         ("config/update", '{"id": 77, "type": "sms"}', 404),
@@ -202,7 +205,13 @@ def test_bad_input_is_a_clear_refusal(
         ("messages/?limit=0", 422),
         ("messages/?limit=abc", 422),
         ("messages/?since=yesterday", 422),
+        ("messages/?since=0001-01-01T00:00:00%2B14:00", 422),
+        ("messages/?until=9999-12-31T23:59:59-14:00", 422),
         ("messages/?after=%00", 422),
+        ("messages/?channel=fax", 422),
+        ("messages/?key=zzz", 422),
+        ("suppressions/?channel=fax", 422),
+        ("config/list/?type=fax", 422),
         ("messages/none", 404),
         ("messages/%ff", 404),
     ],
@@ -223,13 +232,55 @@ def test_a_form_is_told_to_be_json(client: FlaskClient) -> None:
     assert answer.status_code == 415
 
 
-def test_a_wrong_method_is_answered_in_json(client: FlaskClient) -> None:
-    answer = client.get("/communication/sms/send")
-    assert answer.status_code == 405
+NOWHERE = [
+    ("GET", "sms/send", 405),
+    ("PUT", "config/update", 405),
+    ("PATCH", "config/delete/", 405),
+    ("GET", "messages/some-uuid/release", 405),
+    ("OPTIONS", "messages/some-uuid/release/", 405),
+    ("DELETE", "health", 405),
+    ("POST", "nope", 404),
+    ("GET", "", 404),
+    ("GET", "messages/some-uuid/bogus", 404),
+    ("PUT", "messages/some-uuid/bogus/deeper/", 404),
+]
 
 
-def test_the_hosts_own_404_pages_stay_its_own(client: FlaskClient) -> None:
+@pytest.mark.parametrize(("method", "path", "status"), NOWHERE)
+@pytest.mark.parametrize("prefix", ["/communication", "/x/y"])
+def test_what_is_no_call_of_ours_is_answered_in_json(
+    make_app: MakeApp, sqlite_url: str, prefix: str, method: str, path: str, status: int
+) -> None:
+    app = make_app(sqlite_url, COMMUNICATION_URL_PREFIX=prefix)
+    app.register_error_handler(404, lambda wrong: ("<html>the host's own page", 404))
+    app.register_error_handler(405, lambda wrong: ("<html>the host's own page", 405))
+    answer = app.test_client().open(f"{prefix}/{path}", method=method)
+    assert (answer.status_code, answer.mimetype) == (status, "application/json")
+    assert answer.json is not None
+    assert answer.json["success"] is False
+    assert ("Allow" in answer.headers) == (status == 405)
+    assert app.test_client().get("/nowhere").text == "<html>the host's own page"
+
+
+def test_a_wrong_method_is_told_the_right_one(client: FlaskClient) -> None:
+    answer = client.put("/communication/config/delete")
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST", "DELETE"}
+    assert "use DELETE or GET or HEAD or POST" in answer.json["msg"]  # type: ignore[index]
+
+
+def test_the_hosts_own_404_pages_stay_its_own(make_app: MakeApp, sqlite_url: str) -> None:
+    app = make_app(sqlite_url)
+    app.add_url_rule("/communication/of-the-host/", view_func=lambda: "the host's", endpoint="host")
+    client = app.test_client()
     assert client.get("/nowhere").mimetype == "text/html"
+    assert client.get("/communication/of-the-host/").text == "the host's"
+    assert client.get("/communication/of-the-host").status_code == 308
+
+
+def test_without_a_prefix_the_hosts_paths_are_the_hosts(make_app: MakeApp, sqlite_url: str) -> None:
+    client = make_app(sqlite_url, COMMUNICATION_URL_PREFIX="/").test_client()
+    assert client.get("/nowhere").mimetype == "text/html"
+    assert client.get("/sms/send").mimetype == "application/json"
 
 
 def test_health_tells_strangers_nothing(make_app: MakeApp, upgraded_url: str, app: Flask) -> None:

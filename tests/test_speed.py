@@ -212,6 +212,23 @@ def test_finding_work_does_not_grow_with_the_history(make_app: MakeApp, upgraded
     assert steps(app, look) <= 10
 
 
+def test_a_claim_does_not_sort_what_became_due_together(
+    make_app: MakeApp, upgraded_postgresql_url: str
+) -> None:
+    app = make_app(upgraded_postgresql_url)
+    install(app, Scripted(), is_default=True)
+    with app.app_context():
+        SMS.send_bulk([{"destination": TO, "msg": "Hello"}] * 3000)
+    state = state_of(app)
+    statement = outbox._claim(state.database.speech, (0, 5, 9))
+    with state.database.write() as connection:
+        connection.execute(text("ANALYZE communication_message"))
+        plan = connection.execute(text(f"EXPLAIN ANALYZE {statement}"), {"limit": 20, "lease": 60.0})
+        told = "\n".join(plan.scalars())
+    assert "ix_communication_message_due" in told
+    assert "Sort" not in told
+
+
 @pytest.mark.parametrize("write", ["start", "begin_attempts", "settle", "dismiss", "late_truth", "ask_again"])
 def test_a_group_is_written_by_its_ids(make_app: MakeApp, upgraded_postgresql_url: str, write: str) -> None:
     # Without statistics, as after a burst: PostgreSQL then likes an index on the status, and walks it.

@@ -423,6 +423,7 @@ def test_what_cannot_be_meant_is_refused_by_name(app: Flask) -> None:
         (InvalidMessage, "provider_ref", lambda: SMS.receive(TO, OURS, "Hello", provider_ref="")),
         (InvalidQuery, "limit", lambda: SMS.suppressed(limit=0)),
         (InvalidQuery, "after", lambda: SMS.suppressed(after="x")),
+        (InvalidQuery, "after", lambda: SMS.suppressed(after="999999999999999999")),
         (SuppressionNotFound, "for every sender$", lambda: SMS.unsuppress(TO)),
     ]
     with app.app_context():

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event, update
 
 from flask_communication import tokens
+from flask_communication.actions import ACTIONS
 from flask_communication.errors import InvalidQuery, TokenNotFound
 from flask_communication.models import Token
 from flask_communication.state import State, state_of
-from flask_communication.web.access import ACTIONS
 
 MakeApp = Callable[..., Flask]
 
@@ -70,6 +70,19 @@ def test_a_token_without_a_name_or_a_scope_is_not_made(state: State, name: str, 
     with pytest.raises(InvalidQuery):
         tokens.create(state, name, scopes)
     assert tokens.listing(state) == []
+
+
+@pytest.mark.parametrize("scope", ["bogus", "message.bogus", "bogus.*", "*.send", "message", ""])
+def test_a_scope_that_allows_nothing_is_refused_with_those_that_do(state: State, scope: str) -> None:
+    with pytest.raises(InvalidQuery, match=r"message\.send.*message\.\*"):
+        tokens.create(state, "billing", ["message.send", scope])
+    assert tokens.listing(state) == []
+
+
+@pytest.mark.parametrize("lasts", [timedelta(0), timedelta(days=-1), timedelta(days=40_000)])
+def test_a_token_whose_life_is_over_or_endless_is_not_made(state: State, lasts: timedelta) -> None:
+    with pytest.raises(InvalidQuery, match="expires_in"):
+        tokens.create(state, "billing", ["*"], lasts)
 
 
 def test_a_long_name_is_cut_and_the_token_works(state: State) -> None:

@@ -1,6 +1,17 @@
 """``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
 
-from . import configs, messages, sending, suppressions, tokens, upkeep, work
+from . import configs, decisions, health, messages, sending, suppressions, tokens, upkeep, work
 from .command import communication
 
-__all__ = ["communication", "configs", "messages", "sending", "suppressions", "tokens", "upkeep", "work"]
+__all__ = [
+    "communication",
+    "configs",
+    "decisions",
+    "health",
+    "messages",
+    "sending",
+    "suppressions",
+    "tokens",
+    "upkeep",
+    "work",
+]

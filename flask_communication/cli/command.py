@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -28,6 +29,23 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
             raise click.ClickException(str(wrong)) from wrong
 
     return explaining
+
+
+def cut(said: str, limit: int = 60) -> str:
+    """Return a text that fits into a table; `show` has the whole."""
+    line = " ".join(said.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def warn(said: str) -> None:
+    """Say what a person should look at, apart from what was asked for."""
+    click.echo(f"Warning: {said}", err=True)
+
+
+def progress(said: str) -> None:
+    """Show how far it is, in one line that the next one replaces; only to a person who watches."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{said}", nl=False, err=True)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

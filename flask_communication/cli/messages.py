@@ -1,14 +1,12 @@
-"""Looking at messages, and deciding about them."""
+"""Looking at messages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
-from .. import composing, configs, decisions, filing, messages, sms, story
+from .. import configs, filing, forecast, messages, story
 from ..state import current
-from .command import communication, explained, table
+from .command import communication, cut, explained, table
 
 
 @communication.command("messages")
@@ -29,19 +27,15 @@ def list_messages(
         "status": [one.status for one in page.items],
         "to": [one.destination for one in page.items],
         "from": [(one.sender or "") if one.direction == "in" else "" for one in page.items],
-        "subject": [_short(one.mail.subject) if one.mail else "" for one in page.items],
+        "subject": [cut(one.mail.subject) if one.mail else "" for one in page.items],
         "created": [f"{one.created_at:%F %T}" for one in page.items],
-        "error": [one.error or "" for one in page.items],
+        "error": [cut(one.error or "") for one in page.items],
     }
     # Most lists have no email, or nothing that came in.
     shown = {name: cells for name, cells in columns.items() if name not in ("from", "subject") or any(cells)}
     table(tuple(shown), list(zip(*shown.values(), strict=True)))
     if page.next:
         click.echo(f"more: --after {page.next}")
-
-
-def _short(subject: str) -> str:
-    return subject if len(subject) <= 50 else f"{subject[:49]}…"
 
 
 @communication.command("show")
@@ -65,27 +59,9 @@ def raw(uuid: str) -> None:
 @click.argument("channel", type=click.Choice(configs.TYPES))
 @click.argument("destination")
 @click.option("--key", help="The configuration's key or id; without it, the default one.")
+@click.option("--sender", help="The message's sender; without it, COMMUNICATION_DEFAULT_SENDER.")
 @explained
-def explain(channel: str, destination: str, key: str | None) -> None:
-    """Tell by which configuration a message would go now, and why; nothing is sent."""
-    for line in story.foretell(current(), channel, destination, key):
+def explain(channel: str, destination: str, key: str | None, sender: str | None) -> None:
+    """Tell what would become of a message now, by which configuration, and why; nothing is sent."""
+    for line in forecast.foretell(current(), channel, destination, key, sender):
         click.echo(line)
-
-
-@communication.command("release")
-@click.argument("uuids", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that are held.")
-@click.option("--to", "destination", help="With --all: those of one recipient.")
-@explained
-def release(uuids: Sequence[str], everything: bool, destination: str | None) -> None:
-    """Let held messages pass: some, or all."""
-    if everything == bool(uuids) or (destination and not everything):
-        raise click.UsageError("name the messages, or say --all, which --to may narrow")
-    state, released = current(), len(uuids)
-    lifetimes = {sms.CHANNEL: sms.LIFETIME, composing.CHANNEL: composing.LIFETIME}
-    for uuid in uuids:
-        channel = messages.get(state, None, uuid).channel
-        decisions.release(state, channel, uuid, lifetimes[channel])
-    for channel, lifetime in lifetimes.items() if everything else ():
-        released += decisions.release_all(state, channel, lifetime, destination)
-    click.echo(f"{released} released")

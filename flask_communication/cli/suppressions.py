@@ -8,7 +8,7 @@ from .. import suppression
 from ..email import Email
 from ..sms import SMS
 from ..state import current
-from .command import communication, explained, table
+from .command import communication, cut, explained, table
 
 
 @communication.group("suppression")
@@ -32,7 +32,7 @@ def list_suppressions(destination: str | None, limit: int, after: str | None) ->
                 one.scope or "every sender",
                 one.reason,
                 f"{one.created_at:%F %T}",
-                one.detail or "",
+                cut(one.detail or ""),
             )
             for one in page.items
         ],

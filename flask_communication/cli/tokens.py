@@ -8,6 +8,7 @@ from datetime import timedelta
 import click
 
 from .. import tokens
+from ..errors import InvalidQuery
 from ..state import current
 from .command import communication, explained, table
 
@@ -24,6 +25,9 @@ def token() -> None:
 @explained
 def create_token(name: str, scopes: Sequence[str], days: float | None) -> None:
     """Make a token and print it, once."""
+    # Also what is no number at all (nan), and more days than a date can be away.
+    if days is not None and not 0 < days <= tokens.LONGEST.days:
+        raise InvalidQuery({"days": [f"must be a number above 0, at most {tokens.LONGEST.days}"]})
     lasts = None if days is None else timedelta(days=days)
     click.echo(tokens.create(current(), name, scopes, lasts))
 

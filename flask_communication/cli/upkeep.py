@@ -8,7 +8,7 @@ import click
 
 from .. import erasure, retention
 from ..state import current
-from .command import communication, explained
+from .command import communication, explained, progress
 
 
 @communication.command("prune")
@@ -23,8 +23,8 @@ def prune(dry_run: bool) -> None:
     done: Counter[str] = Counter()
     for what, count in retention.sweep(current()):
         done[what] += count
-        click.echo(f"\r{done[what]} {what}", nl=False, err=True)
-    click.echo(err=True)
+        progress(f"{done[what]} {what}")
+    progress("")
     click.echo(", ".join(f"{count} {what}" for what, count in done.items()) or "nothing to do")
 
 
@@ -37,6 +37,6 @@ def erase(recipient: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
     erased = erasure.erase(current(), recipient)
-    click.echo(f"{erased.deleted} messages deleted")
+    click.echo(f"{erased.deleted} messages deleted, to and from {recipient.strip()}")
     if erased.left:
         raise click.ClickException(f"{erased.left} is being sent; run this again in a minute")

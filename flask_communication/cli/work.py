@@ -12,7 +12,7 @@ from ..email import Email
 from ..sms import SMS, SyncResult
 from ..state import current
 from ..worker import Worker
-from .command import communication, explained
+from .command import communication, explained, progress
 
 
 @communication.command("worker")
@@ -51,6 +51,6 @@ def sync() -> None:
 
 
 def _sync(name: str, ask: Callable[[Callable[[int], None]], SyncResult]) -> None:
-    result = ask(lambda asked: click.echo(f"\rasked about {asked}", nl=False, err=True))
-    click.echo(err=True)
+    result = ask(lambda asked: progress(f"asked about {asked}"))
+    progress("")
     click.echo(f"asked about {result.asked} {name}, {result.updated} changed, {result.open} still open")

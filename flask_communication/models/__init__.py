@@ -234,6 +234,10 @@ class Circuit(Base):
     # The token bucket: when it will be, or was, full; and until when its queue reaches.
     full_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     queued_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # What all workers have counted in a minute that began with a failure.
+    counted_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    counted_ok: Mapped[int] = mapped_column(Integer, server_default="0")
+    counted_failed: Mapped[int] = mapped_column(Integer, server_default="0")
 
     def __repr__(self) -> str:
         return f"<Circuit {self.config_id} {self.state}>"

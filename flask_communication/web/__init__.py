@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from . import config, emails, health, messages, openapi, showing, suppressions
+from . import config, emails, health, messages, nowhere, openapi, showing, suppressions
 from .access import exempt_from_the_hosts_csrf
 from .envelope import handle_errors
 
@@ -54,6 +54,7 @@ def make_blueprint() -> Blueprint:
     for endpoint, path, methods, view in ROUTES:
         for rule in (path, f"{path}/"):
             blueprint.add_url_rule(rule, endpoint, view, methods=methods, provide_automatic_options=False)
+    nowhere.answer_the_rest(blueprint, [(path, methods) for _, path, methods, _ in ROUTES])
     handle_errors(blueprint)
     exempt_from_the_hosts_csrf(blueprint)
     return blueprint

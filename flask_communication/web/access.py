@@ -14,31 +14,14 @@ from flask import Blueprint, Response, after_this_request, current_app, g, reque
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from .. import tokens
+from ..actions import ACTIONS
 from ..state import State, current
 from .envelope import BadRequest
 
 log = logging.getLogger("flask_communication")
 
-ACTIONS = {
-    "config.read": "see the configurations, without their secrets",
-    "config.write": "store and change configurations",
-    "config.delete": "delete configurations",
-    "message.send": "send messages",
-    "message.retry": "send a message again",
-    "message.cancel": "stop a message that has not left",
-    "message.resolve": "say what became of an unknown message",
-    "message.release": "let a held message pass",
-    "message.read": "read messages and their delivery reports",
-    "inbox.sync": "read the mailboxes now",
-    "suppression.read": "see who must not be written to",
-    "suppression.write": "put recipients on that list",
-    "suppression.delete": "take recipients off that list",
-    "health.read": "see the details of the health check",
-    "metrics.read": "read the metrics",
-    "openapi.read": "read the description of the REST interface",
-}
 # Endpoints that anybody may call.
-PUBLIC = frozenset({"communication.health", "communication.static"})
+PUBLIC = frozenset(f"communication.{name}" for name in ("health", "static", "wrong_method", "no_such_call"))
 
 COOKIE = "communication_csrf"
 HEADER = "X-CSRF-Token"

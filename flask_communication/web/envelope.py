@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .. import errors
 from ..providers.strict_json import parse_json
@@ -126,7 +126,10 @@ def handle_errors(blueprint: Blueprint) -> None:
     """Give a blueprint's views our envelope for every error; the host's own pages stay as they are."""
     blueprint.register_error_handler(BadRequest, _bad_request)
     blueprint.register_error_handler(errors.CommunicationError, _ours)
+    # Each by its number too: else a handler of the application for, say, 404 would come first.
     blueprint.register_error_handler(HTTPException, _theirs)
+    for number in default_exceptions:
+        blueprint.register_error_handler(number, _theirs)
 
 
 def _bad_request(wrong: BadRequest) -> Any:

@@ -53,6 +53,8 @@ def list_messages() -> Any:
     for name in ("since", "until"):
         if name in given:
             given[name] = _moment(name, given[name])
+    if "destination" in given:
+        given["destination"] = recipient(given["destination"])
     if "limit" in given:
         given["limit"] = number("limit", given["limit"])
     page = messages.page(current(), given.pop("channel", None), **given)
@@ -102,6 +104,12 @@ def _moment(name: str, text: str) -> datetime:
         return found if found.tzinfo else found.replace(tzinfo=UTC)
     except ValueError:
         raise InvalidQuery({name: ["must be a time such as 2026-11-23T12:00:00Z"]}) from None
+
+
+def recipient(text: str) -> str:
+    """Read a recipient of a query, where a plus sign arrives as a space."""
+    is_number = text[:1] == " " and "@" not in text and text.lstrip()[:1].isdigit()
+    return f"+{text.lstrip()}" if is_number else text
 
 
 def number(name: str, text: str) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 from flask import Response, jsonify, url_for
 from marshmallow import Schema
 
+from ..actions import ACTIONS
 from ..status import STATUSES
 from . import schemas
-from .access import ACTIONS, needs
+from .access import needs
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ..sms import SMS
 from ..state import current
 from . import access, schemas
 from .envelope import loaded, ok, query
-from .messages import number
+from .messages import number, recipient
 
 
 @access.needs("suppression.read")
@@ -19,6 +19,8 @@ def listing() -> Any:
     given: dict[str, Any] = query("channel", "destination", "after", "limit")
     if "limit" in given:
         given["limit"] = number("limit", given["limit"])
+    if "destination" in given:
+        given["destination"] = recipient(given["destination"])
     page = suppression.page(current(), **given)
     return ok(data=schemas.Suppression(many=True).dump(page.items), next=page.next)
 

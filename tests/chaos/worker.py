@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_communication import Communication, calls, delivery, outbox, verdicts
+from flask_communication import Communication, calls, delivery, outbox, verdicts, worker
 from flask_communication.service import serve
 from flask_communication.state import state_of
 
@@ -33,6 +33,7 @@ def shorten(lease: float) -> None:
     outbox.LEASE = lease
     calls.CALL_DEADLINE = delivery.CALL_DEADLINE = calls.CALL_DEADLINE * share
     delivery.RESCUE_EVERY *= share
+    worker.AFTER_A_FAILURE *= share
     verdicts.BACKOFF = tuple(step * share for step in verdicts.BACKOFF)
     verdicts.REPEATS = tuple(step * share for step in verdicts.REPEATS)
 

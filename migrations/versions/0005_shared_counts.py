@@ -1,0 +1,24 @@
+"""Workers count together how often a configuration fails."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+CIRCUIT = "communication_circuit"
+
+
+def upgrade() -> None:
+    """Add the count and its beginning."""
+    op.add_column(CIRCUIT, sa.Column("counted_since", sa.DateTime(timezone=True)))
+    for column in ("counted_ok", "counted_failed"):
+        op.add_column(CIRCUIT, sa.Column(column, sa.Integer, nullable=False, server_default="0"))
+
+
+def downgrade() -> None:
+    """Drop them."""
+    for column in ("counted_since", "counted_ok", "counted_failed"):
+        op.drop_column(CIRCUIT, column)
