@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from typing import Any
 
 from .errors import InvalidMessage
+from .providers import headers as header
 
 MOST_RECIPIENTS = 500
+_NO_ADDRESS = "must be an email address such as ann@example.com, each on its own"
 MOST_HEADERS = 50
+# 200 characters of a name, as formataddr() encodes them, and an address.
+LONGEST_MAILBOX = 2_000
 LONGEST_WORD = 900
 # RFC 5321 §4.5.3.1: 64 octets before the @, 254 in all (RFC 3696, erratum 1690).
 _ADDRESS = re.compile(
     r"[^\s@<>()\[\],;:\\\"]{1,64}@(?=.{1,253}$)[^\W_](?:[\w-]*[^\W_])?(?:\.[^\W_](?:[\w-]*[^\W_])?)*"
 )
 _MAILBOX = re.compile(r"\s*(?:(?P<name>.*?)\s*<(?P<inner>[^<>]*)>|(?P<bare>[^<>]*?))\s*", re.DOTALL)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 # RFC 5322 §3.6.4, without the folding and the obsolete forms that nobody should make.
 MESSAGE_ID = re.compile(r"<[^\s<>@]{1,450}@[^\s<>@]{1,450}>")
@@ -41,18 +48,65 @@ def is_address(text: str) -> bool:
 def mailbox(field: str, raw: Any) -> str:
     """Return one mailbox, ``ann@x.example`` or ``Ann <ann@x.example>``; raise :class:`InvalidMessage`.
 
-    A pair (name, address) will do, too. Quoted local parts and several addresses in one string will not.
+    A pair (name, address) will do, too, and what ``email.utils.formataddr`` makes. The domain comes out in
+    small ASCII letters. Quoted local parts and several addresses in one string are refused.
     """
     if isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(one, str) for one in raw):
         raw = f"{raw[0]} <{raw[1]}>"
-    found = _MAILBOX.fullmatch(raw) if isinstance(raw, str) and raw.isprintable() else None
-    address = (found["inner"] or found["bare"] or "").strip() if found else ""
-    if found is None or len(address) > 254 or not _ADDRESS.fullmatch(address):
-        raise InvalidMessage({field: ["must be an email address such as ann@example.com, each on its own"]})
-    name = (found["name"] or "").strip().strip('"')
-    if any(sign in name for sign in '"<>\\') or len(name) > 200:
-        raise InvalidMessage({field: ["the name must not have quotes, backslashes or angle brackets"]})
+    found = _MAILBOX.fullmatch(raw) if _is_short_line(raw) else None
+    if found is None:
+        raise InvalidMessage({field: [_NO_ADDRESS]})
+    address = _checked(field, (found["inner"] or found["bare"] or "").strip())
+    name = _name(field, (found["name"] or "").strip())
     return f"{name} <{address}>" if name else address
+
+
+def _is_short_line(raw: Any) -> bool:
+    return isinstance(raw, str) and len(raw) <= LONGEST_MAILBOX and header.is_line(raw)
+
+
+def canonical(address: str) -> str:
+    """Return an address as it is stored, its domain in small ASCII letters; what is none stays as it is."""
+    try:
+        return header.canonical(address)
+    except ValueError:
+        return address
+
+
+def _checked(field: str, address: str) -> str:
+    try:
+        found = header.canonical(address)
+    except ValueError as why:
+        raise InvalidMessage({field: [f"has a domain that cannot be: {why!s:.100}"]}) from None
+    if not is_address(found):
+        raise InvalidMessage({field: [_NO_ADDRESS]})
+    return found
+
+
+def _name(field: str, raw: str) -> str:
+    """Return a name as a mailbox shows it: in quotes only where it would be misread without."""
+    if _QUOTED.fullmatch(raw):
+        name = re.sub(r"\\(.)", r"\1", raw[1:-1])
+    else:
+        # Two addresses in one string look like this.
+        if "<" in raw or ">" in raw:
+            raise InvalidMessage({field: ["a name with angle brackets must be in quotes"]})
+        name = _decoded(raw)
+    if len(name) > 200 or not header.is_line(name):
+        raise InvalidMessage({field: ["the name must be at most 200 printable characters"]})
+    if not any(sign in name for sign in '"<>\\'):
+        return name
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}"'
+
+
+def _decoded(name: str) -> str:
+    if "=?" not in name:
+        return name
+    try:
+        return str(make_header(decode_header(name)))
+    except (HeaderParseError, LookupError, ValueError):
+        return name
 
 
 def mailboxes(field: str, raw: Any) -> list[str]:
@@ -74,7 +128,7 @@ def _is_many(raw: Any) -> bool:
 
 def line(field: str, raw: Any, limit: int) -> str:
     """Return a text that fits into one header; raise :class:`InvalidMessage`."""
-    if not isinstance(raw, str) or len(raw) > limit or not (raw == "" or raw.isprintable()):
+    if not isinstance(raw, str) or len(raw) > limit or not header.is_line(raw):
         raise InvalidMessage({field: [f"must be one line of at most {limit} printable characters"]})
     return raw
 

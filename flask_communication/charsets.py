@@ -6,7 +6,7 @@ import codecs
 import email.header
 import re
 
-from .providers.base import NOT_IN_A_LINE
+from .providers.headers import NOT_IN_A_LINE
 
 # The standard library takes time with the square of it.
 LONGEST_HEADER = 50_000

@@ -50,6 +50,7 @@ def draft(
         "destination": people[0][1],
         "body": body,
         "sender": sender,
+        "key": drafting.key(fields["key"]),
         **drafting.options(options, LIFETIME),
     }
     if draft["idempotency_key"] is not None:

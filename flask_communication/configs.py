@@ -64,6 +64,16 @@ def create(state: State, fields: Mapping[str, Any]) -> int:
     return config_id
 
 
+def store_default(connection: Connection, type: str, package: str) -> None:
+    """Store a configuration without settings as the default of its type, where there is none."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    into = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    now = datetime.now(UTC)
+    row = {"type": type, "provider_pkg_name": package, "created_at": now, "updated_at": now}
+    connection.execute(into(Config).values(is_default=True, **row).on_conflict_do_nothing())
+
+
 def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
     """Change a configuration and return its id.
 

@@ -251,11 +251,19 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a connection that only reads, and so never waits for a writer."""
-        with (
-            complaints.explained(),
-            self.engine.connect().execution_options(communication_reads=True) as connection,
-        ):
-            yield connection
+        lent = self._lent()
+        with complaints.explained():
+            if lent is not None:
+                yield lent.connection()
+                return
+            with self.engine.connect().execution_options(communication_reads=True) as connection:
+                yield connection
+
+    def _lent(self) -> Session | None:
+        """This thread's ``db.session``, where giving back its one connection would undo its changes."""
+        is_shared = self._url is None and self.shares_one_connection
+        session = _session_in_use(self.host) if is_shared else None
+        return session if session is not None and session.in_transaction() else None
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -76,6 +76,13 @@ def line(name: str, raw: Any, limit: int) -> str | None:
     return raw
 
 
+def key(raw: Any) -> str | int | None:
+    """Return what names a configuration, or None; raise :class:`InvalidMessage`."""
+    if raw is None or (isinstance(raw, str | int) and not isinstance(raw, bool)):
+        return raw
+    raise InvalidMessage({"key": ["must be the key or the id of a configuration"]})
+
+
 def _priority(raw: Any) -> int:
     if raw not in PRIORITIES:
         raise InvalidMessage({"priority": [f"must be one of {', '.join(PRIORITIES)}"]})

@@ -143,7 +143,7 @@ class Email:
             "priority": priority,
             "metadata": metadata,
         }
-        return _accept([(self, options)], self.key, session)[0]
+        return _accept([(self, options)], None, session)[0]
 
     @staticmethod
     def send_bulk(
@@ -152,7 +152,8 @@ class Email:
         """Accept many emails in one transaction, all or none, and return their uuids in order.
 
         Each item is an :class:`Email`, or a dictionary of its fields and of what :meth:`send` takes; the
-        priority is bulk unless it says otherwise. Raises what :meth:`send` raises, and names the item.
+        priority is bulk unless it says otherwise, and ``key`` is for those without their own. Raises
+        what :meth:`send` raises, and names the item.
         """
         return _accept([_item(place, one) for place, one in enumerate(items)], key, session)
 

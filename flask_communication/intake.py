@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
-from . import mails, outbox, routing
+from . import hush, mails, outbox, routing
 from .crashpoints import crash_point
 from .database import Speech
 from .errors import IdempotencyConflict
@@ -34,17 +34,18 @@ def accept(
 ) -> list[str]:
     """Store messages as ``queued`` and return their uuids, in order.
 
-    ``drafts`` have the columns of ``outbox.NEW`` save uuid, channel, config_id and body_hash; ``written`` are
-    the mails that belong to them, if they are emails. With
+    ``drafts`` have the columns of ``outbox.NEW`` save uuid, channel, config_id and body_hash, and may have a
+    ``key`` of their own; ``written`` are the mails that belong to them, if they are emails. With
     ``session`` they stand or fall with that session's transaction; without it they are committed when
     this returns. Raises :class:`ConfigNotFound`, :class:`IdempotencyConflict`, :class:`SessionConflict`.
     """
     if not drafts:
         return []
     with _transaction(state, session) as connection:
-        config_id = routing.choose(connection, channel, key)
+        keys = [key if one.get("key") is None else one["key"] for one in drafts]
+        chosen = {one: routing.choose(connection, channel, one) for one in dict.fromkeys(keys)}
         speech = state.database.speech
-        rows = [_row(channel, config_id, one, speech) for one in drafts]
+        rows = [_row(channel, chosen[one], draft, speech) for one, draft in zip(keys, drafts, strict=True)]
         uuids, new = _insert(connection, channel, rows)
         mails.store(
             connection,
@@ -55,6 +56,7 @@ def accept(
             ],
         )
         crash_point("accept.written")
+    hush.accepted(state, [uuid for uuid in uuids if uuid in new], session)
     if session is None:
         crash_point("accept.committed")
         state.ring()
@@ -75,7 +77,9 @@ def _row(channel: str, config_id: int, draft: Draft, speech: Speech) -> dict[str
     row |= {name: speech.time(draft[name]) for name in ("send_at", "expires_at") if draft[name]}
     if draft.get("idempotency_key") is not None:
         row["body_hash"] = draft.get("body_hash") or _hash(draft)
-    return {**draft, **row}
+    row = {**draft, **row}
+    row.pop("key", None)
+    return row
 
 
 def _hash(draft: Draft) -> str:

@@ -71,7 +71,9 @@ def addressed(draft: Draft, uuid: str, sender: str | None) -> Draft:
 
 def message_id(uuid: str, sender: str) -> str:
     """Return our Message-ID of a message, the same for every attempt (RFC 5322 §3.6.4)."""
-    return f"<{uuid}@{addresses.bare(sender).rpartition('@')[2]}>"
+    domain = addresses.canonical(addresses.bare(sender)).rpartition("@")[2]
+    # One that cannot be is refused as a sender, with words.
+    return f"<{uuid}@{domain if domain.isascii() else 'localhost'}>"
 
 
 def store(connection: Connection, drafts: Sequence[Draft]) -> None:
@@ -162,7 +164,7 @@ def _remember_ids(connection: Connection, found: Sequence[tuple[Row[Any], Letter
     new = [
         {"id": mail.message_id, "name": letter.email.message_id}
         for mail, letter in found
-        if mail.rfc_message_id is None and letter.email.sender
+        if mail.rfc_message_id != letter.email.message_id and letter.email.sender
     ]
     if new:
         connection.execute(_remember(speech_of(connection)), {"rows": as_rows(new)})
@@ -197,7 +199,7 @@ def _letter(
     sender = order.row.sender or str(order.route.config.get("sender") or "")
     email = OutboundEmail(
         key=_key(order, pending, len(people)),
-        message_id=mail.rfc_message_id or message_id(order.row.uuid, sender or "x@localhost"),
+        message_id=_sendable(mail.rfc_message_id) or message_id(order.row.uuid, sender or "x@localhost"),
         sender=sender,
         recipients=pending,
         subject=mail.subject,
@@ -213,6 +215,11 @@ def _letter(
         provider_ref=order.row.provider_ref if order.is_retry else None,
     )
     return Letter(email, any(person.status in status.REPORTED for person in people))
+
+
+def _sendable(stored: str | None) -> str | None:
+    # An earlier version made some that are not ASCII, which never went out.
+    return stored if stored and stored.isascii() else None
 
 
 def _key(order: Order, pending: Sequence[str], of: int) -> str:

@@ -3,80 +3,274 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from html.parser import HTMLParser
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from html import unescape
+from typing import NamedTuple
 from urllib.parse import unquote
 
-# HTML parsers take time with the square of the depth, and of the number of stray ampersands.
+# HTML parsers take time with the square of the depth, of the attributes of a tag, and of stray ampersands.
 DEEPEST = 1_000
+MOST_ATTRIBUTES = 200
 MOST_AMPERSANDS = 100_000
-_TAG = re.compile(r"<(/?)([a-zA-Z]+)")
-# These close themselves, or are closed by what follows.
-_SHALLOW = frozenset("area base br col embed hr img input link meta p param source td th tr wbr".split())
-_BLOCKS = frozenset(
-    "address article blockquote br div h1 h2 h3 h4 h5 h6 hr li ol p pre section table tr ul".split()
+# Tags, each times the depth it stands at: what is left open may be repeated in every block that follows.
+MOST_WORK = 3_000_000
+# Where a tag, a comment or the like begins; any other "<" is text.
+_BEGINNING = re.compile(r"<(?:/?[a-zA-Z]|[!?/])")
+_CLOSE = re.compile(">")
+_COMMENT_END = re.compile(r"--!?>")
+# HTML has fewer spaces than Unicode.
+_S = r"\t\n\f\r "
+_NAME = re.compile(rf"</?([^{_S}/>]+)")
+_ATTRIBUTE = re.compile(
+    rf"[{_S}/]*+([^{_S}/>][^{_S}/>=]*+)"
+    rf"""(?:[{_S}]*+=[{_S}]*+(?:"([^"]*+)"|'([^']*+)'|(["'])|([^{_S}>]++))?)?"""
 )
-_UNSEEN = frozenset("script style head title template".split())
+_END = re.compile(rf"[{_S}/]*+>")
+# More digits than any character's number has, which int() may refuse.
+_NO_CHARACTER = re.compile(r"&#[0-9]{8,}+;?")
+# What stands in these is no markup up to their end.
+_RAW = {
+    name: re.compile(rf"</{name}(?=[{_S}/>])", re.IGNORECASE | re.ASCII)
+    for name in "script style title textarea xmp iframe noembed noframes noscript".split()
+}
+# These close themselves, or are closed by what follows.
+_SHALLOW = frozenset("area base br col embed hr img input li link meta p param source td th tr wbr".split())
+# A closing tag does not reach past these.
+_WALLS = frozenset(
+    "applet button marquee object select svg math table template"
+    " annotation-xml desc foreignobject mi mn mo ms mtext".split()
+)
+# In these, what is markup and what is not follows rules of its own.
+_FOREIGN = frozenset(("svg", "math", "select"))
+_BLOCKS = frozenset(
+    "address article aside blockquote br caption dd div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6"
+    " header hr li main nav ol option p pre section table tr ul".split()
+)
+_CELLS = frozenset(("td", "th"))
+_UNSEEN = frozenset("script style title template iframe noembed noframes".split())
+
+
+class _Tag(NamedTuple):
+    name: str
+    closes: bool
+    attributes: Mapping[str, str]
+    # Of the attributes as they are written, many may have one name.
+    written: int
+
+
+def _pieces(html: str, *, scripts: bool = False) -> Iterator[str | _Tag]:
+    """Yield texts and tags as a browser cuts them, comments left out; linear, whatever it is given.
+
+    With ``scripts`` it is a browser that runs them, to which noscript is no markup.
+    """
+    place = 0
+    while found := _BEGINNING.search(html, place):
+        if found.start() > place:
+            yield html[place : found.start()]
+        if found[0][-1].isalpha():
+            tag, place = _tag(html, found.start())
+            if tag is None:
+                return
+            yield tag
+            if tag.name in _RAW and not tag.closes and (scripts or tag.name != "noscript"):
+                ahead = _RAW[tag.name].search(html, place)
+                until = ahead.start() if ahead else len(html)
+                yield html[place:until]
+                place = until
+        else:
+            ending = _COMMENT_END if html.startswith("<!--", found.start()) else _CLOSE
+            closed = ending.search(html, found.start() + 2)
+            # What is never closed reaches to the end.
+            if closed is None:
+                return
+            place = closed.end()
+    yield html[place:]
+
+
+def _tag(html: str, start: int) -> tuple[_Tag | None, int]:
+    """Return the tag that begins at ``start``, None if it never ends, and the place after it."""
+    name = _NAME.match(html, start)
+    assert name is not None
+    attributes: dict[str, str] = {}
+    count, place = 0, name.end()
+    while found := _ATTRIBUTE.match(html, place):
+        # A quote that nothing closes.
+        if found[4]:
+            return None, len(html)
+        attributes.setdefault(found[1].lower(), found[2] or found[3] or found[5] or "")
+        count, place = count + 1, found.end()
+    end = _END.match(html, place)
+    closes = html.startswith("</", start)
+    return (_Tag(name[1].lower(), closes, attributes, count), end.end()) if end else (None, len(html))
+
+
+def _unescaped(raw: str) -> str:
+    return unescape(_NO_CHARACTER.sub("\ufffd", raw))
 
 
 def text_of(html: str) -> str:
-    """Return the plain text of HTML: blocks as lines, links as ``text (address)``."""
+    """Return the plain text of HTML, in linear time.
+
+    Blocks are lines, cells have a space between them, links are ``text (address)``, pictures their ``alt``.
+    """
     reader = _Reader()
-    reader.feed(html)
-    reader.close()
-    lines = (" ".join(line.split()) for line in "".join(reader.parts).split("\n"))
-    return "\n".join(line for line in lines if line)
+    for piece in _pieces(html):
+        if isinstance(piece, str):
+            reader.read(_unescaped(piece))
+        elif piece.closes:
+            reader.close(piece.name)
+        else:
+            reader.open(piece)
+    reader.end_line()
+    return "\n".join(reader.lines).strip("\n")
 
 
-class _Reader(HTMLParser):
+class _Reader:
     def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._unseen = 0
-        self._links: list[str | None] = []
+        self.lines: list[str] = []
+        self._line: list[str] = []
+        self._unseen = ""
+        self._kept = 0
+        self._begins = False
+        self._address = ""
+        self._shown: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
-            self._unseen += 1
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-        if tag == "a":
-            self._links.append(dict(attrs).get("href"))
+    def open(self, tag: _Tag) -> None:
+        if self._unseen:
+            return
+        if tag.name in _BLOCKS:
+            self.end_line(keep=tag.name == "br" and self._kept > 0)
+        if tag.name in _UNSEEN:
+            self._unseen = tag.name
+        elif tag.name == "pre":
+            self._kept += 1
+            self._begins = True
+        elif tag.name in _CELLS:
+            self._line.append(" ")
+        elif tag.name == "img":
+            self._say(_unescaped(tag.attributes.get("alt", "")))
+        elif tag.name == "a":
+            self._leave_link()
+            self._address = _unescaped(tag.attributes.get("href", "")).strip()
+            self._shown = []
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _UNSEEN and self._unseen:
-            self._unseen -= 1
-        if tag in _BLOCKS:
-            self.parts.append("\n")
-        if tag == "a" and self._links:
-            address = self._links.pop()
-            if address and address.startswith(("http://", "https://", "mailto:")):
-                self.parts.append(f" ({address})")
+    def close(self, name: str) -> None:
+        if self._unseen:
+            self._unseen = "" if name == self._unseen else self._unseen
+            return
+        if name in _BLOCKS:
+            self.end_line()
+        if name == "pre":
+            self._kept = max(0, self._kept - 1)
+        elif name == "a":
+            self._leave_link()
 
-    def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.parts.append(data.replace("\n", " "))
+    def read(self, text: str) -> None:
+        if self._unseen:
+            return
+        if not self._kept:
+            self._say(text.replace("\n", " "))
+            return
+        first, *more = text.replace("\r\n", "\n").split("\n")
+        # A line break at the beginning does not show.
+        if first or not self._begins:
+            self._say(first)
+        elif more:
+            self._say(more.pop(0))
+        self._begins = False
+        for line in more:
+            self.end_line(keep=True)
+            self._say(line)
+
+    def end_line(self, *, keep: bool = False) -> None:
+        text = "".join(self._line)
+        self._line = []
+        text = text.rstrip() if self._kept else " ".join(text.split())
+        if text or (keep and self.lines):
+            self.lines.append(text)
+
+    def _say(self, text: str) -> None:
+        self._line.append(text)
+        self._shown.append(text)
+
+    def _leave_link(self) -> None:
+        address, self._address = self._address, ""
+        shown = " ".join("".join(self._shown).split())
+        said = {address.rstrip("/"), address.removeprefix("mailto:")}
+        if address.startswith(("http://", "https://", "mailto:")) and shown.rstrip("/") not in said:
+            self._line.append(f" ({address})" if shown else f" {address}")
 
 
 def is_tame(html: str) -> bool:
     """Tell whether HTML can be parsed in reasonable time; linear itself."""
     if html.count("&") > MOST_AMPERSANDS:
         return False
-    depth = 0
-    for closing, tag in _TAG.findall(html):
-        if tag.lower() not in _SHALLOW:
-            depth = max(0, depth - 1) if closing else depth + 1
-            if depth > DEEPEST:
+    nest, has_data = _Nest(), "<![CDATA[" in html
+    last, work = "", 0
+    for piece in _pieces(html, scripts=True):
+        if isinstance(piece, str):
+            # A script in a comment in a script ends elsewhere.
+            if last == "script" and "<!--" in piece and "<script" in piece.lower():
                 return False
+            continue
+        if piece.closes:
+            nest.close(piece.name)
+        else:
+            nest.open(piece.name)
+            if nest.foreign and (has_data or piece.name in _RAW):
+                return False
+        last = piece.name
+        work += nest.depth
+        if nest.depth > DEEPEST or work > MOST_WORK or piece.written > MOST_ATTRIBUTES:
+            return False
     return True
 
 
+class _Nest:
+    """How deep a parser could stand: never less than it does."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.foreign = 0
+        # What is open, apart for each wall.
+        self._walls: list[tuple[str, Counter[str]]] = [("", Counter())]
+
+    def open(self, name: str) -> None:
+        if name in _WALLS:
+            self._walls.append((name, Counter()))
+            self.foreign += name in _FOREIGN
+        elif self.foreign or name not in _SHALLOW:
+            self._walls[-1][1][name] += 1
+        else:
+            return
+        self.depth += 1
+
+    def close(self, name: str) -> None:
+        wall, opened = self._walls[-1]
+        if name == wall:
+            self._walls.pop()
+            self.depth -= opened.total() + 1
+            self.foreign -= name in _FOREIGN
+        elif opened[name] > 0:
+            opened[name] -= 1
+            self.depth -= 1
+
+
 def skeleton(html: str) -> str:
-    """Return nothing but the blocks and links of HTML, well formed: fit for :func:`text_of`."""
+    """Return nothing but what :func:`text_of` reads of HTML, well formed."""
     import nh3
 
-    tags = set(_BLOCKS | {"a"}) - {"address"}
-    return str(nh3.clean(html, tags=tags, attributes={"a": {"href"}}, link_rel=None))
+    tags = set(_BLOCKS | _CELLS | {"a", "img"}) - {"address"}
+    return str(
+        nh3.clean(
+            html,
+            tags=tags,
+            clean_content_tags=set(_UNSEEN),
+            attributes={"a": {"href"}, "img": {"alt"}},
+            link_rel=None,
+        )
+    )
 
 
 # Each of these is written into the page itself: a sandboxed frame sends no cookie with a request.

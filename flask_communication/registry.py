@@ -12,6 +12,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
+from . import hush
 from .errors import CommunicationError, ProviderNotFound, SettingError
 from .providers.base import Provider
 from .settings import Settings
@@ -60,8 +61,9 @@ class Registry:
         """
         name = provider_pkg_name
         known = self._registered.get(name) or self._found.get(name)
-        if known is not None:
-            return known
+        return hush.in_place_of(known or self._sought(name))
+
+    def _sought(self, name: str) -> Provider:
         with self._lock:
             if name not in self._found:
                 self._found[name] = self._look(name)

@@ -36,7 +36,7 @@ CHANNEL = "sms"
 LIFETIME = 4 * 3600.0
 # Ten times what a telephone can send in one message.
 LONGEST_RECEIVED = 16_000
-_FIELDS = frozenset({"destination", "msg", "sender", *drafting.OPTIONS})
+_FIELDS = frozenset({"destination", "msg", "sender", "key", *drafting.OPTIONS})
 
 
 class SMS:
@@ -85,7 +85,8 @@ class SMS:
         """Accept many SMS in one transaction, all or none, and return their uuids in order.
 
         Each item has ``destination`` and ``msg``, and may have what :meth:`send_msg` takes besides; the
-        priority is bulk unless it says otherwise. Raises what :meth:`send_msg` raises, and names the item.
+        priority is bulk unless it says otherwise, and ``key`` is for those without their own. Raises what
+        :meth:`send_msg` raises, and names the item.
         """
         return SMS._accept(items, key, session, "bulk")
 
@@ -272,6 +273,7 @@ def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> dict[s
         "destination": number(item.get("destination"), settings.default_region),
         "body": _body(item.get("msg")),
         "sender": drafting.line("sender", item.get("sender"), 320) or settings.default_sender,
+        "key": drafting.key(item.get("key")),
         **drafting.options({**item, "priority": item.get("priority") or priority}, LIFETIME),
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import OperationalError
 
-from . import inbox, outbox, retention
+from . import hush, inbox, outbox, retention
 from .bell import TICK_EVERY, Bell
 from .circuits import Record
 from .delivery import Shift
@@ -85,11 +85,16 @@ class Worker:
             finally:
                 self._heart.stop()
 
+    def _rests(self) -> bool:
+        return self._stopped.is_set() or hush.is_kept()
+
     def _attend_and_rest(self, pool: ThreadPoolExecutor, told: bool) -> float:
+        if hush.is_kept():
+            return POLL_EVERY
         try:
             self._heart.beat()
             if told or self.is_work_due():
-                self._attend(pool, self._stopped.is_set)
+                self._attend(pool, self._rests)
             due = self._next_due()
             if due is None or due > 0:
                 self._tidy()
@@ -131,7 +136,8 @@ class Worker:
 
     def _read_inboxes(self) -> None:
         while not self._stopped.wait(INBOX_LOOK_EVERY):
-            self._read_due(self._stopped.is_set)
+            if not hush.is_kept():
+                self._read_due(self._rests)
 
     def _read_due(self, stop: Callable[[], bool]) -> None:
         try:
@@ -227,7 +233,7 @@ class Ticker:
                 log.debug("cannot look for overdue work", exc_info=True)
 
     def _tick(self) -> None:
-        if not self._bell.may_tick():
+        if hush.is_kept() or not self._bell.may_tick():
             return
         with self._state.database.read() as connection:
             due = outbox.next_due(connection)
@@ -245,20 +251,21 @@ def engage(state: State) -> None:
         bell = Bell(state.settings)
         bell.prepare()
         ticker = Ticker(state, bell)
-        state.bell, state.ring = bell, _both(bell.ring, ticker.ensure_thread)
-        _at_first_request(state.app, ticker.ensure_thread)
+        state.bell, state.ring = bell, _unless_hushed(bell.ring, ticker.ensure_thread)
+        _at_first_request(state.app, _unless_hushed(ticker.ensure_thread))
     elif state.settings.embedded_worker:
         worker = Worker(state)
-        state.ring = _both(lambda: _embed(state, worker), worker.wake)
-        _at_first_request(state.app, lambda: _embed(state, worker))
+        state.ring = _unless_hushed(lambda: _embed(state, worker), worker.wake)
+        _at_first_request(state.app, _unless_hushed(lambda: _embed(state, worker)))
 
 
-def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
-    def both() -> None:
-        one()
-        other()
+def _unless_hushed(*steps: Callable[[], None]) -> Callable[[], None]:
+    def go() -> None:
+        if not hush.is_kept():
+            for step in steps:
+                step()
 
-    return both
+    return go
 
 
 def _embed(state: State, worker: Worker) -> None:

@@ -30,6 +30,8 @@ from sqlalchemy.pool import NullPool
 from flask_communication import Communication, history
 from flask_communication.database import Base, Database
 
+pytest_plugins = ["flask_communication.testing", "pytester"]
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 

@@ -159,6 +159,88 @@ def test_pictures_from_elsewhere_stay_only_on_request() -> None:
     assert "x.example" in markup.safe(html, {}, remote=True)
 
 
+# --- As text ------------------------------------------------------------------------------------------
+
+TEXTS = {
+    "<table><tr><td>Total</td><td>17.00</td></tr><tr><th>Qty<th>Name</table>": "Total 17.00\nQty Name",
+    "<html><head><title>x</title><style>p {}</style><body><p>Hello": "Hello",
+    "<script>if (a<b) '</p>'</script ><p>Hi<script>": "Hi",
+    "<p>a&nbsp;b &amp; c<br>d<br/>e</p>": "a b & c\nd\ne",
+    "<p>Code:</p><pre>\nif x:\n\n    y  = &lt;1\n</pre>done": "Code:\nif x:\n\n    y  = <1\ndone",
+    "<ul><li>one<li>two</ul><dl><dt>k<dd>v</dl>": "one\ntwo\nk\nv",
+    '<img src="cid:logo" alt="Shop &amp; Co"><img src=x>Hi': "Shop & CoHi",
+    '<a href="https://x.example/?a=1&amp;b=2"><img alt=Shop></a>': "Shop (https://x.example/?a=1&b=2)",
+    '<a href="https://x.example">https://x.example/</a>.': "https://x.example/.",
+    '<a href="mailto:ann@x.example">ann@x.example</a>': "ann@x.example",
+    '<a href="https://x.example"> </a><a href="/here">here</a>': "https://x.examplehere",
+    '<p title="</p>x>">Hi': "Hi",
+    "<p>un<b>bold</b>ed</p>": "unbolded",
+    "1 < 2 && 3 > 2": "1 < 2 && 3 > 2",
+    "<!-- <p>no --><!--[if mso]><p>no</p><![endif]-->yes<!-->!": "yes!",
+    "<p>price <![b]></p>": "price",
+    "<![1]>": "",
+    "<p>Hi <![ if gte mso 9]>": "Hi",
+    "<![if !mso]>x<![endif]> <![CDATA[y]]> </>z<?php w": "x z",
+    "&#99999999999999999999;&#xD800;&#0;&zz;": "\ufffd\ufffd\ufffd&zz;",
+    f"a&#{'9' * 5000}b": "a\ufffdb",
+}
+
+
+@pytest.mark.parametrize("html", TEXTS)
+def test_the_text_of_html_reads_as_the_html_looks(html: str) -> None:
+    assert markup.text_of(html) == TEXTS[html]
+
+
+FLOODS = (
+    "<a |<!--|</|<?|<![|<|<a x=|<a x=\"|<a x='|<a x |&|&#|&#9|<p>|</p>|<li>|<div>|<b></i>|<table>|<br>"
+    "|<script>|</script|<title>|<pre>|<a href=http://x>|<div><!--</div>-->|<img alt=x>|x |  |/"
+).split("|")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("flood", FLOODS)
+def test_no_html_takes_long_to_become_text(flood: str) -> None:
+    html = "<a" * (flood == "/") + flood * (300_000 // len(flood))
+    before = time.process_time()
+    markup.text_of(html)
+    markup.is_tame(html)
+    # A square takes minutes.
+    assert time.process_time() - before < 5
+
+
+WILD = {
+    "blocks": "<div>" * 1001,
+    "ends of others": "<b></i>" * 1001,
+    "ends in comments": "<div><!--</div>-->" * 1001,
+    "ends in attributes": "<div a='</div>'>" * 1001,
+    "ends in titles": "<div><title></div></title>" * 1001,
+    "ends that do not reach": "<div><object></div>" * 501,
+    "a comment that ended early": "<!-- --!>" + "<b>" * 1001,
+    "cells of a picture": "<svg>" + "<td>" * 1001,
+    "a title in a picture": "<svg><title>" + "<div>" * 1001,
+    "data in a picture": "<svg><![CDATA[><!--]]>" + "<td>" * 1001,
+    "a title in a choice": "<select><title></select>" + "<div>" * 1001,
+    "a script in a script": "<script><!--<script></script><title></script>" + "<div>" * 1001,
+    "no script": "<noscript><!--</noscript>" + "<div>" * 1001,
+    "no such space": "<title\xa0>" + "<div>" * 1001,
+    "a letter that looks like s": "<script>'</\u017fcript><!--'</script>" + "<div>" * 1001,
+    "lists in definitions": "<li><dd>" * 1001,
+    "attributes": "<p " + "a=1 " * 201 + ">",
+    "fonts in every block": "<div>" + "<b>" * 900 + "</div>" + "<div>x</div>" * 4000,
+}
+
+
+@pytest.mark.parametrize("name", WILD)
+def test_html_that_a_parser_would_take_long_for_is_not_tame(name: str) -> None:
+    assert not markup.is_tame(WILD[name])
+
+
+def test_honest_html_is_tame() -> None:
+    rows = "<tr><td><p>One<td><b>Two</b><br><img src='x'></tr>" * 5000
+    assert markup.is_tame(f"<!doctype html><title>x</title><table>{rows}</table>" + "<p>x<li>y" * 5000)
+    assert markup.is_tame("<svg><path d='M0'/></svg><select><option>a</select>" + "<p>x<br>" * 5000)
+
+
 # --- In a browser ------------------------------------------------------------------------------------
 
 FLAGS = (

@@ -13,8 +13,9 @@ from rigs import Scripted, install, work
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from flask_communication import SMS
-from flask_communication.errors import NotUpgraded, SessionConflict
+from flask_communication import SMS, Email
+from flask_communication.errors import ConfigNotFound, InvalidMessage, NotUpgraded, SessionConflict
+from flask_communication.providers.simulator import Simulator
 from flask_communication.state import state_of
 
 TO = "+919999911111"
@@ -169,6 +170,21 @@ def test_in_memory_the_hosts_rows_are_never_committed_for_it(make_app: MakeApp) 
     assert [sms.msg for sms in provider.calls] == ["one", "three"]
 
 
+def test_in_memory_a_look_does_not_undo_the_hosts_rows(make_app: MakeApp) -> None:
+    from flask_communication import history
+
+    app = make_app("sqlite://")
+    history.upgrade(state_of(app).database)
+    install(app, Scripted())
+    session = app.extensions["sqlalchemy"].session
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello", session=session)
+        assert SMS.get(uuid).status == "queued"
+        assert len(SMS.messages().items) == 1
+        session.commit()
+        assert SMS.get(uuid).status == "queued"
+
+
 def test_a_session_of_another_database_is_refused(host: Host, sqlite_url: str) -> None:
     other = create_engine("sqlite://")
     with host.app.app_context(), Session(other) as session, pytest.raises(SessionConflict):
@@ -257,3 +273,27 @@ def test_one_extension_serves_applications_with_other_prefixes(
     by_hand.register_blueprint(communication.blueprint, url_prefix="/x")
     assert by_hand.test_client().get("/x/health").status_code == 200
     assert by_hand.test_client().get("/communication/health").status_code == 404
+
+
+def test_each_of_many_goes_by_the_configuration_it_names(make_app: MakeApp, upgraded_url: str) -> None:
+    app = make_app(upgraded_url)
+    ids: dict[tuple[str, str], int] = {}
+    for channel in ("email", "sms"):
+        for key in ("one", "two"):
+            ids[channel, key] = install(app, Simulator(), type=channel, key=key)
+    mail = {"to": "ann@x.example", "body": "Hi", "sender": "a@x.example"}
+    sms = {"destination": TO, "msg": "Hi"}
+    kinds: list[tuple[str, Any, dict[str, Any]]] = [("email", Email, mail), ("sms", SMS, sms)]
+    with app.app_context():
+        for channel, api, one in kinds:
+            given = [{**one, "key": "two"}, one, {**one, "key": str(ids[channel, "two"])}]
+            found = [api.get(uuid).config_id for uuid in api.send_bulk(given, key="one")]
+            assert found == [ids[channel, name] for name in ("two", "one", "two")]
+            before = len(api.messages().items)
+            with pytest.raises(ConfigNotFound, match="nope"):
+                api.send_bulk([one, {**one, "key": "nope"}], key="one")
+            with pytest.raises(InvalidMessage, match=r"\[1\]\.key"):
+                api.send_bulk([one, {**one, "key": ["two"]}], key="one")
+            assert len(api.messages().items) == before
+        (uuid,) = Email.send_bulk([Email(**mail, key="two")])
+        assert Email.get(uuid).config_id == ids["email", "two"]

@@ -204,9 +204,52 @@ def test_many_addresses_fold() -> None:
 
 
 def test_an_address_that_is_not_ascii_stays_as_it_is() -> None:
-    raw = compose(letter(to=["Jörg <jörg@bücher.example>"]))
-    assert "<jörg@bücher.example>".encode() in raw
+    raw = compose(letter(to=["Jörg <jörg@x.example>"]))
+    assert "<jörg@x.example>".encode() in raw
     assert compose(letter(subject="ü", body="ü", html="ü")).isascii()
+
+
+def test_a_domain_that_is_not_ascii_is_written_so_that_every_server_takes_it() -> None:
+    message = composed(sender="Shop <shop@bücher.example>", reply_to=["help@Bücher.Example"])
+    assert message["From"].addresses[0].addr_spec == "shop@xn--bcher-kva.example"
+    assert message["Reply-To"] == "help@xn--bcher-kva.example"
+    with pytest.raises(Refused, match="domain"):
+        compose(letter(to=["ann@-ü.example"]))
+
+
+def test_without_smtputf8_a_recipient_is_shown_without_the_address() -> None:
+    email = letter(to=["Jörg <jörg@x.example>", "ann@x.example"], cc=["jörg@x.example"])
+    raw = compose(email, plain=True)
+    assert raw.isascii()
+    message = read(raw)
+    assert [one.addr_spec for one in message["To"].addresses] == ["ann@x.example"]
+    assert [str(one.display_name) for one in message["To"].groups if one.display_name] == [
+        "Jörg jörg@x.example"
+    ]
+    for place in ({"sender": "jörg@x.example"}, {"reply_to": ["jörg@x.example"]}):
+        with pytest.raises(Refused, match="jörg@x.example, is not ASCII before the @"):
+            compose(letter(**place), plain=True)
+
+
+@pytest.mark.parametrize("name", ["X-A", "X-" + "A" * 40, "X-" + "A" * 60])
+def test_lines_of_encoded_words_have_76_characters_at_most(name: str) -> None:
+    names = ["ü" * 40, "ü" * 26, "ü" * 5 + "x" * 60, "ü"]
+    email = letter(
+        subject="ä" * 400,
+        sender=f"{'ü' * 60} <shop@shop.example>",
+        to=[f"{one} <{'ann' * 9}@x.example>" for one in names],
+        reply_to=[f"{one} <a@x.example>" for one in names],
+        headers={name: "ö" * 100},
+    )
+    head = compose(email).decode().partition("\r\n\r\n")[0].split("\r\n")
+    assert all(len(line) <= 76 for line in head if "=?" in line)
+    message = read(compose(email))
+    assert (message["Subject"], squeezed(message[name])) == ("ä" * 400, "ö" * 100)
+    assert mailboxes(email_header(compose(email), "To"))[0][0] == "ü" * 40
+
+
+def email_header(raw: bytes, name: str) -> str:
+    return str(email.message_from_bytes(raw)[name])
 
 
 BREAKS = ["\r", "\n", "\r\n ", "\0", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c"]

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 from seed_provider import served
 
 from flask_communication.errors import (
+    Denied,
     NotSent,
     OutcomeUnknown,
     ProviderError,
@@ -414,6 +415,20 @@ def test_a_wrong_secret_is_refused_with_advice(parrot: Parrot) -> None:
 def test_a_provider_may_be_served_under_another_name() -> None:
     app = app_of(Simulator(), name="rehearsal", unsigned=True)
     assert app.test_client().post("/rehearsal/sms/send/", json=SEND).status_code == 200
+
+
+@pytest.mark.parametrize("said", [Denied("no balance"), Refused("wrong key", http_status=401)])
+def test_who_denies_us_denies_us_at_the_other_end_too(
+    remote: RemoteProvider, parrot: Parrot, said: Refused
+) -> None:
+    parrot.does = said
+    with pytest.raises(Refused) as caught:
+        remote.send_sms(sms(), CONFIG)
+    parrot.does = [Refused("no such number", http_status=400), said]
+    number, us = remote.send_sms_bulk([sms("k1"), sms("k2")], CONFIG)
+    assert isinstance(number, Refused)
+    assert isinstance(us, Refused)
+    assert (caught.value.denies_us, number.denies_us, us.denies_us) == (True, False, True)
 
 
 def test_an_opt_out_survives_the_journey(remote: RemoteProvider, parrot: Parrot) -> None:

@@ -118,6 +118,16 @@ def test_an_email_is_sent_as_a_form_with_its_files(app: Flask, client: FlaskClie
     }
 
 
+@pytest.mark.parametrize(
+    "html", ["<p>price <![b]></p>", "<![1]>x", "<p>Hi <![ if gte mso 9]>", "<a " * 30_000]
+)
+def test_html_that_is_none_is_sent_as_it_is(app: Flask, client: FlaskClient, post: Post, html: str) -> None:
+    sent(client, html=html, body="")
+    with app.app_context():
+        work(app)
+    assert post.sent[0].html == html
+
+
 def test_an_idempotency_key_is_one_email(client: FlaskClient) -> None:
     answers = [
         client.post("/communication/email/send", json=MAIL, headers={"Idempotency-Key": "k"}).json

@@ -426,11 +426,29 @@ def test_addresses_that_are_not_ascii_need_a_server_that_takes_them() -> None:
         send(port, to=["jörg@x.example"], recipients=["jörg@x.example"])
     assert post.mails[0][1] == ["jörg@x.example"]
     assert {"SMTPUTF8", "BODY=8BITMIME"} < set(post.options[0])
-    with sink(Post()) as port:
-        with pytest.raises(Refused, match="SMTPUTF8"):
-            send(port, to=["jörg@x.example"], recipients=["ann@x.example"])
-        accepted = send(port, recipients=["ann@x.example", "jörg@x.example"])
-        assert set(accepted.failed) == {"jörg@x.example"}
+    plain = Post()
+    with sink(plain) as port:
+        both = ["ann@x.example", "jörg@x.example"]
+        accepted = send(port, to=both, recipients=both)
+        assert {one: str(why) for one, why in accepted.failed.items()} == {
+            "jörg@x.example": "the address is not ASCII before the @, and 127.0.0.1 does not offer SMTPUTF8; "
+            "write to another address of theirs"
+        }
+        for wrong in ({"sender": "jörg@x.example"}, {"reply_to": ["jörg@x.example"]}):
+            with pytest.raises(Refused, match="jörg@x.example, is not ASCII before the @"):
+                send(port, **wrong)
+    ((_, recipients, raw),) = plain.mails
+    assert recipients == ["ann@x.example"]
+    assert raw.isascii()
+
+
+def test_a_domain_that_is_not_ascii_needs_no_server_that_takes_it() -> None:
+    post = Post({"gone@xn--bcher-kva.example": "550 5.1.1 no such user"})
+    to = ["ann@bücher.example", "ann@xn--bcher-kva.example", "gone@bücher.example"]
+    with sink(post) as port:
+        accepted = send(port, sender="Shop <shop@bücher.example>", to=to, recipients=to)
+    assert set(accepted.failed) == {"gone@bücher.example"}
+    assert post.mails[0][:2] == ("shop@xn--bcher-kva.example", ["ann@xn--bcher-kva.example"])
 
 
 def test_an_address_cannot_speak_smtp() -> None:

@@ -87,7 +87,7 @@ def test_calls_are_made_at_once_while_groups_are_written(make_app: MakeApp, upgr
     begun = time.monotonic()
     assert work(app) == number
     # One after the other would take `number` calls; 20 at once could take a twentieth.
-    assert time.monotonic() - begun < number * 0.02 / 4
+    assert time.monotonic() - begun < number * 0.02 / 2
 
 
 def test_many_are_accepted_faster_than_one_by_one(make_app: MakeApp, upgraded_url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,8 +93,6 @@ class Accepted:
     failed: Mapping[str, ProviderError] = field(default_factory=dict)
 
 
-# What no line of text has: controls, ends of lines, marks that turn the text, halves of characters.
-NOT_IN_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Bytes of one mail that is fetched whole, and of all that one call brings.
 LARGEST_MAIL = 25_000_000
 MOST_MAIL_BYTES = 2 * LARGEST_MAIL

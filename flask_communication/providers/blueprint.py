@@ -18,7 +18,6 @@ from werkzeug.exceptions import HTTPException
 from . import contract, mail_contract
 from .base import (
     Accepted,
-    Denied,
     Inbox,
     NotSent,
     OutboundSMS,
@@ -286,7 +285,7 @@ def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -
 
 
 def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
-    status = next(status for kind, status in _STATUSES.items() if isinstance(exc, kind))
+    status = 403 if _denies(exc) else next(_STATUSES[kind] for kind in _STATUSES if isinstance(exc, kind))
     answer = _Answer(status, clean(exc.reason, config))
     if isinstance(exc, NotSent):
         answer.retry_after = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
@@ -300,8 +299,12 @@ def _opted_out(said: object) -> dict[str, Any]:
     return {"opted_out": True} if getattr(said, "opted_out", False) else {}
 
 
+def _denies(said: object) -> bool:
+    return isinstance(said, Refused) and said.denies_us
+
+
 # The first that fits.
-_STATUSES: dict[type[ProviderError], int] = {NotSent: 503, Denied: 403, Refused: 422, ProviderError: 502}
+_STATUSES: dict[type[ProviderError], int] = {NotSent: 503, Refused: 422, ProviderError: 502}
 
 
 def _queued(
@@ -340,7 +343,7 @@ def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(result, NotSent):
         wait = {} if result.retry_after is None else {"retry_after": result.retry_after}
         return {**said, "outcome": "not_sent", **wait}
-    refused = "denied" if isinstance(result, Denied) else "rejected"
+    refused = "denied" if _denies(result) else "rejected"
     outcome = refused if isinstance(result, Refused) else "unknown"
     return {**said, "outcome": outcome, **_opted_out(result)}
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from .base import MOST_MAIL_BYTES, NOT_IN_A_LINE, File, InboundEmail, Inbox, OutboundEmail
+from .base import MOST_MAIL_BYTES, File, InboundEmail, Inbox, OutboundEmail
 from .contract import Ref
+from .headers import is_line
 from .http import clean
 
 SEND = "email/send/"
@@ -45,7 +46,7 @@ class Line(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
-        if len(text) > self._longest or NOT_IN_A_LINE.search(text):
+        if len(text) > self._longest or not is_line(text):
             raise ValidationError(f"Must be one line of at most {self._longest} characters, no controls.")
         return text
 

@@ -19,12 +19,18 @@ from urllib.parse import quote
 
 from ..errors import Refused
 from .base import File, OutboundEmail
+from .headers import canonical
 
 # Lines should have at most 78 characters (RFC 5322 §2.1.1) and must not have more than 998.
 _FOLD_AT = 78
 _LONGEST_WORD = 930
 # RFC 2047 §2: an encoded word has at most 75 characters; 45 bytes are 60 of base64 and 12 around.
 _WORD_BYTES = 45
+# ... and the line it stands on 76; one that has room for less is left to the header's name.
+_ENCODED_LINE = 76
+_LEAST_WORD = 12
+_FOLD = "\r\n "
+_LONGEST_HEAD = len("Reply-To: ")
 # What some program somewhere takes for the end of a line, or of a string.
 _BREAKS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _NAME = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
@@ -54,16 +60,21 @@ class _Part(NamedTuple):
     body: bytes
 
 
-def compose(email: OutboundEmail) -> bytes:
+def compose(email: OutboundEmail, *, plain: bool = False) -> bytes:
     """Return the message as it is sent, without a trace of those in Bcc.
 
+    The bytes are ASCII unless an address in a header is not: then the server needs SMTPUTF8 (RFC 6531).
+    With ``plain`` they always are, and such recipients are shown without an address (RFC 6857).
+
     Raises :class:`Refused` for a value that could be read as another header or another line, whatever
-    was checked before. The bytes are ASCII unless an address in a header is not: then the server needs
-    SMTPUTF8 (RFC 6531).
+    was checked before, and with ``plain`` for a sender or reply-to that is not ASCII.
     """
     try:
+        if plain:
+            _refuse_unspeakable("the sender", [email.sender])
+            _refuse_unspeakable("the reply-to", email.reply_to)
         part = _whole(email)
-        head = "".join(f"{line}\r\n" for line in _headers(email))
+        head = "".join(f"{line}\r\n" for line in _headers(email, plain=plain))
         return b"".join((head.encode(), part.head, b"\r\n", part.body))
     except UnicodeEncodeError:
         raise Refused("the email has half a character (a lone surrogate); send valid Unicode") from None
@@ -74,11 +85,21 @@ def address_of(mailbox: str) -> str:
     return _split(mailbox)[1]
 
 
-def _headers(email: OutboundEmail) -> Iterator[str]:
+def _refuse_unspeakable(what: str, mailboxes: Sequence[str]) -> None:
+    for one in map(address_of, mailboxes):
+        if not one.isascii():
+            raise Refused(
+                f"{what}, {one}, is not ASCII before the @, and the server does not offer SMTPUTF8; "
+                "write another address",
+                code="5.6.7",
+            )
+
+
+def _headers(email: OutboundEmail, *, plain: bool) -> Iterator[str]:
     yield _addresses("From", [email.sender])
-    yield _addresses("To", email.to)
+    yield _addresses("To", email.to, plain=plain)
     if email.cc:
-        yield _addresses("Cc", email.cc)
+        yield _addresses("Cc", email.cc, plain=plain)
     if email.reply_to:
         yield _addresses("Reply-To", email.reply_to)
     yield _text_header("Subject", email.subject)
@@ -109,7 +130,7 @@ def _text_header(name: str, value: str) -> str:
         # Two spaces in a row could end up as an empty line, which is where headers end.
         if "" not in words and max(map(len, words)) <= _LONGEST_WORD:
             return _folded(f"{name}:", words)
-    return f"{name}: {_encoded(value)}"
+    return f"{name}: {_encoded(value, len(name) + 2)}"
 
 
 def _folded(name: str, words: Iterable[str]) -> str:
@@ -121,19 +142,23 @@ def _folded(name: str, words: Iterable[str]) -> str:
     return "\r\n".join(lines)
 
 
-def _encoded(text: str) -> str:
-    """Return RFC 2047 encoded words; what stands between two of them does not count."""
+def _encoded(text: str, taken: int) -> str:
+    """Return RFC 2047 encoded words; what stands between two of them does not count.
+
+    ``taken`` characters stand before them on the first line.
+    """
     data = text.encode()
-    words = []
+    room = (_ENCODED_LINE - taken - 12) // 4 * 3
+    words = [] if room >= _LEAST_WORD else [""]
     start = 0
     while start < len(data):
-        end = min(start + _WORD_BYTES, len(data))
+        end = min(start + (_WORD_BYTES if words else min(room, _WORD_BYTES)), len(data))
         # A character of several bytes must not be cut in two (§5).
         while end < len(data) and data[end] & 0xC0 == 0x80:
             end -= 1
         words.append(f"=?utf-8?b?{_line64(data[start:end])}?=")
         start = end
-    return "\r\n ".join(words)
+    return _FOLD.join(words)
 
 
 def _ids(name: str, ids: Sequence[str]) -> str:
@@ -152,11 +177,11 @@ def _relation(name: str, ids: Sequence[str]) -> Iterator[str]:
         yield _ids(name, written)
 
 
-def _addresses(name: str, mailboxes: Sequence[str]) -> str:
+def _addresses(name: str, mailboxes: Sequence[str], *, plain: bool = False) -> str:
     if not mailboxes:
         # Filters distrust a mail that is to nobody.
         return f"{name}: undisclosed-recipients:;"
-    shown = [_shown(*_split(one)) for one in mailboxes]
+    shown = [_shown(*_split(one), plain=plain) for one in mailboxes]
     short = len(name) + sum(map(len, shown)) + 2 * len(shown) <= _FOLD_AT
     return f"{name}: " + (", " if short else ",\r\n ").join(shown)
 
@@ -165,6 +190,10 @@ def _split(mailbox: str) -> tuple[str, str]:
     _refuse_breaks("an address", mailbox)
     found = _MAILBOX.match(mailbox.strip())
     name, spec = (found["name"].strip(), found["spec"]) if found else ("", mailbox.strip())
+    try:
+        spec = canonical(spec)
+    except ValueError:
+        raise Refused(f"{mailbox[:80]!r} has a domain that cannot be; correct it") from None
     if not _ADDRESS.match(spec) or len(spec) > 254:
         raise Refused(f"{mailbox[:80]!r} is no address; write ann@example.com or Ann <ann@example.com>")
     if len(name) > 1 and name[0] == name[-1] == '"':
@@ -172,11 +201,15 @@ def _split(mailbox: str) -> tuple[str, str]:
     return name, spec
 
 
-def _shown(name: str, spec: str) -> str:
+def _shown(name: str, spec: str, *, plain: bool) -> str:
+    if plain and not spec.isascii():
+        return f"{_encoded(f'{name} {spec}'.strip(), _LONGEST_HEAD)} :;"
     if not name:
         return spec
     if not name.isascii() or "=?" in name or "\t" in name or len(name) > 60:
-        return f"{_encoded(name)} <{spec}>"
+        encoded = _encoded(name, _LONGEST_HEAD)
+        fits = len(encoded.rpartition("\n")[2]) + len(spec) + 3 <= _ENCODED_LINE - _LONGEST_HEAD
+        return f"{encoded}{' ' if fits else _FOLD}<{spec}>"
     if _ATOMS.match(name):
         return f"{name} <{spec}>"
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')

@@ -88,7 +88,7 @@ class Simulator(Provider):
 
     name = "simulator"
     label = "Simulator"
-    types = ("sms", "email")
+    types: Sequence[str] = ("sms", "email")
     features = frozenset({"bulk", "stateless"})
     report_after = 1
     config_schema: Mapping[str, Any] | None = {

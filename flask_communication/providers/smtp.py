@@ -72,11 +72,12 @@ class SMTP(Provider):
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
         """Send one email in one transaction; see :class:`.smtp_session.Session` for the outcomes."""
         door = _door(config)
-        envelope, failed = _envelope(email)
+        envelope, named, failed = _envelope(email)
         clock = Clock()
         clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
         if envelope.recipients:
-            failed |= self._send(door, envelope, clock)
+            ended = self._send(door, envelope, clock)
+            failed |= {one: why for address, why in ended.items() for one in named[address]}
         return _verdict(email, failed)
 
     def has_inbox(self, config: Mapping[str, Any]) -> bool:
@@ -166,21 +167,32 @@ class _Kept:
             self._watch()
 
 
-def _envelope(email: OutboundEmail) -> tuple[Envelope, dict[str, ProviderError]]:
-    """Return what is sent, and the recipients that are none."""
+def _envelope(email: OutboundEmail) -> tuple[Envelope, dict[str, list[str]], dict[str, ProviderError]]:
+    """Return what is sent, the recipients by the address that is dialled, and those that are none."""
     sender, raw = mime.address_of(email.sender), mime.compose(email)
-    reachable: list[str] = []
+    reachable: dict[str, list[str]] = {}
     failed: dict[str, ProviderError] = {}
     for recipient in dict.fromkeys(email.recipients):
         try:
-            if mime.address_of(recipient) != recipient:
+            address = mime.address_of(recipient)
+            if "<" in recipient or recipient != recipient.strip():
                 raise Refused(f"{recipient[:80]!r} is no bare address")
-            reachable.append(recipient)
+            reachable.setdefault(address, []).append(recipient)
         except Refused as refused:
             failed[recipient] = refused
     if not reachable and not failed:
         raise Refused("the email has no recipients")
-    return Envelope(sender, reachable, raw), failed
+    return Envelope(sender, [*reachable], raw, _plain(email, raw)), reachable, failed
+
+
+def _plain(email: OutboundEmail, raw: bytes) -> bytes | Refused:
+    """Return what a server is given that takes nothing but ASCII, or why there is no such thing."""
+    if raw.isascii():
+        return raw
+    try:
+        return mime.compose(email, plain=True)
+    except Refused as refused:
+        return refused
 
 
 def _verdict(email: OutboundEmail, failed: Mapping[str, ProviderError]) -> Accepted:

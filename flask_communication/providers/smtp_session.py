@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
@@ -48,11 +48,15 @@ class Door:
 
 @dataclass(frozen=True)
 class Envelope:
-    """A message on its way: ``raw`` ends with CRLF, and the addresses are bare and checked."""
+    """A message on its way: ``raw`` ends with CRLF, and the addresses are bare and checked.
+
+    ``plain`` is what a server without SMTPUTF8 gets, or why it cannot get it.
+    """
 
     sender: str
     recipients: Sequence[str]
     raw: bytes = field(repr=False)
+    plain: bytes | Refused = field(repr=False)
 
 
 class Reply(NamedTuple):
@@ -97,6 +101,7 @@ class Session:
         """Send one message; return how it ended for each recipient that the server did not take it for."""
         self._wire.clock = clock
         self.usable = False
+        envelope = self._speakable(envelope)
         known = self._unreachable(envelope)
         reached = [one for one in envelope.recipients if one not in known]
         if not reached:
@@ -177,6 +182,14 @@ class Session:
             refused.code = str(reply.code)
             raise refused
 
+    def _speakable(self, envelope: Envelope) -> Envelope:
+        if "SMTPUTF8" in self._extensions:
+            return envelope
+        if isinstance(envelope.plain, Refused):
+            self.usable = True
+            raise envelope.plain
+        return replace(envelope, raw=envelope.plain)
+
     def _unreachable(self, envelope: Envelope) -> dict[str, ProviderError]:
         """Refuse what this server said it cannot take; return the recipients it cannot name."""
         limit = self._extensions.get("SIZE", "")
@@ -189,15 +202,11 @@ class Session:
             )
         if "SMTPUTF8" in self._extensions:
             return {}
-        why = f"is not ASCII, and {self.door.host} does not offer SMTPUTF8; write the domain as xn--…"
-        if not (envelope.raw.isascii() and envelope.sender.isascii()):
-            self.usable = True
-            raise Refused(f"an address of the message {why}", code="5.6.7")
-        return {
-            one: Refused(f"the address {why}", code="5.6.7")
-            for one in envelope.recipients
-            if not one.isascii()
-        }
+        why = (
+            f"the address is not ASCII before the @, and {self.door.host} does not offer SMTPUTF8; "
+            "write to another address of theirs"
+        )
+        return {one: Refused(why, code="5.6.7") for one in envelope.recipients if not one.isascii()}
 
     def _announce(
         self, envelope: Envelope, reached: Sequence[str]
@@ -224,7 +233,7 @@ class Session:
         if "SIZE" in self._extensions:
             command += f" SIZE={len(envelope.raw)}"
         ascii_only = envelope.raw.isascii() and all(one.isascii() for one in (envelope.sender, *reached))
-        # Without these extensions _unreachable() has refused.
+        # Without these extensions nothing of the kind is left.
         return command if ascii_only else f"{command} BODY=8BITMIME SMTPUTF8"
 
     def _refused(
