@@ -47,20 +47,23 @@ def decoded(content: bytes, charset: str | None, *, is_cut: bool = False) -> tup
         named += "-le"
     names = list(dict.fromkeys(one for one in (named, "utf-8") if one is not None))
     for name in names:
-        try:
-            return _read(content, name, "strict", is_cut), True
-        except ValueError:
-            continue
+        text = _read(content, name, "strict", is_cut)
+        if text is not None:
+            return text, True
     for name in names:
-        text = _read(content, name, "replace", is_cut)
+        text = _read(content, name, "replace", is_cut) or ""
         wrong = text.count("\ufffd")
-        if wrong <= len(text) - wrong - len(text.encode("ascii", "ignore")):
+        if text and wrong <= len(text) - wrong - len(text.encode("ascii", "ignore")):
             return text, False
     return content.decode("cp1252", "replace"), False
 
 
-def _read(content: bytes, name: str, errors: str, is_cut: bool) -> str:
-    return codecs.getincrementaldecoder(name)(errors).decode(content, final=not is_cut)
+def _read(content: bytes, name: str, errors: str, is_cut: bool) -> str | None:
+    try:
+        return codecs.getincrementaldecoder(name)(errors).decode(content, final=not is_cut)
+    except (ValueError, RuntimeError):
+        # RuntimeError: some codecs of the standard library stumble over what they did not expect.
+        return None
 
 
 def _codec(charset: str | None) -> str | None:

@@ -277,11 +277,12 @@ class Email:
         until: datetime | None = None,
         after: str | None = None,
         limit: int = 50,
+        thread: str | None = None,
     ) -> Page:
         """Return a page of emails, newest first: ``items``, and ``next`` to pass as ``after``.
 
-        ``destination`` is any of its recipients; ``since`` is inclusive, ``until`` is not. Raises
-        :class:`InvalidQuery` that names the filter.
+        ``destination`` is any of its recipients; ``since`` is inclusive, ``until`` is not; ``thread`` is the
+        uuid of any email of a conversation. Raises :class:`InvalidQuery` that names the filter.
         """
         return messages.page(
             current(),
@@ -293,6 +294,7 @@ class Email:
             until=until,
             after=after,
             limit=limit,
+            thread=thread,
         )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_, union
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -95,10 +95,11 @@ def page(
     until: datetime | None = None,
     after: str | None = None,
     limit: int = 50,
+    thread: str | None = None,
 ) -> Page:
     """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
 
-    Raises :class:`InvalidQuery` that names the filter.
+    ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names the filter.
     """
     if channel is not None and channel not in KNOWN:
         raise InvalidQuery({"channel": [f"must be one of {', '.join(KNOWN)}"]})
@@ -110,7 +111,10 @@ def page(
             raise InvalidQuery({"key": [f"no configuration has, or had, the key or id {str(key)!r}"]})
         people = None if destination is None else _people(session, destination, state)
         leads = _leads(channel, people, configs, _status(status))
-        if destination is not None:
+        if thread is not None:
+            rest += _any_of(leads) if destination is not None else []
+            leads = _of_thread(session, thread) if channel in (None, "email") else []
+        if destination is not None or thread is not None:
             rest += _unindexed(configs, status)
         found = list(session.scalars(_newest(leads, rest, number).options(*_listed()))) if leads else []
     items = found[:limit]
@@ -196,6 +200,22 @@ def _for_recipient(channel: str | None, people: Sequence[str]) -> list[Lead]:
         return first
     named = select(Recipient.message_id).where(Recipient.address.in_(people))
     return [*first, [Message.id.in_(named)]]
+
+
+def _any_of(leads: Sequence[Lead]) -> list[Condition]:
+    return [or_(*(and_(*lead) for lead in leads))]
+
+
+def _of_thread(session: Session, uuid: str) -> list[Lead]:
+    """Return what a conversation begins with: its first email, or any other."""
+    wanted = select(func.coalesce(Mail.thread_id, Mail.message_id))
+    root = session.scalar(
+        wanted.join(Message, Message.id == Mail.message_id).where(Message.uuid == str(uuid))
+    )
+    if root is None:
+        raise InvalidQuery({"thread": ["must be the uuid of an email"]})
+    others = select(Mail.message_id).where(Mail.thread_id == root)
+    return [[Message.id == root], [Message.id.in_(others)]]
 
 
 def _aware(name: str, moment: datetime) -> datetime:

@@ -236,6 +236,30 @@ def test_a_reply_joins_the_conversation_of_what_it_answers(app: Flask, postbox: 
     assert list(postbox.sent[1].references) == [name, "<2@x.example>", "<3@x.example>"]
 
 
+def test_a_conversation_is_listed_by_any_of_its_emails(app: Flask, postbox: Postbox) -> None:
+    with app.app_context():
+        ours, name = sent(app, postbox)
+        postbox.mails += [
+            mail("Re: Hi", Message_ID="<2@x.example>", In_Reply_To=name),
+            mail("Other", Message_ID="<3@x.example>"),
+        ]
+        Email.sync_inbox()
+        reply, other = received()
+        answer = Email(to=BOB, subject="Re", body="Soon", in_reply_to=reply.uuid).send()
+        whole = [answer, reply.uuid, ours]
+        for one in whole:
+            assert [found.uuid for found in Email.messages(thread=one).items] == whole
+        assert [found.uuid for found in Email.messages(thread=other.uuid).items] == [other.uuid]
+        first = Email.messages(thread=ours, limit=2)
+        assert [found.uuid for found in first.items] == whole[:2]
+        assert [found.uuid for found in Email.messages(thread=ours, after=first.next).items] == [ours]
+        assert [found.uuid for found in Email.messages(thread=ours, status="received").items] == [reply.uuid]
+        assert [found.uuid for found in Email.messages(thread=ours, destination=BOB).items] == [answer]
+        assert [found.uuid for found in Email.messages(thread=ours, key="main").items] == whole
+        with pytest.raises(InvalidQuery, match="thread"):
+            Email.messages(thread="nobody")
+
+
 def test_mails_of_one_batch_find_each_other(app: Flask, postbox: Postbox) -> None:
     postbox.mails += [
         mail("One", Message_ID="<1@x.example>"),

@@ -134,6 +134,7 @@ TEXTS: dict[str, tuple[str | None, bytes, str, str | None]] = {
     "Hebrew of Outlook": ("iso-8859-8-i", "שלום".encode("iso8859-8"), "שלום", None),
     "UTF-16 without its mark": ("utf-16", "Grüße".encode("utf-16-le"), "Grüße", None),
     "UTF-8 with a mark": ("utf-8", b"\xef\xbb\xbfHi", "Hi", None),
+    "what breaks the codec": ("iso-2022-jp-2", b"\x1b.J\x1bNw\xff", "\x1b.J\x1bNwÿ", LIE),
     "what is packed": ("zlib", b"x\x9c\xcbH\x04\x00", "xœËH\x04\ufffd", LIE),
 }
 

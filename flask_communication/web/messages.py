@@ -48,7 +48,7 @@ def report_sms() -> Any:
 def list_messages() -> Any:
     """List messages, newest first."""
     given: dict[str, Any] = query(
-        "channel", "status", "destination", "key", "since", "until", "after", "limit"
+        "channel", "status", "destination", "key", "since", "until", "after", "limit", "thread"
     )
     for name in ("since", "until"):
         if name in given:

@@ -170,7 +170,7 @@ CALLS = (
         "message.read",
         data=schemas.Message,
         many=True,
-        query=("channel", "status", "destination", "key", "since", "until", "after", "limit"),
+        query=("channel", "status", "destination", "key", "since", "until", "after", "limit", "thread"),
     ),
     _Call(
         "/messages/{uuid}", "get", "Tell a message's story", "message.read", data=schemas.Story, errors=(404,)
