@@ -8,8 +8,9 @@ from typing import Any
 from flask import request
 
 from .. import messages
-from ..composing import CHANNEL, LARGEST_EMAIL
+from ..composing import CHANNEL
 from ..email import Email
+from ..enclosures import LARGEST_EMAIL
 from ..errors import ProviderError
 from ..state import current
 from . import access, schemas
