@@ -35,6 +35,9 @@ from .suppression import Suppressed
 
 __all__ = ["Email", "Page", "SyncResult"]
 
+FIELDS = tuple(
+    "to subject body html cc bcc sender reply_to headers key in_reply_to unsubscribe files".split()
+)
 # What it is called elsewhere.
 _MEANT = {
     "text": "body",
@@ -65,23 +68,6 @@ class Email:
     messages, or a Message-ID. ``unsubscribe`` is an https address that takes a POST (RFC 8058). All of them
     may also be set afterwards; setting anything else raises AttributeError.
     """
-
-    __slots__ = (
-        "to",
-        "subject",
-        "body",
-        "html",
-        "cc",
-        "bcc",
-        "sender",
-        "reply_to",
-        "headers",
-        "key",
-        "in_reply_to",
-        "unsubscribe",
-        "files",
-        "__weakref__",
-    )
 
     def __init__(
         self,
@@ -116,12 +102,12 @@ class Email:
         return f"<Email to {self.to!r}>"
 
     def __setattr__(self, name: str, value: Any) -> None:
-        try:
-            object.__setattr__(self, name, value)
-        except AttributeError:
+        # What a subclass has besides is its own business.
+        if name not in FIELDS and type(self) is Email:
             near = [*difflib.get_close_matches(name, FIELDS, 1), ", ".join(FIELDS)]
             meant = _MEANT.get(name, near[0])
-            raise AttributeError(f"an email has no {name} to set; you may mean {meant}") from None
+            raise AttributeError(f"an email has no {name} to set; you may mean {meant}")
+        super().__setattr__(name, value)
 
     @classmethod
     def from_template(cls, name: str, context: Mapping[str, Any] | None = None, **fields: Any) -> Self:
@@ -326,9 +312,6 @@ class Email:
             after=after,
             limit=limit,
         )
-
-
-FIELDS = tuple(name for name in Email.__slots__ if not name.startswith("_"))
 
 
 def _address(field: str, raw: str | None) -> str | None:

@@ -203,6 +203,13 @@ def test_a_field_that_no_email_has_cannot_be_set(name: str, meant: str) -> None:
     with pytest.raises(AttributeError, match="you may mean to, subject, body, html"):
         Email().x = 1  # type: ignore[attr-defined]
 
+    class Bill(Email):
+        number = 0
+
+    bill = Bill()
+    bill.number = 17
+    assert bill.number == 17
+
 
 def test_an_email_of_nothing_is_refused(app: Flask) -> None:
     with app.app_context():
