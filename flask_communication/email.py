@@ -188,8 +188,9 @@ class Email:
     def retry_send(msg_uuid: str, force: bool = False) -> str:
         """Send an email again to those it has not reached, and return its uuid.
 
-        Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force`` takes
-        that risk, and sends it to everybody.
+        Where it reached some, those go again who were refused, or whose mail came back. Raises
+        :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force`` takes that
+        risk, and sends it to everybody.
         """
         return decisions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
 

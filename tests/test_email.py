@@ -349,8 +349,62 @@ def test_who_has_it_does_not_get_it_again_by_a_retry(app: Flask, post: Post) -> 
         work(app)
         assert Email.get(uuid).status == "sent"
         assert outcomes(uuid) == {ANN: "sent", BOB: "rejected"}
+        post.failing = {}
+        Email.retry_send(uuid)
+        work(app)
         with pytest.raises(NotRetryable):
             Email.retry_send(uuid)
+    assert [one.recipients for one in post.sent] == [[ANN, BOB], [BOB], [BOB]]
+
+
+def test_a_retry_goes_to_those_who_were_refused_and_to_nobody_else(app: Flask, post: Post) -> None:
+    with app.app_context():
+        post.failing = {BOB: Refused("mailbox full")}
+        uuid = Email(to=[ANN, BOB], cc=EVE, body="Hello").send()
+        work(app)
+        Email.retry_send(uuid)
+        work(app)
+        # Refused again: the others have it all the same.
+        assert outcomes(uuid) == {ANN: "sent", BOB: "rejected", EVE: "sent"}
+        assert Email.get(uuid).status == "sent"
+        post.failing = {}
+        Email.retry_send(uuid)
+        work(app)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "sent", EVE: "sent"}
+        with pytest.raises(NotRetryable, match="it would ring twice"):
+            Email.retry_send(uuid)
+    assert [one.recipients for one in post.sent] == [[ANN, BOB, EVE], [BOB], [BOB]]
+    assert len({one.key for one in post.sent}) == 3
+    assert [one.provider_ref for one in post.sent] == [None, None, None]
+
+
+def test_a_retry_goes_to_those_whose_mail_came_back(app: Flask, post: Post) -> None:
+    with app.app_context():
+        uuid = Email(to=[ANN, BOB], body="Hello").send()
+        work(app)
+        post.reports = [Report(post.sent[0].message_id, "undelivered", recipient=BOB)]
+        Email.sync_delivery_report()
+        assert outcomes(uuid) == {ANN: "sent", BOB: "undelivered"}
+        Email.retry_send(uuid)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "queued"}
+        work(app)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "sent"}
+    assert [one.recipients for one in post.sent] == [[ANN, BOB], [BOB]]
+
+
+def test_a_retry_does_not_go_to_those_who_may_have_it(app: Flask, post: Post) -> None:
+    with app.app_context():
+        post.failing = {BOB: Refused("no such user"), EVE: OutcomeUnknown("silence")}
+        uuid = Email(to=[ANN, BOB, EVE], body="Hello").send()
+        work(app)
+        with pytest.raises(NotRetryable, match="it may have arrived"):
+            Email.retry_send(uuid)
+        Email.resolve(uuid, "sent")
+        post.failing = {}
+        Email.retry_send(uuid)
+        work(app)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "sent", EVE: "unknown"}
+    assert [one.recipients for one in post.sent] == [[ANN, BOB, EVE], [BOB]]
 
 
 def test_a_doubt_is_shared_by_those_it_is_about(app: Flask, post: Post) -> None:
