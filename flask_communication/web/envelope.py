@@ -53,12 +53,26 @@ def refused(status: int, msg: str, fields: Any = None) -> tuple[Response, int]:
 
 def loaded(schema: type[Schema], longest: int = MAX_BODY) -> dict[str, Any]:
     """Return the JSON body of this request as ``schema`` has it; raise :class:`BadRequest`."""
-    given = _body(longest)
+    return fitted(schema, _body(longest))
+
+
+def fitted(schema: type[Schema], given: Any) -> dict[str, Any]:
+    """Return what was given as ``schema`` has it; raise :class:`BadRequest`."""
     try:
         found: dict[str, Any] = schema().load(given)
     except ValidationError as wrong:
         raise BadRequest(422, "these fields are wrong", _named(wrong.messages)) from None
     return found
+
+
+def json_field(name: str, raw: str) -> Any:
+    """Return the JSON of a form's field; raise :class:`BadRequest` that names it."""
+    try:
+        given = parse_json(raw.encode(), last_wins=True)
+    except ValueError as wrong:
+        raise BadRequest(422, "these fields are wrong", {name: [f"is not valid JSON: {wrong}"]}) from None
+    _refuse_large_numbers(given)
+    return given
 
 
 def _named(messages: Any) -> dict[str, Any]:
