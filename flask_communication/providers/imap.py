@@ -5,6 +5,7 @@ from __future__ import annotations
 import imaplib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import NotSent, ProviderError, Refused
@@ -49,6 +50,13 @@ def fetch(account: Account, cursor: Mapping[str, Any], limit: int, deadline: flo
     if trouble is not None and not reading.mails:
         raise trouble
     return Inbox(reading.mails, reading.cursor, reading.more or trouble is not None)
+
+
+def check(account: Account, deadline: float = _DEADLINE) -> None:
+    """Log in and leave; raise :class:`NotSent` or :class:`Refused`, as :func:`fetch` does."""
+    trouble = _visit(replace(account, folders=()), _Reading({}, 1), _BATCHED, deadline)
+    if trouble is not None:
+        raise trouble
 
 
 def _visit(account: Account, reading: _Reading, care: int, deadline: float) -> ProviderError | None:
