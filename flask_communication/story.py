@@ -19,9 +19,12 @@ _NEXT = {
     status.UNKNOWN: "a worker asks the provider about it",
 }
 _REST = {
-    status.HELD: "nothing, until it is released",
+    status.HELD: "nothing, until it is released: flask communication release UUID",
     status.SENT: "nothing: no delivery report came while it was asked for",
-    status.UNKNOWN: 'nothing, until a person decides: SMS.resolve(uuid, "sent" | "resend" | "drop")',
+    status.UNKNOWN: "nothing, until a person decides: flask communication resolve UUID sent|resend|drop",
+    **dict.fromkeys(
+        status.MOVES["retry"].sources, "nothing, it is over; to send it again: flask communication retry UUID"
+    ),
 }
 
 
