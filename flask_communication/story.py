@@ -71,7 +71,7 @@ def way(route: Route, share: int) -> str:
     """Say how a route is, and that ``share`` of 100 messages begin with it."""
     provider = route.provider.name if route.provider else "no provider"
     more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
-    more += [f"begins {share} of 100"] if share != 100 else []
+    more += ["only in need"] if share == 0 else [f"begins {share} of 100"] if share != 100 else []
     more += [f"at most {route.rate:g} a second"] if route.rate else []
     return f"{route.name}, {provider}: {', '.join(more)}"
 
