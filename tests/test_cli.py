@@ -209,6 +209,8 @@ def test_a_key_from_generate_key_can_be_used(app: Flask) -> None:
         ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "inf"],
         ["suppression", "list", "--after", "999999999999999999"],
         ["messages", "--key", "zzz"],
+        ["erase", "", "--yes"],
+        ["erase", " \t", "--yes"],
         ["config", "list", "--type", "fax"],
         ["token", "create", "me", "--scope", "bogus"],
         ["token", "create", "me", "--scope", "*", "--days", "nan"],
@@ -354,3 +356,10 @@ def test_a_person_who_watches_sees_the_progress_replaced_by_the_result() -> None
     os.close(terminal)
     assert os.read(controller, 1000).decode() == "\r\x1b[K1 of 2\r\x1b[K2 of 2\r\x1b[Kdone\r\n"
     os.close(controller)
+
+
+@pytest.mark.parametrize("words", [["messages"], ["send-sms", TO, "Hello"], ["config", "list"], ["prune"]])
+def test_a_database_that_is_away_is_one_line(make_app: MakeApp, words: list[str]) -> None:
+    told = run(make_app("postgresql+psycopg://nobody@127.0.0.1:1/none"), *words, expect=1)
+    assert told.startswith("Error: the database cannot be used: ")
+    assert len(told.splitlines()) == 1
