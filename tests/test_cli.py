@@ -211,6 +211,8 @@ def test_a_key_from_generate_key_can_be_used(app: Flask) -> None:
         ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "inf"],
         ["suppression", "list", "--after", "999999999999999999"],
         ["messages", "--key", "zzz"],
+        ["erase", "", "--yes"],
+        ["erase", " \t", "--yes"],
         ["config", "list", "--type", "fax"],
         ["token", "create", "me", "--scope", "bogus"],
         ["token", "create", "me", "--scope", "*", "--days", "nan"],
@@ -300,10 +302,13 @@ def in_doubt(app: Flask, request: pytest.FixtureRequest) -> str:
 
 
 def test_a_person_resolves_retries_and_cancels_on_the_command_line(app: Flask, in_doubt: str) -> None:
+    assert "flask communication resolve UUID sent|resend|drop" in run(app, "show", in_doubt)
     assert "must be one of sent, resend, drop" in run(app, "resolve", in_doubt, "maybe", expect=1)
     assert "cannot be retried" in run(app, "retry", in_doubt, expect=1)
     assert "is resolved: drop" in run(app, "resolve", in_doubt, "drop")
-    assert "is failed" in run(app, "show", in_doubt)
+    told = run(app, "show", in_doubt)
+    assert "is failed" in told
+    assert "it is over; to send it again: flask communication retry UUID" in told
     assert "cannot be resolved" in run(app, "resolve", in_doubt, "sent", expect=1)
     assert "is queued" in run(app, "retry", in_doubt, "--force")
     assert "is cancelled" in run(app, "cancel", in_doubt)
@@ -375,3 +380,10 @@ def test_what_is_sent_from_the_shell_may_wait_and_have_more_recipients(app: Flas
     assert "has no recipient" in run(app, "send-email", "--body", "Hello", expect=1)
     for bad in ("tomorrow", "2099-01-01T09:00:00"):
         assert "is no time with a zone" in run(app, "send-sms", TO, "Hello", "--at", bad, expect=2)
+
+
+@pytest.mark.parametrize("words", [["messages"], ["send-sms", TO, "Hello"], ["config", "list"], ["prune"]])
+def test_a_database_that_is_away_is_one_line(make_app: MakeApp, words: list[str]) -> None:
+    told = run(make_app("postgresql+psycopg://nobody@127.0.0.1:1/none"), *words, expect=1)
+    assert told.startswith("Error: the database cannot be used: ")
+    assert len(told.splitlines()) == 1

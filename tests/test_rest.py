@@ -323,6 +323,18 @@ def test_health_says_what_to_do_about_missing_tables(make_app: MakeApp, database
     assert "flask communication upgrade" in sent.get_data(as_text=True)
 
 
+def test_a_database_that_is_away_is_503_and_says_nothing_of_it(make_app: MakeApp) -> None:
+    client = make_app("postgresql+psycopg://nobody@127.0.0.1:1/none").test_client()
+    body = {"msg": "x", "destination": "+919999911111"}
+    for answer in (
+        client.get("/communication/messages"),
+        client.post("/communication/sms/send", json=body),
+        client.get("/communication/config/list", headers={"Authorization": "Bearer fc_0_x"}),
+    ):
+        assert (answer.status_code, answer.mimetype) == (503, "application/json")
+        assert "127.0.0.1" not in answer.text
+
+
 CANARY = "CANARY_9f3b"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from marshmallow import Schema, ValidationError
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .. import errors
@@ -141,6 +142,7 @@ def handle_errors(blueprint: Blueprint) -> None:
     blueprint.register_error_handler(BadRequest, _bad_request)
     blueprint.register_error_handler(errors.CommunicationError, _ours)
     # Each by its number too: else a handler of the application for, say, 404 would come first.
+    blueprint.register_error_handler(OperationalError, _away)
     blueprint.register_error_handler(HTTPException, _theirs)
     for number in default_exceptions:
         blueprint.register_error_handler(number, _theirs)
@@ -155,6 +157,11 @@ def _ours(wrong: errors.CommunicationError) -> Any:
     if status == 500:
         log.error("a request failed: %s", wrong)
     return refused(status, str(wrong), getattr(wrong, "errors", None))
+
+
+def _away(wrong: OperationalError) -> Any:
+    log.error("a request failed: the database cannot be used: %s", str(wrong.orig).strip())
+    return refused(503, "the database cannot be used now; try again, and look at GET health")
 
 
 def _theirs(wrong: HTTPException) -> Any:
