@@ -99,7 +99,7 @@ def fetch(
     return Inbox(reading.mails, reading.cursor, reading.more or trouble is not None)
 
 
-def check(account: Account, deadline: float = _DEADLINE) -> None:
+def check(account: Account, deadline: float = DEADLINE) -> None:
     """Log in and leave; raise :class:`NotSent` or :class:`Refused`, as :func:`fetch` does."""
     trouble = _visit(replace(account, folders=()), _Reading({}, 1), _BATCHED, deadline, None)
     if trouble is not None:
