@@ -20,12 +20,12 @@ _NEXT = {
     status.UNKNOWN: "a worker asks the provider about it",
 }
 _REST = {
-    status.HELD: "nothing, until it is released: flask communication release UUID",
+    status.HELD: "nothing, until it is released: flask communication release {uuid}",
     status.SENT: "nothing: no delivery report came while it was asked for",
-    status.UNKNOWN: "nothing, until a person decides: flask communication resolve UUID sent|resend|drop",
+    status.UNKNOWN: "nothing, until a person decides: flask communication resolve {uuid} sent|resend|drop",
     status.RECEIVED: "nothing, it came in",
     **dict.fromkeys(
-        status.MOVES["retry"].sources, "nothing, it is over; to send it again: flask communication retry UUID"
+        status.MOVES["retry"].sources, "nothing, it is over; to repeat it: flask communication retry {uuid}"
     ),
 }
 # Of a provider that knows no delivery reports, such as a mail server.
@@ -129,7 +129,7 @@ def _next(message: Message, route: Route | None) -> str:
     if message.channel == "email" and message.status == status.SENT and _is_silent(route):
         return _SILENT
     if message.due_at is None:
-        return _REST.get(message.status, "nothing, it is over")
+        return _REST.get(message.status, "nothing, it is over").format(uuid=message.uuid)
     return f"{_moment(message.due_at)}  {_NEXT[message.status]}"
 
 

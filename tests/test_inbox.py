@@ -544,7 +544,7 @@ def test_the_story_of_an_email_in_doubt_names_what_decides_about_emails(app: Fla
         uuid, _ = sent(app, postbox)
         with state_of(app).database.write() as connection:
             connection.execute(text("UPDATE communication_message SET status = 'unknown', due_at = NULL"))
-    assert "Email.resolve(uuid" in run(app, "show", uuid)
+    assert f"flask communication resolve {uuid} sent|resend|drop" in run(app, "show", uuid)
 
 
 def test_the_list_of_messages_shows_subjects_and_who_wrote(app: Flask, postbox: Postbox) -> None:
