@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from . import addresses, drafting, mails, messages
+from . import addresses, drafting, enclosures, mails, messages
+from .enclosures import LARGEST_EMAIL
 from .errors import InvalidMessage
 from .files import sha256
 from .providers.base import File
@@ -18,8 +19,6 @@ from .state import State
 CHANNEL = "email"
 # An email may be late; after a day its sender should know that it did not go.
 LIFETIME = 24 * 3600.0
-# What common servers take, base64 and all (25 MB of Gmail's is the least of the large ones).
-LARGEST_EMAIL = 18 * 1024 * 1024
 LONGEST_TEXT = 1024 * 1024
 # RFC 5322 §2.1.1.
 LONGEST_SUBJECT = 998
@@ -45,7 +44,10 @@ def draft(
         "headers": addresses.headers(fields["headers"]) | _unsubscribe(fields["unsubscribe"]),
         **reply,
     }
-    _refuse_too_large(body, html, fields["files"])
+    files = enclosures.checked(fields["files"])
+    _refuse_too_large(body, html, files)
+    if not (columns["subject"].strip() or body.strip() or html or files):
+        raise InvalidMessage({"body": ["is empty, as the subject is; an email needs some words, or a file"]})
     draft = {
         "destination": people[0][1],
         "body": body,
@@ -54,8 +56,8 @@ def draft(
         **drafting.options(options, LIFETIME),
     }
     if draft["idempotency_key"] is not None:
-        draft["body_hash"] = _hash(draft, columns, fields["files"])
-    return draft, mails.Draft("", columns, people, tuple(fields["files"]))
+        draft["body_hash"] = _hash(draft, columns, files)
+    return draft, mails.Draft("", columns, people, files)
 
 
 def _sender(raw: Any, settings: Settings) -> str | None:

@@ -8,7 +8,7 @@ from functools import cache
 from sqlalchemy import TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
-from . import events, mails, recipients, routing
+from . import events, hush, mails, recipients, routing
 from .announce import announce
 from .crashpoints import crash_point
 from .database import Speech, speech_of
@@ -26,7 +26,7 @@ from .models import Config, Message
 from .outbox import among
 from .retention import REMOVED
 from .state import State
-from .status import MOVES
+from .status import MOVES, UNKNOWN
 
 RESOLUTIONS = {"sent": "resolve_sent", "resend": "resolve_resend", "drop": "resolve_drop"}
 
@@ -54,15 +54,27 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
             _refuse_without_text(connection, uuid)
             move = "force_retry" if force else "retry"
             moved = _move(connection, move, uuid, channel, lifetime)
+            if moved is not None and channel == "email":
+                mails.reopen(connection, moved, everybody=force)
+            if moved is None and channel == "email":
+                moved = _retry_refused(connection, uuid, lifetime)
             if moved is None:
                 raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
             _reroute(connection, channel, moved)
-            if channel == "email":
-                mails.reopen(connection, moved, everybody=force)
             events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
     crash_point("decide.committed")
+    hush.accepted(state, [uuid], None)
     state.ring()
     return uuid
+
+
+def _retry_refused(connection: Connection, uuid: str, lifetime: float) -> int | None:
+    """Let an email that reached some go to those that were refused; return its id, or None."""
+    mails.part(connection, uuid)
+    moved = _move(connection, "force_retry", uuid, "email", lifetime, besides="retry_refused")
+    if moved is not None:
+        mails.reopen_refused(connection, moved)
+    return moved
 
 
 def cancel(state: State, channel: str, uuid: str) -> str:
@@ -98,6 +110,8 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
     announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
     crash_point("decide.committed")
     announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
+    if announced == "queued":
+        hush.accepted(state, [uuid], None)
     state.ring()
     return uuid
 
@@ -112,6 +126,7 @@ def release(state: State, channel: str, uuid: str, lifetime: float) -> str:
         if moved is None:
             raise _refusal(connection, channel, uuid, NotReleasable, "released", {})
         events.note(connection, moved, "released", _RELEASED)
+    hush.accepted(state, [uuid], None)
     state.ring()
     return uuid
 
@@ -126,11 +141,12 @@ def release_all(state: State, channel: str, lifetime: float, destination: str | 
     while True:
         with state.database.write() as connection:
             sql = _release_sql(speech_of(connection), destination is not None)
-            moved = connection.execute(sql, given).scalars().all()
-            events.note_all(connection, moved, "released", _RELEASED)
+            moved = connection.execute(sql, given).all()
+            events.note_all(connection, [row.id for row in moved], "released", _RELEASED)
         if not moved:
             return released
         released += len(moved)
+        hush.accepted(state, [row.uuid for row in moved], None)
         state.ring()
 
 
@@ -145,7 +161,7 @@ def _release_sql(speech: Speech, to_one: bool) -> TextClause:
         f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
         f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
         f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
-        " ORDER BY id LIMIT 1000) RETURNING id"
+        " ORDER BY id LIMIT 1000) RETURNING id, uuid"
     ).bindparams(*([bindparam("forms", expanding=True)] if to_one else []))
 
 
@@ -199,13 +215,16 @@ def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
     )
 
 
-def _move(connection: Connection, move: str, uuid: str, channel: str, lifetime: float) -> int | None:
+def _move(
+    connection: Connection, move: str, uuid: str, channel: str, lifetime: float, besides: str | None = None
+) -> int | None:
     """Make a person's move on one message; return its id, or None if its status does not allow it.
 
-    A move back to ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
+    ``besides`` names what it demands besides the status, if not what the move always does. A move back to
+    ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
     """
     found = connection.execute(
-        _move_sql(speech_of(connection), move),
+        _move_sql(speech_of(connection), move, besides or move),
         {"uuid": uuid, "channel": channel, "lifetime": lifetime},
     )
     moved: int | None = found.scalar()
@@ -214,17 +233,23 @@ def _move(connection: Connection, move: str, uuid: str, channel: str, lifetime: 
 
 
 # What a move demands besides the status, so that nothing rings twice unless a person forces it.
-_BESIDES = {
-    "cancel": " AND m.repeat_until IS NULL",
-    "retry": " AND NOT EXISTS (SELECT 1 FROM communication_attempt AS a WHERE a.message_id = m.id"
+_NO_DOUBT = (
+    " AND NOT EXISTS (SELECT 1 FROM communication_attempt AS a WHERE a.message_id = m.id"
     " AND a.state IN ('open', 'unknown') AND NOT EXISTS (SELECT 1 FROM communication_attempt AS b"
     " WHERE b.message_id = a.message_id AND b.key = a.key"
-    " AND (b.state = 'accepted' OR (b.state = 'rejected' AND b.fence > a.fence))))",
+    " AND (b.state = 'accepted' OR (b.state = 'rejected' AND b.fence > a.fence))))"
+)
+_BESIDES = {
+    "cancel": " AND m.repeat_until IS NULL",
+    "retry": _NO_DOUBT,
+    # The others have it: only those that certainly have not are tried again.
+    "retry_refused": f" AND m.status <> '{UNKNOWN}' AND EXISTS (SELECT 1 FROM communication_recipient AS p"
+    f" WHERE p.message_id = m.id AND p.status IN ({mails.REFUSED})){_NO_DOUBT}",
 }
 
 
 @cache
-def _move_sql(speech: Speech, move: str) -> TextClause:
+def _move_sql(speech: Speech, move: str, besides: str) -> TextClause:
     target = MOVES[move].target
     change = {
         "queued": f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, tries = 0,"
@@ -237,7 +262,7 @@ def _move_sql(speech: Speech, move: str) -> TextClause:
         f"UPDATE communication_message AS m SET status = '{target}', fence = m.fence + 1,"
         f" repeat_until = NULL, updated_at = {speech.now}{change}"
         " WHERE m.uuid = :uuid AND m.channel = :channel AND CAST(:lifetime AS double precision) > 0"
-        f" AND m.status IN ({among(move)}){_BESIDES.get(move, '')}{speech.returning('id')}"
+        f" AND m.status IN ({among(move)}){_BESIDES.get(besides, '')}{speech.returning('id')}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mimetypes
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
@@ -36,7 +36,28 @@ from .suppression import Suppressed
 
 __all__ = ["Email", "Page", "SyncResult"]
 
-MOST_FILES = 50
+FIELDS = tuple(
+    "to subject body html cc bcc sender reply_to headers key in_reply_to unsubscribe files".split()
+)
+# What it is called elsewhere.
+_MEANT = {
+    "text": "body",
+    "msg": "body",
+    "message": "body",
+    "content": "body",
+    "plain": "body",
+    "html_body": "html",
+    "title": "subject",
+    "attachments": "attach()",
+    "attachment": "attach()",
+    "recipients": "to",
+    "recipient": "to",
+    "destination": "to",
+    "from_": "sender",
+    "from_email": "sender",
+    "from_address": "sender",
+    "config": "key",
+}
 
 
 class Email:
@@ -46,7 +67,7 @@ class Email:
     a list of them; ``sender`` is one (None: COMMUNICATION_DEFAULT_SENDER, or the configuration's). ``body``
     is plain text; with only ``html``, it is made from that. ``in_reply_to`` is the uuid of one of our
     messages, or a Message-ID. ``unsubscribe`` is an https address that takes a POST (RFC 8058). All of them
-    may also be set afterwards.
+    may also be set afterwards; setting anything else raises AttributeError.
     """
 
     def __init__(
@@ -81,6 +102,14 @@ class Email:
     def __repr__(self) -> str:
         return f"<Email to {self.to!r}>"
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What a subclass has besides is its own business.
+        if name not in FIELDS and type(self) is Email:
+            near = [*difflib.get_close_matches(name, FIELDS, 1), ", ".join(FIELDS)]
+            meant = _MEANT.get(name, near[0])
+            raise AttributeError(f"an email has no {name} to set; you may mean {meant}")
+        super().__setattr__(name, value)
+
     @classmethod
     def from_template(cls, name: str, context: Mapping[str, Any] | None = None, **fields: Any) -> Self:
         """Return an email whose words are templates of the application, rendered with ``context``.
@@ -113,11 +142,10 @@ class Email:
             return self
         content, named, typed = enclosures.read(source)
         name = enclosures.filename(filename or named or "attachment")
-        kind = content_type or typed or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = enclosures.kind(name, content_type or typed)
         content_id = None if inline is False else name if inline is True else str(inline)
-        self.files.append(drafting.checked_file(File(name, kind, content, content_id)))
-        if len(self.files) > MOST_FILES:
-            raise InvalidMessage({"files": [f"at most {MOST_FILES} files go in one email"]})
+        # Only if it may be sent with the others is it kept.
+        self.files = [*enclosures.checked([*self.files, File(name, kind, content, content_id)])]
         return self
 
     def send(
@@ -161,8 +189,9 @@ class Email:
     def retry_send(msg_uuid: str, force: bool = False) -> str:
         """Send an email again to those it has not reached, and return its uuid.
 
-        Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force`` takes
-        that risk, and sends it to everybody.
+        Where it reached some, those go again who were refused, or whose mail came back. Raises
+        :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force`` takes that
+        risk, and sends it to everybody.
         """
         return decisions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
 
@@ -335,7 +364,7 @@ def _accept(
     wrong: dict[str, Sequence[str]] = {}
     for place, (email, options) in enumerate(items):
         try:
-            draft, mail = composing.draft(state, vars(email), options)
+            draft, mail = composing.draft(state, {name: getattr(email, name) for name in FIELDS}, options)
             drafts.append(draft)
             written.append(mail)
         except InvalidMessage as invalid:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import TextClause, bindparam, text
 
 from . import limits, recipients, retention
+from .errors import InvalidQuery
 from .state import State
 
 
@@ -21,8 +22,11 @@ def erase(state: State, recipient: str) -> Erased:
     """Delete every message to and from a recipient, of all channels, with all that was said of it.
 
     A number may be spaced, an address capitalised in any way. What is being sent at this moment is left.
-    Opt-outs stay: they are what keeps the recipient from being written to again.
+    Opt-outs stay: they are what keeps the recipient from being written to again. Raises
+    :class:`InvalidQuery` for nobody.
     """
+    if not isinstance(recipient, str) or not recipient.strip():
+        raise InvalidQuery({"recipient": ["must be a number or an address"]})
     with state.database.read() as connection:
         forms = recipients.spelled(connection, recipient, state.settings.default_region)
     given = {"forms": forms, "lowered": [one.lower() for one in forms]}

@@ -20,7 +20,7 @@ class Keeper(Protocol):
     """Who keeps the hush, and is told what would have been sent."""
 
     def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
-        """Hear of new messages, which stand or fall with ``session`` unless it is None."""
+        """Hear of messages that are new, or sent again; with ``session`` they stand or fall with it."""
 
     def in_place_of(self, provider: Provider) -> Provider:
         """Return the stand-in of a provider."""
@@ -45,7 +45,7 @@ def is_kept() -> bool:
 
 
 def accepted(state: State, uuids: Sequence[str], session: Any) -> None:
-    """Tell the keeper, if there is one, of new messages."""
+    """Tell the keeper, if there is one, of messages that are new, or that a person sends again."""
     if _keepers:
         _keepers[-1].accepted(state, uuids, session)
 

@@ -212,7 +212,8 @@ def _letter(
         in_reply_to=mail.in_reply_to,
         references=mail.refs,
         files=[File(one.filename, one.content_type, contents[one.sha256], one.content_id) for one in carried],
-        provider_ref=order.row.provider_ref if order.is_retry else None,
+        # To fewer it is another message, and the provider may know nobody's but the whole one.
+        provider_ref=order.row.provider_ref if order.is_retry and len(pending) == len(people) else None,
     )
     return Letter(email, any(person.status in status.REPORTED for person in people))
 
@@ -357,6 +358,34 @@ def reopen(connection: Connection, message_id: int, *, everybody: bool) -> None:
         text(
             "UPDATE communication_recipient SET status = NULL, error = NULL, error_code = NULL"
             f" WHERE message_id = :id AND status IS NOT NULL{which}"
+        ),
+        {"id": message_id},
+    )
+
+
+# Those that an email certainly did not reach, as SQL.
+REFUSED = f"'{status.REJECTED}', '{status.UNDELIVERED}'"
+
+
+def part(connection: Connection, uuid: str) -> None:
+    """Let the recipients of an email that arrived, who share its status, keep it as their own."""
+    reached = ", ".join(f"'{one}'" for one in sorted(status.REPORTED - {status.UNDELIVERED}))
+    connection.execute(
+        text(
+            "UPDATE communication_recipient SET status = (SELECT m.status FROM communication_message AS m"
+            " WHERE m.id = message_id) WHERE status IS NULL AND message_id IN"
+            f" (SELECT id FROM communication_message WHERE uuid = :uuid AND status IN ({reached}))"
+        ),
+        {"uuid": uuid},
+    )
+
+
+def reopen_refused(connection: Connection, message_id: int) -> None:
+    """Let a message that is sent again go to those that were refused, and to nobody else."""
+    connection.execute(
+        text(
+            "UPDATE communication_recipient SET status = NULL, error = NULL, error_code = NULL"
+            f" WHERE message_id = :id AND status IN ({REFUSED})"
         ),
         {"id": message_id},
     )

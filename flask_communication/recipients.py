@@ -74,8 +74,5 @@ def spelled(connection: Connection, raw: str, region: str | None = None) -> list
     return list(dict.fromkeys((*forms, *found)))
 
 
-_SPELLED = text(
-    "SELECT address FROM communication_recipient WHERE lower(address) = lower(:address)"
-    " UNION SELECT destination FROM communication_message"
-    " WHERE channel = 'email' AND lower(destination) = lower(:address)"
-)
+# The first recipient, which a message itself names, is among them.
+_SPELLED = text("SELECT DISTINCT address FROM communication_recipient WHERE lower(address) = lower(:address)")

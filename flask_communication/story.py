@@ -20,12 +20,14 @@ _NEXT = {
     status.UNKNOWN: "a worker asks the provider about it",
 }
 _REST = {
-    status.HELD: "nothing, until it is released",
+    status.HELD: "nothing, until it is released: flask communication release UUID",
     status.SENT: "nothing: no delivery report came while it was asked for",
-    status.UNKNOWN: 'nothing, until a person decides: {api}.resolve(uuid, "sent" | "resend" | "drop")',
+    status.UNKNOWN: "nothing, until a person decides: flask communication resolve UUID sent|resend|drop",
     status.RECEIVED: "nothing, it came in",
+    **dict.fromkeys(
+        status.MOVES["retry"].sources, "nothing, it is over; to send it again: flask communication retry UUID"
+    ),
 }
-_APIS = {"sms": "SMS", "email": "Email"}
 # Of a provider that knows no delivery reports, such as a mail server.
 _SILENT = "nothing: its provider sends no delivery reports; if it comes back, a bounce comes to the inbox"
 
@@ -89,7 +91,7 @@ def way(route: Route, share: int) -> str:
     """Say how a route is, and that ``share`` of 100 messages begin with it."""
     provider = route.provider.name if route.provider else "no provider"
     more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
-    more += [f"begins {share} of 100"] if share != 100 else []
+    more += ["only in need"] if share == 0 else [f"begins {share} of 100"] if share != 100 else []
     more += [f"at most {route.rate:g} a second"] if route.rate else []
     return f"{route.name}, {provider}: {', '.join(more)}"
 
@@ -127,8 +129,7 @@ def _next(message: Message, route: Route | None) -> str:
     if message.channel == "email" and message.status == status.SENT and _is_silent(route):
         return _SILENT
     if message.due_at is None:
-        rest = _REST.get(message.status, "nothing, it is over")
-        return rest.format(api=_APIS.get(message.channel, message.channel))
+        return _REST.get(message.status, "nothing, it is over")
     return f"{_moment(message.due_at)}  {_NEXT[message.status]}"
 
 

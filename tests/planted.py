@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from flask import Flask
 
 from flask_communication.providers.base import (
     Accepted,
+    InboundEmail,
+    Inbox,
     NotSent,
     OutboundEmail,
     OutboundSMS,
@@ -23,6 +26,7 @@ from flask_communication.providers.base import (
 )
 from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.http import Http, Reply, classify
+from flask_communication.providers.simulator import Simulator
 from flask_communication.testing import ProviderConformance
 
 log = logging.getLogger("planted")
@@ -258,3 +262,79 @@ class LetsAnybodyIn(SoundSMS):
         app = Flask("bench", root_path="/")
         app.register_blueprint(provider_blueprint(provider, name="conformance", unsigned=True))
         return app
+
+
+class HasNoName(Sound):
+    name = ""
+
+
+class DeclaresNothing(Sound):
+    config_schema = {"type": "object", "properties": {}}
+
+
+class BreaksOnARetry(Sound):
+    def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        raise KeyError(sms.provider_ref)
+
+
+class KeepsTheMessage(Sound):
+    """Has one socket, as it were, which two threads cannot use at once."""
+
+    busy = False
+
+    def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        if self.busy:
+            raise NotSent("busy")
+        self.busy = True
+        time.sleep(0.01)
+        try:
+            return super().send_sms(sms, config)
+        finally:
+            self.busy = False
+
+
+class Simulated(ProviderConformance):
+    """The tests, for a provider that goes by the recipient."""
+
+    channels = ("sms", "email")
+    made: type[Provider] = Simulator
+    recipients = {"+15550100003": Refused, "+15550100000": Accepted, "rejected@example.com": Refused}
+
+    @pytest.fixture
+    def provider(self) -> Provider:  # type: ignore[override]
+        return self.made()
+
+    @pytest.fixture
+    def config(self) -> Mapping[str, Any]:
+        return {}
+
+
+class MixesUpABatch(Simulator):
+    def send_sms_bulk(
+        self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
+    ) -> Sequence[Accepted | ProviderError]:
+        return super().send_sms_bulk(batch, config)[::-1]
+
+
+class BlamesEverybody(Simulator):
+    def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        taken = super().send_email(email, config)
+        return Accepted(taken.ref, failed={one: Refused("no") for one in email.recipients if taken.failed})
+
+
+class TakesWhomItRefuses(Simulator):
+    def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+        return Accepted("r1")
+
+
+class WithInbox(Simulator):
+    features = frozenset({"bulk", "inbox"})
+
+    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        last = int(cursor.get("last", 0))
+        return Inbox([InboundEmail(str(last + 1), b"Subject: Hi\r\n\r\nHi")], {"last": last + 1})
+
+
+class ReadsTheSameAgain(WithInbox):
+    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        return super().fetch_inbox({}, limit, config)

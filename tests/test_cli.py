@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rigs import Scripted, install, work
 
 from flask_communication import SMS, Email, configs
 from flask_communication.errors import OutcomeUnknown, Refused
+from flask_communication.models import PRIORITIES
 from flask_communication.state import state_of
 
 TO = "+919999911111"
@@ -209,6 +211,8 @@ def test_a_key_from_generate_key_can_be_used(app: Flask) -> None:
         ["config", "add", "--type", "sms", "--provider-pkg-name", "x", "--rate", "inf"],
         ["suppression", "list", "--after", "999999999999999999"],
         ["messages", "--key", "zzz"],
+        ["erase", "", "--yes"],
+        ["erase", " \t", "--yes"],
         ["config", "list", "--type", "fax"],
         ["token", "create", "me", "--scope", "bogus"],
         ["token", "create", "me", "--scope", "*", "--days", "nan"],
@@ -298,10 +302,13 @@ def in_doubt(app: Flask, request: pytest.FixtureRequest) -> str:
 
 
 def test_a_person_resolves_retries_and_cancels_on_the_command_line(app: Flask, in_doubt: str) -> None:
+    assert "flask communication resolve UUID sent|resend|drop" in run(app, "show", in_doubt)
     assert "must be one of sent, resend, drop" in run(app, "resolve", in_doubt, "maybe", expect=1)
     assert "cannot be retried" in run(app, "retry", in_doubt, expect=1)
     assert "is resolved: drop" in run(app, "resolve", in_doubt, "drop")
-    assert "is failed" in run(app, "show", in_doubt)
+    told = run(app, "show", in_doubt)
+    assert "is failed" in told
+    assert "it is over; to send it again: flask communication retry UUID" in told
     assert "cannot be resolved" in run(app, "resolve", in_doubt, "sent", expect=1)
     assert "is queued" in run(app, "retry", in_doubt, "--force")
     assert "is cancelled" in run(app, "cancel", in_doubt)
@@ -351,3 +358,32 @@ def test_a_person_who_watches_sees_the_progress_replaced_by_the_result() -> None
     os.close(terminal)
     assert os.read(controller, 1000).decode() == "\r\x1b[K1 of 2\r\x1b[K2 of 2\r\x1b[Kdone\r\n"
     os.close(controller)
+
+
+def test_what_is_sent_from_the_shell_may_wait_and_have_more_recipients(app: Flask) -> None:
+    at = "2099-01-01T09:00:00+01:00"
+    for channel in ("email", "sms"):
+        run(app, "config", "add", "--type", channel, "--provider-pkg-name", "simulator")
+    later = ("--priority", "high", "--at", at)
+    sms = run(app, "send-sms", TO, "Hello", *later).strip()
+    hidden = ("--cc", "bob@example.com", "--bcc", "eve@example.com", "--bcc", "kim@example.com")
+    email = run(app, "send-email", "--body", "Hello", "--sender", "s@example.com", *hidden, *later).strip()
+    with app.app_context():
+        for found in (SMS.get(sms), Email.get(email)):
+            assert found.due_at == datetime(2099, 1, 1, 8, tzinfo=UTC)
+            assert found.priority == PRIORITIES["high"]
+        assert [(one.kind, one.address) for one in Email.get(email).recipients] == [
+            ("cc", "bob@example.com"),
+            ("bcc", "eve@example.com"),
+            ("bcc", "kim@example.com"),
+        ]
+    assert "has no recipient" in run(app, "send-email", "--body", "Hello", expect=1)
+    for bad in ("tomorrow", "2099-01-01T09:00:00"):
+        assert "is no time with a zone" in run(app, "send-sms", TO, "Hello", "--at", bad, expect=2)
+
+
+@pytest.mark.parametrize("words", [["messages"], ["send-sms", TO, "Hello"], ["config", "list"], ["prune"]])
+def test_a_database_that_is_away_is_one_line(make_app: MakeApp, words: list[str]) -> None:
+    told = run(make_app("postgresql+psycopg://nobody@127.0.0.1:1/none"), *words, expect=1)
+    assert told.startswith("Error: the database cannot be used: ")
+    assert len(told.splitlines()) == 1

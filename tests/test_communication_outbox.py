@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,6 +285,46 @@ def test_deliver_leaves_to_your_transaction_what_is_yours(
     assert [one.status for one in communication_outbox] == ["delivered", "delivered"]
 
 
+def test_what_a_person_sends_again_is_listed(url: str, request: pytest.FixtureRequest) -> None:
+    app, provider = shop(url, COMMUNICATION_EMBEDDED_WORKER=False), Scripted()
+    install(app, provider)
+    with app.app_context():
+        early = SMS.send_msg(TO, "early")
+    work(app)
+    communication_outbox = request.getfixturevalue("communication_outbox")
+    with app.app_context():
+        SMS.retry_send(early, force=True)
+        assert [(one.uuid, one.status) for one in communication_outbox.sms] == [(early, "queued")]
+        communication_outbox.deliver()
+        SMS.retry_send(early, force=True)
+    assert [one.uuid for one in communication_outbox.sms] == [early]
+    assert len(provider.calls) == 1
+
+
+def test_what_was_held_and_is_released_is_listed(url: str, request: pytest.FixtureRequest) -> None:
+    app = shop(url, COMMUNICATION_EMBEDDED_WORKER=False, COMMUNICATION_ALLOWED_COUNTRIES=["+1"])
+    install(app, Scripted())
+    with app.app_context():
+        one, *others = (SMS.send_msg(TO, "early") for _ in range(3))
+    work(app)
+    communication_outbox = request.getfixturevalue("communication_outbox")
+    with app.app_context():
+        SMS.release(one)
+        assert [sms.uuid for sms in communication_outbox.sms] == [one]
+    app.test_cli_runner().invoke(args=["communication", "release", "--all"])
+    assert {sms.uuid for sms in communication_outbox.sms} == {one, *others}
+    communication_outbox.deliver()
+    assert {sms.status for sms in communication_outbox.sms} == {"delivered"}
+
+
+def test_what_is_unknown_is_not_repeated(communication_outbox: Outbox, app: Flask) -> None:
+    install(app, Scripted(window=3600))
+    with app.app_context():
+        SMS.send_msg("+15550100006", "Hello")
+    communication_outbox.deliver()
+    assert communication_outbox.sms[0].status == "unknown"
+
+
 def test_clear_forgets(communication_outbox: Outbox, app: Flask) -> None:
     with app.app_context():
         SMS.send_msg(TO, "Hello")
@@ -400,3 +442,37 @@ def test_an_application_that_is_gone_does_not_fail_the_test(
     )
     result = pytester.runpytest_inprocess("-p", "flask_communication.testing", "-p", "no:cacheprovider")
     result.assert_outcomes(passed=1)
+
+
+def test_the_documentations_examples_pass(pytester: pytest.Pytester) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
+    about = text.partition("## A provider")[0]
+    conftest, *examples = re.findall(r"^```python\n(.*?)^```$", about, re.MULTILINE | re.DOTALL)
+    pytester.makeconftest(
+        conftest
+        + """
+import pytest
+from flask import request
+from flask_communication import SMS
+from test_communication_outbox import session_of, shop
+
+@pytest.fixture
+def app():
+    app = shop("sqlite://")
+
+    def order():
+        given = request.get_json()
+        SMS.send_msg(given["phone"], "Thank you", session=session_of(app))
+        session_of(app).rollback() if "card" in given else session_of(app).commit()
+        return {}
+
+    app.view_functions["order"] = order
+    return app
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+"""
+    )
+    pytester.makepyfile("import pytest\n\n" + "\n\n".join(examples))
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)

@@ -33,7 +33,7 @@ FLOORS = [
     "planning calls reports decisions receiving screening erasure",
     "rescue filing",
     "delivery story inbox",
-    "worker sms email forecast",
+    "worker sms email forecast diagnosis",
     "jobs",
     "service",
     "web cli testing",

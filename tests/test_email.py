@@ -140,13 +140,84 @@ def test_what_can_be_attached(app: Flask, tmp_path: Path) -> None:
         ((b"x", "a\r\nBcc: eve@example.com"), "filename"),
         ((b"x", "a\u202egnp.exe"), "filename"),
         ((b"x", "a.txt", "text/plain\r\nX: y"), "content_type"),
-        ((b"x", "a.eml", "message/rfc822"), "content_type"),
+        ((b"x", "a", "multipart/mixed; boundary=x"), "content_type"),
+        ((b"x", "a.csv", "text/csv; charset"), "content_type"),
+        ((b"x", "a.csv", f"text/csv; charset={'x' * 70}; b={'y' * 70}"), "content_type"),
+        (("/tmp/\0x",), "cannot be read: embedded null"),
         ((b"x", "a.png", "image/png", "a b"), "inline"),
     ],
 )
 def test_what_cannot_be_attached_says_why(args: tuple[Any, ...], says: str) -> None:
     with pytest.raises(InvalidMessage, match=says):
         Email(to=ANN).attach(*args)
+
+
+def test_a_file_that_is_closed_cannot_be_attached(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"x")
+    with (tmp_path / "a.txt").open("rb") as opened:
+        pass
+    with pytest.raises(InvalidMessage, match="cannot be read: read of closed file"):
+        Email(to=ANN).attach(opened)
+
+
+def test_a_mail_and_a_type_with_parameters_can_be_attached(app: Flask, post: Post) -> None:
+    calendar = "text/calendar; method=REQUEST; charset=utf-8"
+    upload = FileStorage(io.BytesIO(b"Subject: x"), filename="b.eml", content_type="message/rfc822")
+    with app.app_context():
+        email = Email(to=ANN, body="Hi").attach(b"BEGIN:VCALENDAR", "a.ics", calendar)
+        email.attach(b"Subject: x", "a.eml").attach(upload).send()
+        work(app)
+    assert [one.content_type for one in post.sent[0].files] == [
+        calendar,
+        "application/octet-stream",
+        "application/octet-stream",
+    ]
+
+
+def test_what_exceeds_the_limits_is_not_attached(app: Flask, post: Post) -> None:
+    large, many = Email(to=ANN), Email(to=ANN)
+    large.attach(b"x" * (10 * 1024 * 1024), "x")
+    with pytest.raises(InvalidMessage, match="at most 18874368 go"):
+        large.attach(b"y" * (9 * 1024 * 1024), "y")
+    for number in range(50):
+        many.attach(b"%d" % number, "x")
+    for _ in range(10):
+        with pytest.raises(InvalidMessage, match="at most 50 files"):
+            many.attach(b"x", "x")
+    assert (len(large.files), len(many.files)) == (1, 50)
+    with app.app_context():
+        many.send()
+        for files in (many.files * 2, [*large.files, *large.files], ["/etc/passwd"], "x"):
+            many.files = files  # type: ignore[assignment]
+            with pytest.raises(InvalidMessage, match="files"):
+                many.send()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("text", "body"), ("attachments", r"attach\(\)"), ("from_email", "sender"), ("subjekt", "subject")],
+)
+def test_a_field_that_no_email_has_cannot_be_set(name: str, meant: str) -> None:
+    with pytest.raises(AttributeError, match=f"an email has no {name} to set; you may mean {meant}$"):
+        setattr(Email(), name, "x")
+    with pytest.raises(AttributeError, match="you may mean to, subject, body, html"):
+        Email().x = 1  # type: ignore[attr-defined]
+
+    class Bill(Email):
+        number = 0
+
+    bill = Bill()
+    bill.number = 17
+    assert bill.number == 17
+
+
+def test_an_email_of_nothing_is_refused(app: Flask) -> None:
+    with app.app_context():
+        for fields in ({}, {"subject": " ", "body": "\n"}, {"html": ""}):
+            with pytest.raises(InvalidMessage, match="body: is empty"):
+                Email(to=ANN, **fields).send()
+        assert Email(to=ANN, subject="Hi").send()
+        assert Email(to=ANN).attach(b"x", "x").send()
 
 
 LINES = ["\r\nBcc: x@example.com", "\nx", "\r", "\x00", "\x0b", "\x85", "\u2028", "\u2029", "\x1b[2J"]
@@ -278,8 +349,62 @@ def test_who_has_it_does_not_get_it_again_by_a_retry(app: Flask, post: Post) -> 
         work(app)
         assert Email.get(uuid).status == "sent"
         assert outcomes(uuid) == {ANN: "sent", BOB: "rejected"}
+        post.failing = {}
+        Email.retry_send(uuid)
+        work(app)
         with pytest.raises(NotRetryable):
             Email.retry_send(uuid)
+    assert [one.recipients for one in post.sent] == [[ANN, BOB], [BOB], [BOB]]
+
+
+def test_a_retry_goes_to_those_who_were_refused_and_to_nobody_else(app: Flask, post: Post) -> None:
+    with app.app_context():
+        post.failing = {BOB: Refused("mailbox full")}
+        uuid = Email(to=[ANN, BOB], cc=EVE, body="Hello").send()
+        work(app)
+        Email.retry_send(uuid)
+        work(app)
+        # Refused again: the others have it all the same.
+        assert outcomes(uuid) == {ANN: "sent", BOB: "rejected", EVE: "sent"}
+        assert Email.get(uuid).status == "sent"
+        post.failing = {}
+        Email.retry_send(uuid)
+        work(app)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "sent", EVE: "sent"}
+        with pytest.raises(NotRetryable, match="it would ring twice"):
+            Email.retry_send(uuid)
+    assert [one.recipients for one in post.sent] == [[ANN, BOB, EVE], [BOB], [BOB]]
+    assert len({one.key for one in post.sent}) == 3
+    assert [one.provider_ref for one in post.sent] == [None, None, None]
+
+
+def test_a_retry_goes_to_those_whose_mail_came_back(app: Flask, post: Post) -> None:
+    with app.app_context():
+        uuid = Email(to=[ANN, BOB], body="Hello").send()
+        work(app)
+        post.reports = [Report(post.sent[0].message_id, "undelivered", recipient=BOB)]
+        Email.sync_delivery_report()
+        assert outcomes(uuid) == {ANN: "sent", BOB: "undelivered"}
+        Email.retry_send(uuid)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "queued"}
+        work(app)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "sent"}
+    assert [one.recipients for one in post.sent] == [[ANN, BOB], [BOB]]
+
+
+def test_a_retry_does_not_go_to_those_who_may_have_it(app: Flask, post: Post) -> None:
+    with app.app_context():
+        post.failing = {BOB: Refused("no such user"), EVE: OutcomeUnknown("silence")}
+        uuid = Email(to=[ANN, BOB, EVE], body="Hello").send()
+        work(app)
+        with pytest.raises(NotRetryable, match="it may have arrived"):
+            Email.retry_send(uuid)
+        Email.resolve(uuid, "sent")
+        post.failing = {}
+        Email.retry_send(uuid)
+        work(app)
+        assert outcomes(uuid) == {ANN: "sent", BOB: "sent", EVE: "unknown"}
+    assert [one.recipients for one in post.sent] == [[ANN, BOB, EVE], [BOB]]
 
 
 def test_a_doubt_is_shared_by_those_it_is_about(app: Flask, post: Post) -> None:

@@ -148,7 +148,7 @@ def test_weights_say_how_many_begin_where(make: MakeApp) -> None:
     install(app, Scripted(), key="b", weight=1)
     install(app, Scripted(), key="c", weight=3)
     told = explained(app, "sms", TO, "a").splitlines()
-    assert told[1].startswith("     configuration 3 (a), scripted: well, begins 0 of 100")
+    assert told[1].startswith("     configuration 3 (a), scripted: well, only in need")
     assert told[2].startswith("  -> configuration 4 (b), scripted: well, begins 25 of 100")
     assert told[3].startswith("  -> configuration 5 (c), scripted: well, begins 75 of 100")
 

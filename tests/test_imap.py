@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mail_servers import certificate, line_of, mailboxes, scripted, until_closed
+from mail_servers import Post, certificate, line_of, mailboxes, scripted, sink, until_closed
 
 from flask_communication.errors import NotSent, Refused
 from flask_communication.providers.base import LARGEST_MAIL, Inbox
@@ -163,6 +163,18 @@ def test_mails_that_were_deleted_leave_no_gap(port: int, box: imaplib.IMAP4, fol
     assert texts(first) == ["one"]
     put(box, folder, "four")
     assert texts(look(port, first.cursor, folders=folder)) == ["four"]
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_check_logs_in_and_reads_nothing(port: int, box: imaplib.IMAP4, folder: str) -> None:
+    put(box, folder, "one")
+    known = {"imap_host": "localhost", "imap_port": port, "imap_security": "starttls"}
+    known |= {"imap_username": USER, "imap_password": PASSWORD, "folders": folder}
+    with sink(Post()) as smtp:
+        known |= {"host": "127.0.0.1", "port": smtp, "security": "none"}
+        assert SMTP().check(known).endswith(f"localhost:{port} lets us in, to fetch mail")
+        with pytest.raises(Refused, match="refused the login"):
+            SMTP().check({**known, "imap_password": "wrong-password"})
 
 
 @pytest.mark.usefixtures("trusted")

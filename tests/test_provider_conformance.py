@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import imaplib
+import re
+import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
+import planted
 import pytest
 from flask import Flask
-from mail_servers import PASSWORD, USER, Post, sink
+from mail_servers import PASSWORD, USER, Post, certificate, mailboxes, sink
 from seed_provider import served
 
 from flask_communication.errors import Denied, NotSent, OutcomeUnknown, Refused
@@ -56,16 +61,9 @@ class TestSimulatorOverTheContract(TestSimulator):
             yield RemoteProvider("simulator", f"{url}/simulator", SECRET)
 
 
-def accept(request: httpx.Request) -> httpx.Response:
-    if request.method == "GET":
-        return httpx.Response(404)
-    return httpx.Response(200, json={"success": True, "msg": "Queued", "data": {"msg_uuid": "r1"}})
-
-
 class TestRemote(ProviderConformance):
     """The client of the contract, before a vendor that speaks it."""
 
-    accepts = staticmethod(accept)
     answers = {
         "it took it": ((200, {"success": True, "data": {"msg_uuid": 42}}), Accepted("42")),
         "it refuses": ((200, {"success": False, "msg": "no", "outcome": "rejected"}), Refused),
@@ -90,6 +88,11 @@ class TestRemote(ProviderConformance):
         "nothing": ((200, {"success": True, "data": []}), []),
     }
 
+    def accepts(self, request: httpx.Request) -> httpx.Response:  # type: ignore[override]
+        if request.method == "GET":
+            return httpx.Response(404)
+        return httpx.Response(200, json={"success": True, "msg": "Queued", "data": {"msg_uuid": "r1"}})
+
     @pytest.fixture
     def provider(self, vendor: Any) -> Provider:
         return RemoteProvider("parrot", "https://parrot.example", SECRET, transport=vendor)
@@ -106,7 +109,22 @@ def port() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="module")
+def imap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    shown, _ = certificate(tmp_path_factory.mktemp("imap"))
+    with mailboxes(shown) as port, imaplib.IMAP4("localhost", port) as box:
+        box.starttls(ssl.create_default_context(cafile=str(shown)))
+        box.login("demouser", "demopass")
+        for number in range(12):
+            box.append(
+                "INBOX", "", imaplib.Time2Internaldate(1_700_000_000), b"Subject: %d\r\n\r\nHi" % number
+            )
+        yield port, shown
+
+
 class TestSMTP(ProviderConformance):
+    """SMTP and IMAP, before real servers of both."""
+
     channels = ("email",)
     recipients = {"gone@x.example": Refused, "full@x.example": NotSent}
 
@@ -116,23 +134,47 @@ class TestSMTP(ProviderConformance):
         return SMTP(keep=0.05)
 
     @pytest.fixture
+    def config(self, port: int, imap: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+        monkeypatch.setenv("SSL_CERT_FILE", str(imap[1]))
+        smtp = {"host": "127.0.0.1", "port": port, "security": "none", "username": USER, "password": PASSWORD}
+        inbox = {"imap_host": "localhost", "imap_port": imap[0], "imap_security": "starttls"}
+        return {**smtp, **inbox, "imap_username": "demouser", "imap_password": "demopass"}
+
+    def test_its_mailbox_has_mails(self, door: Provider, config: Mapping[str, Any]) -> None:
+        found = door.fetch_inbox({}, 10, config)
+        assert (len(found.mails), found.more) == (10, True)
+
+
+class TestSMTPWithoutAMailbox(ProviderConformance):
+    channels = ("email",)
+
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return SMTP(keep=0.05)
+
+    @pytest.fixture
     def config(self, port: int) -> Mapping[str, Any]:
         return {"host": "127.0.0.1", "port": port, "security": "none", "username": USER, "password": PASSWORD}
 
 
-def failures(pytester: pytest.Pytester, base: str, fault: str) -> set[str]:
+def failures(pytester: pytest.Pytester, base: str, fault: str, only: str = "test") -> set[str]:
     """Run the tests for a faulty provider and return the names of those that failed."""
-    made = f"made = planted.{fault}" if fault else "pass"
-    pytester.makepyfile(f"import planted\n\n\nclass TestIt(planted.{base}):\n    {made}\n")
-    ran = pytester.inline_run("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    pytester.makepyfile(f"import planted\n\n\nclass TestIt(planted.{base}):\n    made = planted.{fault}\n")
+    ran = pytester.inline_run("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-k", only)
     passed, _, failed = ran.listoutcomes()
-    assert len(passed) > 40
+    assert len(passed) + len(failed) >= (40 if only == "test" else 1)
     return {one.nodeid.partition("::test_")[2].partition("[")[0] for one in failed}
 
 
-@pytest.mark.parametrize("base", ["SoundSMS", "SoundEmail"])
-def test_a_sound_provider_passes(pytester: pytest.Pytester, base: str) -> None:
-    assert failures(pytester, base, "Sound") == set()
+@pytest.mark.parametrize(
+    ("base", "made"), [("SoundSMS", "Sound"), ("SoundEmail", "Sound"), ("Simulated", "WithInbox")]
+)
+def test_a_sound_provider_passes(pytester: pytest.Pytester, base: str, made: str) -> None:
+    assert failures(pytester, base, made) == set()
+
+
+def base_of(fault: str) -> str:
+    return "Simulated" if issubclass(getattr(planted, fault), Simulator) else "SoundSMS"
 
 
 @pytest.mark.parametrize(
@@ -160,10 +202,18 @@ def test_a_sound_provider_passes(pytester: pytest.Pytester, base: str) -> None:
         ("SaysItsOwnWords", "the_vendors_words_are_ours"),
         ("ReturnsNothing", "an_accepted_message_has_a_reference"),
         ("StumblesOverSettings", "strange_settings_break_nothing"),
+        ("HasNoName", "it_has_a_name_and_possible_numbers"),
+        ("DeclaresNothing", "its_settings_are_declared"),
+        ("BreaksOnARetry", "a_retry_is_taken_too"),
+        ("KeepsTheMessage", "many_threads_may_send_at_once"),
+        ("MixesUpABatch", "a_batch_keeps_its_order"),
+        ("BlamesEverybody", "a_recipient_fails_alone"),
+        ("TakesWhomItRefuses", "a_recipient_has_its_outcome"),
+        ("ReadsTheSameAgain", "an_inbox_is_read_on_from_its_cursor"),
     ],
 )
 def test_a_planted_fault_is_caught(pytester: pytest.Pytester, fault: str, caught: str) -> None:
-    assert caught in failures(pytester, "SoundSMS", fault)
+    assert failures(pytester, base_of(fault), fault, caught) == {caught}
 
 
 @pytest.mark.parametrize("fault", ["QuotesTheSecret", "RaisesValueError", "SwallowsA429", "ForgetsTheKey"])
@@ -173,3 +223,16 @@ def test_a_planted_fault_is_caught_in_an_email_too(pytester: pytest.Pytester, fa
 
 def test_an_open_blueprint_is_caught(pytester: pytest.Pytester) -> None:
     assert failures(pytester, "LetsAnybodyIn", "Sound") == {"an_unsigned_call_is_refused"}
+
+
+def test_the_documentations_example_passes(pytester: pytest.Pytester) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
+    (example,) = re.findall(
+        r"^```python\n(.*?)^```$", text.partition("## A provider")[2], re.MULTILINE | re.DOTALL
+    )
+    acme = Path(__file__).parent.parent / "examples" / "flask_communication_acme"
+    pytester.syspathinsert(acme)
+    pytester.makepyfile(f"import pytest\nfrom flask_communication_acme import Acme\n\n{example}")
+    passed, _, failed = pytester.inline_run("-q", "-p", "no:cacheprovider").listoutcomes()
+    assert len(passed) > 90
+    assert failed == []

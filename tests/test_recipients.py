@@ -10,7 +10,7 @@ from rigs import Scripted, install, work
 from sqlalchemy import text
 
 from flask_communication import SMS, Email, recipients
-from flask_communication.errors import InvalidMessage
+from flask_communication.errors import InvalidMessage, InvalidQuery
 from flask_communication.state import state_of
 
 TO = "+919999911112"
@@ -86,6 +86,13 @@ def test_what_is_no_number_is_found_as_it_is(app: Flask) -> None:
         SMS.receive("VK-SHOP", "15550101234", "Hello")
         assert len(SMS.messages(destination="15550101234").items) == 1
         assert SMS.erase("vk-shop") == (1, 0)
+
+
+def test_nobody_is_erased_by_an_empty_name(app: Flask) -> None:
+    with app.app_context():
+        for nobody in ("", "  "):
+            with pytest.raises(InvalidQuery):
+                SMS.erase(nobody)
 
 
 @pytest.mark.parametrize("said", [TO, "+91 99999 11112"])

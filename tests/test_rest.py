@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from flask.testing import FlaskClient
 from rigs import Scripted, install, work
 
 from flask_communication import SMS, tokens
+from flask_communication.models import PRIORITIES
 from flask_communication.state import state_of
 
 MakeApp = Callable[..., Flask]
@@ -102,6 +104,23 @@ def test_an_idempotency_key_is_one_message(app: Flask, client: FlaskClient) -> N
     assert answers[0] == answers[1]
     other = client.post("/communication/sms/send", json={**body, "msg": "x"}, headers=headers)
     assert other.status_code == 409
+
+
+def test_an_sms_has_its_time_and_all_the_rest(app: Flask, client: FlaskClient) -> None:
+    install(app, Scripted())
+    body = {"msg": "Hello", "destination": "+919999911111", "priority": "high", "metadata": {"order": 17}}
+    times = {"send_at": "2099-01-01T09:00:00+01:00", "expires_at": "2099-01-02T00:00:00Z"}
+    answer = client.post("/communication/sms/send", json={**body, **times})
+    assert answer.status_code == 200, answer.text
+    with app.app_context():
+        found = SMS.get(answer.json["data"]["msg_uuid"])  # type: ignore[index]
+    assert found.due_at == datetime(2099, 1, 1, 8, tzinfo=UTC)
+    assert found.expires_at == datetime(2099, 1, 2, tzinfo=UTC)
+    assert (found.priority, found.meta) == (PRIORITIES["high"], {"order": 17})
+    for name, bad in (("send_at", "2099-01-01T09:00:00"), ("priority", "urgent"), ("metadata", [])):
+        answer = client.post("/communication/sms/send", json={**body, name: bad})
+        assert answer.status_code == 422
+        assert list(answer.json["errors"]) == [name]  # type: ignore[index]
 
 
 def test_messages_are_listed_and_told(app: Flask, client: FlaskClient) -> None:
@@ -302,6 +321,18 @@ def test_health_says_what_to_do_about_missing_tables(make_app: MakeApp, database
     )
     assert sent.status_code == 503
     assert "flask communication upgrade" in sent.get_data(as_text=True)
+
+
+def test_a_database_that_is_away_is_503_and_says_nothing_of_it(make_app: MakeApp) -> None:
+    client = make_app("postgresql+psycopg://nobody@127.0.0.1:1/none").test_client()
+    body = {"msg": "x", "destination": "+919999911111"}
+    for answer in (
+        client.get("/communication/messages"),
+        client.post("/communication/sms/send", json=body),
+        client.get("/communication/config/list", headers={"Authorization": "Bearer fc_0_x"}),
+    ):
+        assert (answer.status_code, answer.mimetype) == (503, "application/json")
+        assert "127.0.0.1" not in answer.text
 
 
 CANARY = "CANARY_9f3b"

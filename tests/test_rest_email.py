@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import text
 
 from flask_communication import Email, tokens
 from flask_communication.errors import NotSent, Refused
+from flask_communication.models import PRIORITIES
 from flask_communication.providers.base import (
     Accepted,
     InboundEmail,
@@ -126,6 +128,66 @@ def test_html_that_is_none_is_sent_as_it_is(app: Flask, client: FlaskClient, pos
     with app.app_context():
         work(app)
     assert post.sent[0].html == html
+
+
+LATER = {
+    "config": {"key": "value"},
+    "send_at": "2099-01-01T09:00:00+01:00",
+    "expires_at": "2099-01-02T00:00:00Z",
+    "priority": "high",
+    "metadata": {"order": 17},
+    "headers": {"X-Order": "17"},
+}
+
+
+@pytest.mark.parametrize("is_form", [False, True], ids=["json", "form"])
+def test_an_email_has_its_time_and_all_the_rest(app: Flask, client: FlaskClient, is_form: bool) -> None:
+    mail = {"bcc": BOB, "body": "Hello", "sender": "shop@example.com", **LATER}
+    written = {name: json.dumps(one) if isinstance(one, dict) else one for name, one in mail.items()}
+    given: dict[str, Any] = (
+        {"data": written, "content_type": "multipart/form-data"} if is_form else {"json": mail}
+    )
+    answer = client.post("/communication/email/send", **given)
+    assert answer.status_code == 200, answer.text
+    with app.app_context():
+        found = Email.get(answer.json["data"]["msg_uuid"])  # type: ignore[index]
+    assert found.due_at == datetime(2099, 1, 1, 8, tzinfo=UTC)
+    assert found.expires_at == datetime(2099, 1, 2, tzinfo=UTC)
+    assert (found.priority, found.meta) == (PRIORITIES["high"], {"order": 17})
+    assert found.mail is not None
+    assert (found.mail.headers, found.mail.mailboxes["to"]) == ({"X-Order": "17"}, [])
+    # What the seed's callers add to a retry, too.
+    answer = client.post("/communication/email/retry", json={"msg_uuid": found.uuid, "config": {"a": "b"}})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("send_at", "2099-01-01T09:00:00"),
+        ("send_at", "soon"),
+        ("expires_at", "2000-01-01T00:00:00Z"),
+        ("priority", "urgent"),
+        ("metadata", "[1]"),
+        ("metadata", "{"),
+        ("metadata", '{"a": "\\u0000"}'),
+        ("headers", '{"X-A": 1}'),
+        ("headers", "{" * 5000),
+    ],
+)
+def test_an_option_that_is_wrong_is_named_in_a_form(client: FlaskClient, name: str, bad: str) -> None:
+    form = {**MAIL, name: bad}
+    answer = client.post("/communication/email/send", data=form, content_type="multipart/form-data")
+    assert answer.status_code == 422
+    assert list(answer.json["errors"]) == [name]  # type: ignore[index]
+
+
+def test_a_files_name_may_have_the_spaces_of_a_mac(app: Flask, client: FlaskClient) -> None:
+    name = "Screenshot 1.00.00\u202fPM.png"
+    form = {**MAIL, "file": (io.BytesIO(PNG), name)}
+    answer = client.post("/communication/email/send", data=form, content_type="multipart/form-data")
+    with app.app_context():
+        assert Email.file(answer.json["data"]["msg_uuid"], 0).filename == name  # type: ignore[index]
 
 
 def test_an_idempotency_key_is_one_email(client: FlaskClient) -> None:

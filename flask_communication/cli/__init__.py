@@ -1,6 +1,6 @@
 """``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
 
-from . import configs, decisions, health, messages, sending, suppressions, tokens, upkeep, work
+from . import configs, decisions, health, messages, providers, sending, suppressions, tokens, upkeep, work
 from .command import communication
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "decisions",
     "health",
     "messages",
+    "providers",
     "sending",
     "suppressions",
     "tokens",

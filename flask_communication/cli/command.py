@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 from flask.cli import AppGroup
+from sqlalchemy.exc import OperationalError
 
 from ..errors import CommunicationError
 
@@ -27,6 +28,9 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except CommunicationError as wrong:
             raise click.ClickException(str(wrong)) from wrong
+        except OperationalError as away:
+            said = str(away.orig).strip().splitlines()[:1] or [type(away.orig).__name__]
+            raise click.ClickException(f"the database cannot be used: {said[0]}") from away
 
     return explaining
 

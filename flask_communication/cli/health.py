@@ -1,14 +1,17 @@
-"""How it is: what the health check says."""
+"""How it is: what the health check says, and what a person should look at."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import click
 
-from .. import vitals
+from .. import diagnosis, vitals
+from ..diagnosis import FAIL, Finding
 from ..state import current
 from .command import communication, explained
+from .configs import config
 
 
 @communication.command("health")
@@ -19,4 +22,28 @@ def health() -> None:
     well = all(part["ok"] for part in found.values())
     click.echo(json.dumps({"success": well, "data": found}, indent=2))
     if not well:
+        raise click.exceptions.Exit(1)
+
+
+@communication.command("doctor")
+@explained
+def doctor() -> None:
+    """Check all that can be checked, one line each with the next step; exit with 1 if one fails."""
+    _show(diagnosis.examine(current()))
+
+
+@config.command("test")
+@click.argument("config_id", metavar="ID")
+@explained
+def test_config(config_id: str) -> None:
+    """Try whether a configuration's provider can be reached and lets us in; nothing is sent."""
+    _show(diagnosis.try_out(current(), config_id))
+
+
+def _show(findings: Iterable[Finding]) -> None:
+    failed = 0
+    for one in findings:
+        failed += one.level == FAIL
+        click.echo(f"{one.level:5} {one.about}: {one.says}")
+    if failed:
         raise click.exceptions.Exit(1)

@@ -178,6 +178,14 @@ class Provider:
         It may block for one call, and never raises: what cannot be found out is not there.
         """
 
+    def check(self, config: Mapping[str, Any]) -> str | None:
+        """Try, without sending anything, whether the provider can be reached and lets us in.
+
+        Return what was found, for a person, or None where there is nothing to try; raise a
+        :class:`ProviderError` that says what is wrong.
+        """
+        return None
+
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Send one SMS; return :class:`Accepted` or raise a :class:`ProviderError`."""
         raise Refused(f"{self.name} does not send SMS")

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import NotSent, ProviderError, Refused
@@ -96,6 +97,13 @@ def fetch(
     if trouble is not None and not reading.mails:
         raise trouble
     return Inbox(reading.mails, reading.cursor, reading.more or trouble is not None)
+
+
+def check(account: Account, deadline: float = DEADLINE) -> None:
+    """Log in and leave; raise :class:`NotSent` or :class:`Refused`, as :func:`fetch` does."""
+    trouble = _visit(replace(account, folders=()), _Reading({}, 1), _BATCHED, deadline, None)
+    if trouble is not None:
+        raise trouble
 
 
 def _visit(

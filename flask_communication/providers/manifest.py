@@ -9,7 +9,7 @@ from typing import Any
 from marshmallow import ValidationError
 
 from . import contract
-from .base import OutcomeUnknown
+from .base import NotSent, OutcomeUnknown
 from .http import Reply, clean
 
 _MANIFEST = contract.Manifest()
@@ -29,6 +29,7 @@ class Known:
 
 
 NONE = Known()
+NO_MANIFEST = "without a manifest: it is called for SMS, with the bodies of the contract and nothing more"
 
 
 def read(reply: Reply) -> Known:
@@ -50,3 +51,37 @@ def read(reply: Reply) -> Known:
         report_after=given["report_after"],
         bulk_limit=given["bulk_limit"],
     )
+
+
+def examine(reply: Reply) -> str:
+    """Say what the answer to ``GET <root>/`` tells a person; raise :class:`NotSent` if it is wrong."""
+    if reply.status in (404, 405):
+        return f"it answers {reply.status}, {NO_MANIFEST}"
+    if reply.status != 200:
+        raise NotSent(f"it answers GET with {reply.status}; it should be 200 with a manifest, or 404")
+    if not isinstance(reply.json, dict):
+        return f"it answers with no JSON object, {NO_MANIFEST}"
+    try:
+        name = _MANIFEST.load(reply.json)["name"]
+    except ValidationError as wrong:
+        raise NotSent(f"its manifest is passed over, because it is wrong: {_faults(wrong)}") from None
+    return f"it is {clean(name)}; " + describe(read(reply))
+
+
+def _faults(wrong: ValidationError) -> str:
+    messages = wrong.messages if isinstance(wrong.messages, dict) else {"_": wrong.messages}
+    return clean("; ".join(f"{field}: {why}" for field, why in messages.items()))
+
+
+def describe(known: Known) -> str:
+    """Say what a manifest was understood to say, in one line."""
+    said = [f"types {', '.join(map(clean, known.types)) or 'none'}"]
+    said += [f"features {', '.join(map(clean, sorted(known.features))) or 'none'}"]
+    if known.idempotency_window:
+        said.append(f"a repeated key is ignored for {known.idempotency_window:g} s")
+    properties = (known.config_schema or {}).get("properties")
+    if isinstance(properties, Mapping):
+        said.append(f"settings {', '.join(map(clean, map(str, properties))) or 'none'}")
+    else:
+        said.append("settings not told, so all are taken for secrets")
+    return "; ".join([f"label {known.label}", *said] if known.label else said)

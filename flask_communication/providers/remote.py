@@ -94,6 +94,11 @@ class RemoteProvider(Provider):
         """Read the manifest, unless that was done lately; never raises."""
         self._manifest()
 
+    def check(self, config: Mapping[str, Any]) -> str:
+        """Ask for the manifest now, and say what it tells; its calls are not tried."""
+        reply = self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE)
+        return f"{self._root} can be reached; {manifest.examine(reply)}"
+
     @property
     def label(self) -> str:  # type: ignore[override]
         """Return the manifest's label, or the name."""

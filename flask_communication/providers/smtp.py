@@ -80,6 +80,22 @@ class SMTP(Provider):
             failed |= {one: why for address, why in ended.items() for one in named[address]}
         return _verdict(email, failed)
 
+    def check(self, config: Mapping[str, Any]) -> str:
+        """Connect, secure the line and log in, by SMTP and, if it was entered, by IMAP; then leave."""
+        door = _door(config)
+        clock = Clock()
+        clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
+        try:
+            Session(door, clock).quit()
+        except OSError as exc:
+            raise NotSent(f"{door.host}:{door.port}: {told(exc)}; check host, port and security") from None
+        found = f"{door.host}:{door.port} can be reached" + (" and lets us in" if door.username else "")
+        if not self.has_inbox(config):
+            return found
+        account = _account(config)
+        imap.check(account)
+        return f"{found}; {account.host}:{account.port} lets us in, to fetch mail"
+
     def has_inbox(self, config: Mapping[str, Any]) -> bool:
         """Tell whether an IMAP server was entered."""
         return bool(_text(config, "imap_host"))

@@ -16,7 +16,8 @@ class ProviderConformance(Promises, Sending, Trouble):
 
     * ``channels``: of ``sms`` and ``email``, those to test; a subclass for each, if they differ.
     * ``accepts``: what the vendor answers when it takes a message: ``(status, body)``, ``(status, body,
-      headers)``, an exception class of httpx, or a function from request to response. None: not played.
+      headers)``, an exception class of httpx, or a function from request to response, such as a method
+      of this name. None: the vendor is not played.
     * ``answers``: name -> (answer, outcome); an outcome is Refused, Denied, NotSent or OutcomeUnknown,
       ``NotSent("", retry_after=7)``, or ``Accepted(ref)``.
     * ``recipients``: number or address -> outcome class, where the vendor goes by the recipient.

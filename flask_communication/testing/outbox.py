@@ -134,9 +134,10 @@ class Outbox(Sequence[Sent]):
             self._accepted.clear()
 
     def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
-        """Hear of new messages; see :class:`.hush.Keeper`."""
+        """Hear of messages; see :class:`.hush.Keeper`."""
         with self._lock:
-            self._accepted += [_Accepted(state, uuid, session) for uuid in uuids]
+            known = {one.uuid for one in self._accepted}
+            self._accepted += [_Accepted(state, uuid, session) for uuid in uuids if uuid not in known]
 
     def in_place_of(self, provider: Provider) -> Provider:
         """Return who answers in place of a provider."""

@@ -10,9 +10,10 @@ from ..providers.simulator import STORIES, Simulator
 
 
 class Understudy(Simulator):
-    """The simulator under the name of a provider, with its settings, channels and promises.
+    """The simulator under the name of a provider, with its settings and channels.
 
-    Its reports tell the end of every story at once.
+    Its reports tell the end of every story at once. It does not promise to ignore repeats: what is
+    ``unknown`` stays so, rather than be repeated, perhaps by a worker when the test is over.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -23,7 +24,6 @@ class Understudy(Simulator):
             self.types = tuple(provider.types)
             self.features = frozenset(provider.features & {"bulk"})
             self.config_schema = provider.config_schema
-            self.idempotency_window = provider.idempotency_window
             self.bulk_limit = provider.bulk_limit
         else:
             # To ask it would be a call.

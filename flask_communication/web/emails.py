@@ -2,60 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import request
 
 from .. import messages
-from ..composing import CHANNEL, LARGEST_EMAIL
-from ..email import Email
+from ..composing import CHANNEL
+from ..drafting import OPTIONS
+from ..email import FIELDS, Email
+from ..enclosures import LARGEST_EMAIL
 from ..errors import ProviderError
 from ..state import current
 from . import access, schemas
-from .envelope import BadRequest, loaded, ok
+from .envelope import BadRequest, fitted, json_field, loaded, ok
 
 # The files as base64, and the texts.
 LONGEST_BODY = LARGEST_EMAIL * 4 // 3 + 4_000_000
 _MANY = ("to", "cc", "bcc", "reply_to")
 _ONE = ("subject", "body", "html", "sender", "key", "in_reply_to", "unsubscribe")
+_OPTIONS = tuple(name for name in OPTIONS if name != "idempotency_key")
+# In a form these are JSON.
+_OBJECTS = ("headers", "metadata", "config")
+_SINGLE = tuple(dict.fromkeys((*_ONE, *_OPTIONS, *_OBJECTS)))
 
 
 @access.needs("message.send")
 def send() -> Any:
     """Accept an email."""
     is_form = request.mimetype == "multipart/form-data"
-    email = _of_form() if is_form else _of_json(loaded(schemas.SendEmail, LONGEST_BODY))
-    uuid = email.send(idempotency_key=request.headers.get("Idempotency-Key"))
+    given = _of_form() if is_form else loaded(schemas.SendEmail, LONGEST_BODY)
+    email = _attached(_email(given), given.get("attachments", ()))
+    options = {name: given[name] for name in _OPTIONS if name in given}
+    uuid = email.send(idempotency_key=request.headers.get("Idempotency-Key"), **options)
     return ok("Successfully queued", data={"msg_uuid": uuid, "extra_data": {}})
 
 
-def _of_json(given: Mapping[str, Any]) -> Email:
-    fields = {name: value for name, value in given.items() if name != "attachments"}
-    email = Email(**fields)
-    for one in given.get("attachments", ()):
+def _email(given: Mapping[str, Any]) -> Email:
+    return Email(**{name: value for name, value in given.items() if name in FIELDS})
+
+
+def _attached(email: Email, files: Sequence[Mapping[str, Any]]) -> Email:
+    for one in files:
         email.attach(one["content"], one["filename"], one["content_type"], one["content_id"] or one["inline"])
-    return email
-
-
-def _of_form() -> Email:
-    if (request.content_length or 0) > LONGEST_BODY:
-        raise BadRequest(413, f"the body is larger than {LONGEST_BODY} bytes")
-    strangers = sorted(set(request.form) - {*_MANY, *_ONE, access.FIELD})
-    repeated = sorted(name for name in _ONE if len(request.form.getlist(name)) > 1)
-    if strangers or repeated:
-        wrong = {name: ["is not a field of an email"] for name in strangers}
-        wrong |= {name: ["is given more than once"] for name in repeated}
-        raise BadRequest(422, "these fields are wrong", wrong)
-    fields: dict[str, Any] = {name: request.form.getlist(name) for name in _MANY if name in request.form}
-    fields |= {name: request.form[name] for name in _ONE if request.form.get(name)}
-    email = Email(**fields)
     for name, uploads in request.files.lists():
         for upload in uploads:
             # A browser sends a file field that was left empty too.
             if upload.filename:
                 email.attach(upload, inline=name == "inline")
     return email
+
+
+def _of_form() -> dict[str, Any]:
+    if (request.content_length or 0) > LONGEST_BODY:
+        raise BadRequest(413, f"the body is larger than {LONGEST_BODY} bytes")
+    strangers = sorted(set(request.form) - {*_MANY, *_SINGLE, access.FIELD})
+    repeated = sorted(name for name in _SINGLE if len(request.form.getlist(name)) > 1)
+    if strangers or repeated:
+        wrong = {name: ["is not a field of an email"] for name in strangers}
+        wrong |= {name: ["is given more than once"] for name in repeated}
+        raise BadRequest(422, "these fields are wrong", wrong)
+    fields: dict[str, Any] = {name: request.form.getlist(name) for name in _MANY if name in request.form}
+    for name in _SINGLE:
+        if given := request.form.get(name):
+            fields[name] = json_field(name, given) if name in _OBJECTS else given
+    return fitted(schemas.SendEmail, fields)
 
 
 @access.needs("message.retry")

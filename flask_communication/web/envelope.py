@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from marshmallow import Schema, ValidationError
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .. import errors
@@ -53,12 +54,26 @@ def refused(status: int, msg: str, fields: Any = None) -> tuple[Response, int]:
 
 def loaded(schema: type[Schema], longest: int = MAX_BODY) -> dict[str, Any]:
     """Return the JSON body of this request as ``schema`` has it; raise :class:`BadRequest`."""
-    given = _body(longest)
+    return fitted(schema, _body(longest))
+
+
+def fitted(schema: type[Schema], given: Any) -> dict[str, Any]:
+    """Return what was given as ``schema`` has it; raise :class:`BadRequest`."""
     try:
         found: dict[str, Any] = schema().load(given)
     except ValidationError as wrong:
         raise BadRequest(422, "these fields are wrong", _named(wrong.messages)) from None
     return found
+
+
+def json_field(name: str, raw: str) -> Any:
+    """Return the JSON of a form's field; raise :class:`BadRequest` that names it."""
+    try:
+        given = parse_json(raw.encode(), last_wins=True)
+    except ValueError as wrong:
+        raise BadRequest(422, "these fields are wrong", {name: [f"is not valid JSON: {wrong}"]}) from None
+    _refuse_large_numbers(given)
+    return given
 
 
 def _named(messages: Any) -> dict[str, Any]:
@@ -127,6 +142,7 @@ def handle_errors(blueprint: Blueprint) -> None:
     blueprint.register_error_handler(BadRequest, _bad_request)
     blueprint.register_error_handler(errors.CommunicationError, _ours)
     # Each by its number too: else a handler of the application for, say, 404 would come first.
+    blueprint.register_error_handler(OperationalError, _away)
     blueprint.register_error_handler(HTTPException, _theirs)
     for number in default_exceptions:
         blueprint.register_error_handler(number, _theirs)
@@ -141,6 +157,11 @@ def _ours(wrong: errors.CommunicationError) -> Any:
     if status == 500:
         log.error("a request failed: %s", wrong)
     return refused(status, str(wrong), getattr(wrong, "errors", None))
+
+
+def _away(wrong: OperationalError) -> Any:
+    log.error("a request failed: the database cannot be used: %s", str(wrong.orig).strip())
+    return refused(503, "the database cannot be used now; try again, and look at GET health")
 
 
 def _theirs(wrong: HTTPException) -> Any:

@@ -20,12 +20,8 @@ from .envelope import loaded, ok, query
 def send_sms() -> Any:
     """Accept an SMS."""
     given = loaded(schemas.SendSMS)
-    uuid = SMS.send_msg(
-        given["destination"],
-        given["msg"],
-        key=given.get("key"),
-        idempotency_key=request.headers.get("Idempotency-Key"),
-    )
+    given.pop("config", None)
+    uuid = SMS.send_msg(**given, idempotency_key=request.headers.get("Idempotency-Key"))
     return ok("Successfully queued", data={"msg_uuid": uuid, "extra_data": {}})
 
 

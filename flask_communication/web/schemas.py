@@ -54,12 +54,20 @@ class ConfigDelete(_Body):
     csrf_token = fields.String()
 
 
-class SendSMS(_Body):
+class _Send(_Body):
+    # The seed's; it is ignored.
+    config = fields.Dict()
+    send_at = fields.AwareDateTime(allow_none=True)
+    expires_at = fields.AwareDateTime(allow_none=True)
+    priority = fields.String(allow_none=True)
+    metadata = fields.Dict(keys=fields.String(), allow_none=True)
+
+
+class SendSMS(_Send):
     """The seed's body of a provider's call; ``config`` is ignored, ``key`` names one of ours."""
 
     msg = fields.String(required=True)
     destination = fields.String(required=True)
-    config = fields.Dict()
     key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
 
 
@@ -90,15 +98,15 @@ def _addresses(value: object) -> None:
         raise ValidationError("Not an address, or a list of addresses.")
 
 
-def _mailboxes(**kwargs: Any) -> fields.Raw:
+def _mailboxes() -> fields.Raw:
     kind = {"type": ["string", "array"], "items": {"type": "string"}}
-    return fields.Raw(validate=_addresses, metadata=kind, **kwargs)
+    return fields.Raw(validate=_addresses, metadata=kind, allow_none=True)
 
 
-class SendEmail(_Body):
+class SendEmail(_Send):
     """An email; ``key`` names a configuration, ``in_reply_to`` a message of ours, or a Message-ID."""
 
-    to = _mailboxes(required=True)
+    to = _mailboxes()
     cc = _mailboxes()
     bcc = _mailboxes()
     reply_to = _mailboxes()
@@ -114,9 +122,10 @@ class SendEmail(_Body):
 
 
 class Retry(_Body):
-    """Which message to send again."""
+    """Which message to send again; ``config`` is ignored."""
 
     msg_uuid = fields.String(required=True, validate=TEXT)
+    config = fields.Dict()
 
 
 class SyncInbox(_Body):
