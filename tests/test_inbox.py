@@ -559,7 +559,11 @@ def test_the_story_of_an_email_in_doubt_names_what_decides_about_emails(app: Fla
         uuid, _ = sent(app, postbox)
         with state_of(app).database.write() as connection:
             connection.execute(text("UPDATE communication_message SET status = 'unknown', due_at = NULL"))
-    assert "Email.resolve(uuid" in run(app, "show", uuid)
+    told = run(app, "show", uuid)
+    assert "flask communication resolve UUID sent|resend|drop" in told
+    assert "SMS" not in told
+    assert run(app, "resolve", uuid, "drop")
+    assert "is failed" in run(app, "show", uuid)
 
 
 def test_the_list_of_messages_shows_subjects_and_who_wrote(app: Flask, postbox: Postbox) -> None:
