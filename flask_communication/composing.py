@@ -96,11 +96,13 @@ def _answered(state: State, raw: Any) -> dict[str, Any]:
         return {"refs": [raw], "in_reply_to": raw}
     earlier = messages.get(state, CHANNEL, _uuid(raw))
     assert earlier.mail is not None
-    if earlier.mail.rfc_message_id is None:
+    name, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
+    if name is None and earlier.direction == "in":
+        # Its writer gave it none that can be named (RFC 5322 §3.6.4); here it is answered all the same.
+        return {"refs": [], "in_reply_to": None, "thread_id": thread}
+    if name is None:
         raise InvalidMessage({"in_reply_to": ["that message has no Message-ID to answer to"]})
-    refs = [*earlier.mail.refs, earlier.mail.rfc_message_id][-MOST_REFERENCES:]
-    thread = earlier.mail.thread_id or earlier.id
-    return {"refs": refs, "in_reply_to": earlier.mail.rfc_message_id, "thread_id": thread}
+    return {"refs": [*earlier.mail.refs, name][-MOST_REFERENCES:], "in_reply_to": name, "thread_id": thread}
 
 
 def _uuid(raw: Any) -> str:

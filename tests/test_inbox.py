@@ -236,6 +236,21 @@ def test_a_reply_joins_the_conversation_of_what_it_answers(app: Flask, postbox: 
     assert list(postbox.sent[1].references) == [name, "<2@x.example>", "<3@x.example>"]
 
 
+@pytest.mark.parametrize("name", ["", f"<{'A' * 960}@x.example>", "none"])
+def test_a_mail_whose_name_cannot_be_written_is_answered_in_its_conversation(
+    app: Flask, postbox: Postbox, name: str
+) -> None:
+    with app.app_context():
+        _, ours = sent(app, postbox)
+        postbox.mails.append(mail("Re: Hi", Message_ID=name, In_Reply_To=ours))
+        Email.sync_inbox()
+        (came,) = received()
+        answer, _ = sent(app, postbox, in_reply_to=came.uuid)
+        assert Email.get(answer).status == "sent"
+        assert thread_of(answer) == thread_of(came.uuid)
+    assert (postbox.sent[1].in_reply_to, list(postbox.sent[1].references)) == (None, [])
+
+
 def test_a_conversation_is_listed_by_any_of_its_emails(app: Flask, postbox: Postbox) -> None:
     with app.app_context():
         ours, name = sent(app, postbox)
@@ -544,7 +559,11 @@ def test_the_story_of_an_email_in_doubt_names_what_decides_about_emails(app: Fla
         uuid, _ = sent(app, postbox)
         with state_of(app).database.write() as connection:
             connection.execute(text("UPDATE communication_message SET status = 'unknown', due_at = NULL"))
-    assert f"flask communication resolve {uuid} sent|resend|drop" in run(app, "show", uuid)
+    told = run(app, "show", uuid)
+    assert f"flask communication resolve {uuid} sent|resend|drop" in told
+    assert "SMS" not in told
+    assert run(app, "resolve", uuid, "drop")
+    assert "is failed" in run(app, "show", uuid)
 
 
 def test_the_list_of_messages_shows_subjects_and_who_wrote(app: Flask, postbox: Postbox) -> None:
