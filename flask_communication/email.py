@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
@@ -105,6 +104,8 @@ class Email:
     def __setattr__(self, name: str, value: Any) -> None:
         # What a subclass has besides is its own business.
         if name not in FIELDS and type(self) is Email:
+            import difflib
+
             near = [*difflib.get_close_matches(name, FIELDS, 1), ", ".join(FIELDS)]
             meant = _MEANT.get(name, near[0])
             raise AttributeError(f"an email has no {name} to set; you may mean {meant}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from . import status
+from . import addresses, status
 from .errors import NotSent, ProviderError, Refused
 from .providers.base import Accepted, OutboundSMS
 from .routing import Route
@@ -216,8 +216,10 @@ def recipient(destination: str, settings: Settings) -> str | None:
         # An email has nowhere to go on a telephone, nor an SMS in a mailbox.
         same_kind = ("@" in settings.redirect_to) == ("@" in destination)
         return settings.redirect_to if same_kind else None
-    if settings.only_to and not {destination, _domain(destination)} & set(settings.only_to):
-        return None
+    if settings.only_to:
+        allowed = set(map(addresses.canonical, settings.only_to))
+        if not {destination, _domain(destination)} & allowed:
+            return None
     return destination
 
 

@@ -107,3 +107,18 @@ def test_one_person_gets_one_mail_and_is_found_however_the_address_is_spelled(
         assert [(one.uuid, one.status) for one in found] == [(other, "sent")]
         assert found[0].mail is not None
         assert found[0].mail.rfc_message_id == f"<{other}@xn--bcher-kva.example>"
+
+
+def test_a_guard_knows_its_recipients_however_they_are_spelled(
+    make_app: Callable[..., Flask], upgraded_sqlite_url: str
+) -> None:
+    app = make_app(upgraded_sqlite_url, COMMUNICATION_ONLY_TO=["@Bücher.Example", "ann@X.Example"])
+    install(app, Simulator(), type="email", is_default=True)
+    with app.app_context():
+        uuid = Email(["bob@bücher.example", "ann@x.example", "eve@x.example"], "Hi", sender=ANN).send()
+        work(app)
+        assert [(one.address, one.status) for one in Email.get(uuid).recipients] == [
+            ("bob@xn--bcher-kva.example", "sent"),
+            ("ann@x.example", "sent"),
+            ("eve@x.example", "rejected"),
+        ]
