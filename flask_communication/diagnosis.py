@@ -188,6 +188,9 @@ def try_out(state: State, config_id: Any) -> Iterator[Finding]:
             yield Finding(OK, about, found or f"{name} has nothing to try without sending; send yourself one")
         except ProviderError as wrong:
             yield Finding(FAIL, about, wrong.reason)
+        except Exception as wrong:
+            # What a provider's own code says may repeat a secret.
+            yield Finding(FAIL, about, f"the check of {name} itself failed ({type(wrong).__name__}); mend it")
     if route.circuit.is_paused:
         yield Finding(WARN, about, f"it is {route.circuit}")
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.engine import Connection
 
-from . import addresses, limits, recipients, routing, story, suppression, verdicts
+from . import addresses, configs, limits, recipients, routing, story, suppression, verdicts
 from .database import speech_of
 from .routing import Route, Routes
 from .settings import Settings
@@ -47,6 +47,8 @@ def foretell(
     if goes_to != to:
         yield f"  COMMUNICATION_REDIRECT_TO sends it to {goes_to} instead"
     yield from _ways(home, routes, queues)
+    for name in configs.strangers(state).get(chosen, ()):
+        yield f"     {name}: passed over, no {channel} configuration has this key"
 
 
 RELEASE = "flask communication release UUID"

@@ -177,6 +177,17 @@ def test_a_configuration_is_tried_without_sending(app: Flask) -> None:
         assert run(app, "config", "test", wrong, expect=1).startswith("Error: ")
 
 
+def test_a_check_that_breaks_is_one_line_without_its_words(app: Flask) -> None:
+    class Broken(Scripted):
+        def check(self, config: Mapping[str, Any]) -> str:
+            raise KeyError("CANARY")
+
+    install(app, Broken())
+    told = run(app, "config", "test", "1", expect=1)
+    assert "fail  sms scripted (1): the check of scripted itself failed (KeyError)" in told
+    assert "CANARY" not in told
+
+
 @pytest.mark.parametrize(("password", "status"), [(PASSWORD, 0), ("wrong", 1)])
 def test_a_mail_server_is_tried_with_a_login(app: Flask, password: str, status: int) -> None:
     post = Post()

@@ -175,6 +175,12 @@ def test_a_paused_circuit_sends_it_by_the_fallback(make: MakeApp) -> None:
         explained(app, "sms", TO, "scripted")
 
 
+def test_a_fallback_that_does_not_exist_is_passed_over(make: MakeApp) -> None:
+    app = make()
+    configs.change(state_of(app), 1, {"fallback": ["ghost"]})
+    assert "ghost: passed over, no sms configuration has this key" in explained(app, "sms", TO)
+
+
 def test_who_waits_for_a_rate_is_told_how_much_is_before_it(make: MakeApp) -> None:
     app = make()
     configs.change(state_of(app), 1, {"rate_per_second": 0.1})

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from rigs import Scripted, install, work
 
-from flask_communication import SMS, tokens
+from flask_communication import SMS, Communication, tokens
 from flask_communication.models import PRIORITIES
 from flask_communication.state import state_of
 
@@ -294,6 +294,18 @@ def test_the_hosts_own_404_pages_stay_its_own(make_app: MakeApp, sqlite_url: str
     assert client.get("/nowhere").mimetype == "text/html"
     assert client.get("/communication/of-the-host/").text == "the host's"
     assert client.get("/communication/of-the-host").status_code == 308
+
+
+def test_each_application_answers_below_its_own_prefix(sqlite_url: str) -> None:
+    extension = Communication()
+    for prefix in ("/a", "/b/c"):
+        app = Flask("host")
+        app.config.update(COMMUNICATION_DATABASE_URL=sqlite_url, COMMUNICATION_EMBEDDED_WORKER=False)
+        extension.init_app(app, url_prefix=prefix)
+        client = app.test_client()
+        assert client.get(f"{prefix}/nope").mimetype == "application/json"
+        assert client.get(f"{prefix}/sms/send").status_code == 405
+        assert client.get("/a/nope" if prefix != "/a" else "/b/c/nope").mimetype == "text/html"
 
 
 def test_without_a_prefix_the_hosts_paths_are_the_hosts(make_app: MakeApp, sqlite_url: str) -> None:
