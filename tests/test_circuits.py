@@ -138,17 +138,21 @@ def test_half_of_many_calls_failing_pauses_too(app: Flask, provider: Scripted) -
     assert 20 <= len(provider.calls) < 30
 
 
-def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
-    app: Flask, provider: Scripted
-) -> None:
+def every_other_fails(provider: Scripted) -> Callable[[Any], Any]:
     fails = iter([True, False] * 30)
 
-    def every_other(sms: Any) -> Any:
+    def answer(sms: Any) -> Any:
         if next(fails):
             raise OutcomeUnknown("read timeout")
         return provider.ring(sms)
 
-    provider.answer = every_other
+    return answer
+
+
+def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
+    app: Flask, provider: Scripted
+) -> None:
+    provider.answer = every_other_fails(provider)
     with app.app_context():
         for _ in range(30):
             send(2)
@@ -159,14 +163,7 @@ def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
 
 
 def test_failures_of_another_minute_are_not_counted(app: Flask, provider: Scripted) -> None:
-    fails = iter([True, False] * 30)
-
-    def every_other(sms: Any) -> Any:
-        if next(fails):
-            raise OutcomeUnknown("read timeout")
-        return provider.ring(sms)
-
-    provider.answer = every_other
+    provider.answer = every_other_fails(provider)
     with app.app_context():
         for _ in range(15):
             send(2)
