@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from mail_servers import Post, certificate, line_of, mailboxes, scripted, sink, until_closed
+from rigs import bounded
 
 from flask_communication.errors import NotSent, Refused
 from flask_communication.providers.base import LARGEST_MAIL, Inbox
@@ -512,6 +513,8 @@ def test_a_server_that_does_not_stop_talking_is_left() -> None:
     endless = (b"* OK " + b"x" * 995 + b"\r\n") * 20_000
     with (
         server(mailbox({1: MAIL}, {"UID SEARCH UID 1:*": endless})) as port,
+        # What may be listed, and what the library makes of it.
+        bounded(5, 40_000_000),
         pytest.raises(NotSent, match="does not stop talking"),
     ):
         fetch(account(port), {}, 100)

@@ -8,21 +8,19 @@ import socket
 import ssl
 import struct
 import time
-import tracemalloc
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from loopback import Behaviour, answer, answering, request_of, self_signed, server
+from rigs import bounded
 
 from flask_communication.errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from flask_communication.providers.base import Accepted, OutboundSMS
 from flask_communication.providers.remote import RemoteProvider
 
 DEADLINE, CONNECT = 1.0, 0.5
-MEMORY = 20_000_000
 GOOD = answer(body=b'{"success": true, "data": {"msg_uuid": "ref-1"}}')
 SENT = Accepted("ref-1")
 
@@ -187,23 +185,8 @@ def provider(url: str) -> RemoteProvider:
     return found
 
 
-@contextmanager
-def bounded() -> Iterator[None]:
-    """Fail if it takes much longer than the deadline, or much memory."""
-    tracemalloc.start()
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds = time.monotonic() - begun
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert seconds < DEADLINE + 1
-    assert peak < MEMORY
-
-
 def assert_ends(url: str, expected: type[ProviderError] | Accepted) -> None:
-    with bounded():
+    with bounded(DEADLINE):
         if isinstance(expected, Accepted):
             assert provider(url).send_sms(sms(), {}) == expected
             return
