@@ -44,10 +44,18 @@ def calling(state: State, orders: Sequence[Order], letter: Letter | None = None)
             return Call(orders, [late] * len(orders), letter)
         crash_point("call.begun")
         results = _results(state, orders, letter)
+        _learn_late(orders[0].route, results)
         crash_point("call.ended")
         return Call(orders, results, letter)
 
     return call
+
+
+def _learn_late(route: Route, results: Sequence[Result]) -> None:
+    """Ask a provider that has not told what it can do yet, because what is in doubt depends on it."""
+    is_stranger = route.provider is not None and not route.provider.is_known
+    if is_stranger and any(isinstance(one, OutcomeUnknown) for one in results):
+        route.learn()
 
 
 def _results(state: State, orders: Sequence[Order], letter: Letter | None) -> Sequence[Result]:

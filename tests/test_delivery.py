@@ -122,6 +122,26 @@ def test_doubt_is_repeated_only_where_the_provider_ignores_repeats(app: Flask, p
     assert provider.rang == {uuid: 1}
 
 
+def test_doubt_waits_for_a_provider_that_has_not_told_yet_what_it_can(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
+    class Hesitant(Scripted):
+        is_known = False
+        asked = 0
+
+        def learn(self) -> None:
+            self.asked += 1
+            if self.asked == 2:
+                self.is_known, self.idempotency_window = True, 3600.0
+
+    app, provider = make_app(upgraded_url), Hesitant(raising(OutcomeUnknown("timed out")))
+    install(app, provider)
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello")
+        work(app)
+        assert (SMS.get(uuid).status, len(SMS.get(uuid).attempts)) == ("queued", 1)
+
+
 def test_doubt_outlives_an_attempt_that_was_not_sent(app: Flask, provider: Scripted) -> None:
     provider.idempotency_window = 3600.0
     with app.app_context():

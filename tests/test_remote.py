@@ -402,6 +402,18 @@ def test_what_a_provider_can_is_known_once_it_was_reached() -> None:
     assert remote.is_known
 
 
+def test_one_that_keeps_silent_three_times_is_known_to_have_no_manifest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remote = provider(Vendor(manifest=httpx.ReadTimeout("slow")))
+    known, begun = [], time.monotonic()
+    for hour in range(3):
+        monkeypatch.setattr(time, "monotonic", lambda hour=hour: begun + 3600 * hour)
+        remote.learn()
+        known.append(remote.is_known)
+    assert known == [False, False, True]
+
+
 def test_many_threads_read_the_manifest_once() -> None:
     vendor = Vendor(manifest=MANIFEST)
     gate = threading.Barrier(8)

@@ -40,6 +40,8 @@ _MANIFEST_LASTS = 300.0
 # How soon a provider that could not be asked is asked again.
 _ASK_AGAIN = 5.0
 _MANIFEST_DEADLINE = 5.0
+# One that connects and so often fails to answer is taken for one without a manifest.
+_SILENT = 3
 _REPORTS_A_CALL = 500
 # Three visits of 30 seconds, and what was read on its way home; within a mailbox's lease of 120.
 _INBOX_DEADLINE = 110.0
@@ -80,6 +82,7 @@ class RemoteProvider(Provider):
         self._known: manifest.Known | None = None
         self._believed_until = 0.0
         self._reached = False
+        self._silences = 0
 
     def __repr__(self) -> str:
         return f"<RemoteProvider {self.name}>"
@@ -87,7 +90,7 @@ class RemoteProvider(Provider):
     # A class's constants become answers of the other side here, which mypy takes for a mistake.
     @property
     def is_known(self) -> bool:  # type: ignore[override]
-        """Tell whether the provider was ever reached and asked for its manifest."""
+        """Tell whether the provider has ever answered what it can do, or will not."""
         return self._reached
 
     def learn(self) -> None:
@@ -263,8 +266,8 @@ class RemoteProvider(Provider):
             self._reached = True
         except ProviderError as exc:
             log.info("no manifest from provider %s: %s", self.name, exc.reason)
-            # One that connects and then fails to answer is taken for one without a manifest.
-            self._reached = self._reached or not isinstance(exc, NotSent)
+            self._silences += not isinstance(exc, NotSent)
+            self._reached = self._reached or self._silences >= _SILENT
             found = None
         lasts = _ASK_AGAIN if found is None else _MANIFEST_LASTS
         self._known = found or self._known or manifest.NONE
