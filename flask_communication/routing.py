@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from .errors import CommunicationError, ConfigNotFound
 from .providers import hosts
 from .providers.base import Provider
 from .state import State
+
+log = logging.getLogger("flask_communication")
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,14 @@ class Route:
         return hosts.guarded(self.private)
 
     def learn(self) -> None:
-        """Let the provider find out what it can do; see :meth:`.Provider.learn`."""
-        if self.provider is not None:
+        """Let the provider find out what it can do; see :meth:`.Provider.learn`. Never raises."""
+        if self.provider is None:
+            return
+        try:
             with self.dialling():
                 self.provider.learn()
+        except Exception:
+            log.exception("provider %s failed to find out what it can do", self.provider.name)
 
     @property
     def window(self) -> float:

@@ -127,12 +127,13 @@ def test_doubt_waits_for_a_provider_that_has_not_told_yet_what_it_can(
 ) -> None:
     class Hesitant(Scripted):
         is_known = False
-        asked = 0
+        tries = 0
 
         def learn(self) -> None:
-            self.asked += 1
-            if self.asked == 2:
-                self.is_known, self.idempotency_window = True, 3600.0
+            self.tries += 1
+            if self.tries == 1:
+                raise ValueError("no provider should raise this")
+            self.is_known, self.idempotency_window = True, 3600.0
 
     app, provider = make_app(upgraded_url), Hesitant(raising(OutcomeUnknown("timed out")))
     install(app, provider)

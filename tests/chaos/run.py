@@ -108,7 +108,7 @@ class Run:
         killed = time.monotonic()
         self.kills += 1
         self.hire()
-        mine = [uuid for uuid, pid in list(self.telephones.caller.items()) if pid == worker.pid]
+        mine = [uuid for uuid, pid in self.telephones.caller.copy().items() if pid == worker.pid]
         for uuid, (status, fence) in self.look(mine).items():
             if status == "sending":
                 self.held[uuid] = (fence, killed)
