@@ -157,17 +157,21 @@ class Record:
         ``known`` is what this worker read last. See :meth:`forget`.
         """
         for config_id, tally in tallies.items():
-            self._calls[config_id].append((time.monotonic(), Count(tally.ok, tally.failed)))
+            self._add(config_id, Count(tally.ok, tally.failed))
         return {
             config_id: News(tally, self._count(config_id))
             for config_id, tally in tallies.items()
             if _is_news(known.get(config_id), tally)
         }
 
+    def _add(self, config_id: int, count: Count) -> None:
+        calls, now = self._calls[config_id], time.monotonic()
+        calls.append((now, count))
+        while calls[0][0] < now - WITHIN:
+            calls.popleft()
+
     def _count(self, config_id: int) -> Count:
         calls = self._calls[config_id]
-        while calls[0][0] < time.monotonic() - WITHIN:
-            calls.popleft()
         return Count(sum(one.ok for _, one in calls), sum(one.failed for _, one in calls))
 
     def forget(self, config_ids: Iterable[int]) -> None:

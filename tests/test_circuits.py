@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -160,6 +161,18 @@ def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
     assert circuit(app).state == "open"
     # Before its first failure nobody writes anything down.
     assert 20 <= len(provider.calls) <= 22
+
+
+def test_a_worker_remembers_no_more_than_a_minute_however_long_all_goes_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record, begun = circuits.Record(), time.monotonic()
+    for second in range(1000):
+        monkeypatch.setattr(time, "monotonic", lambda second=second: begun + second)
+        assert record.news({1: Tally(1, ok=1)}, {}) == {}
+    assert len(record._calls[1]) <= circuits.WITHIN + 1
+    failed = record.news({1: Tally(1, failed=1, reason="timed out")}, {})
+    assert failed[1].counted == circuits.Count(ok=61, failed=1)
 
 
 def test_failures_of_another_minute_are_not_counted(app: Flask, provider: Scripted) -> None:
