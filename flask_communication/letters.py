@@ -278,7 +278,7 @@ class _Reader:
             self._note("its HTML is nested too deeply to be shown")
             return text, None
         if html and not text.strip():
-            text = markup.text_of(markup.skeleton(html))
+            text = markup.text_of(html)
         return text.replace("\r\n", "\n").replace("\r", "\n"), html or None
 
 

@@ -257,22 +257,6 @@ class _Nest:
             self.depth -= 1
 
 
-def skeleton(html: str) -> str:
-    """Return nothing but what :func:`text_of` reads of HTML, well formed."""
-    import nh3
-
-    tags = set(_BLOCKS | _CELLS | {"a", "img"}) - {"address"}
-    return str(
-        nh3.clean(
-            html,
-            tags=tags,
-            clean_content_tags=set(_UNSEEN),
-            attributes={"a": {"href"}, "img": {"alt"}},
-            link_rel=None,
-        )
-    )
-
-
 # Each of these is written into the page itself: a sandboxed frame sends no cookie with a request.
 RASTER = {
     "image/png": b"\x89PNG\r\n\x1a\n",
