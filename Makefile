@@ -17,7 +17,7 @@ test: .venv/tested postgresql browser lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 chaos: .venv/tested postgresql
-	PYTHONPATH=tests $(BIN)/python -m chaos.run
+	$(BIN)/python -m tests.chaos.run
 
 lint: .venv/tested
 	$(BIN)/ruff check .

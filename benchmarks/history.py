@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Flask
 
-from flask_communication import configs
-from flask_communication.state import state_of
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
 
 from . import rows
 from .ground import KEY, Ground
@@ -28,7 +28,7 @@ def fresh(ground: Ground, kind: str, finished: int, silent: int = 0, queued: int
     prepare(app)
     state = state_of(app)
     second = {"type": "sms", "provider": "", "provider_pkg_name": "stub", "key": "second", "config": {}}
-    assert configs.create(state, second) == 2
+    assert store.create(state, second) == 2
     with state.database.write() as connection:
         rows.fill(connection, finished, silent, queued)
     with state.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -7,8 +7,9 @@ import os
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_communication import Communication, configs
-from flask_communication.state import state_of
+from flask_communication import Communication
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
 
 db = SQLAlchemy()
 
@@ -33,12 +34,12 @@ def make(url: str, stub: str, key: str, *, redis: str | None = None, embedded: b
 
 def prepare(app: Flask) -> None:
     """Make our tables and one configuration, the default."""
-    from flask_communication import history
+    from flask_communication.storage import migrations
 
     state = state_of(app)
-    history.upgrade(state.database)
+    migrations.upgrade(state.database)
     fields = {"type": "sms", "provider": "stub", "provider_pkg_name": "stub", "is_default": True}
-    configs.create(state, fields | {"config": {"sender": "BENCH"}})
+    store.create(state, fields | {"config": {"sender": "BENCH"}})
 
 
 def create_app() -> Flask:

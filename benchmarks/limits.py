@@ -98,10 +98,10 @@ async def raw() -> None:
 
 def rows() -> None:
     """Claim, start and settle our messages with nothing between; print messages a second."""
-    from flask_communication import outbox, verdicts
+    from flask_communication.configs.routes import Routes
+    from flask_communication.configs.state import state_of
+    from flask_communication.delivery import outbox, outcomes
     from flask_communication.providers.base import Accepted
-    from flask_communication.routing import Routes
-    from flask_communication.state import state_of
 
     from .host import create_app
 
@@ -114,14 +114,14 @@ def rows() -> None:
             known = routes.load(connection, {row.config_id for row in claimed})
         if not claimed:
             break
-        orders = [verdicts.Order(row, known[row.config_id], 0.0) for row in claimed]
+        orders = [outcomes.Order(row, known[row.config_id], 0.0) for row in claimed]
         with state.database.write() as connection:
-            outbox.start(connection, [verdicts.starting(order) for order in orders])
+            outbox.start(connection, [outcomes.starting(order) for order in orders])
         answers = [Accepted(f"r-{order.key}") for order in orders]
         with state.database.write() as connection:
             outbox.settle(
                 connection,
-                [verdicts.ending(order, answer, 0.0) for order, answer in zip(orders, answers, strict=True)],
+                [outcomes.ending(order, answer, 0.0) for order, answer in zip(orders, answers, strict=True)],
             )
         number += len(claimed)
     print(number / (time.monotonic() - begun))

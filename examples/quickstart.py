@@ -21,7 +21,8 @@ from flask import Flask, abort, request
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.serving import make_server
 
-from flask_communication import SMS, Communication, Email, configs
+from flask_communication import SMS, Communication, Email
+from flask_communication.configs import store
 
 db = SQLAlchemy()
 communication = Communication()
@@ -66,7 +67,7 @@ def prepare(app: Flask) -> None:
     communication.upgrade(app)
     for channel in ("sms", "email"):
         simulator = {"type": channel, "provider": "Simulator", "provider_pkg_name": "simulator"}
-        configs.create(app.extensions["communication"], {**simulator, "config": {}})
+        store.create(app.extensions["communication"], {**simulator, "config": {}})
 
 
 def serve(app: Flask) -> str:

@@ -9,14 +9,15 @@ from weakref import WeakSet
 
 from flask import Blueprint, Flask
 
-from . import history, worker
-from .database import Database
+from .configs.encryption import Vault
+from .configs.registry import Registry
+from .configs.settings import Settings
+from .configs.state import EXTENSION, Authorize, State
+from .delivery.worker import worker
 from .errors import NotInitialised, SettingError
 from .providers.base import Provider
-from .registry import Registry
-from .settings import Settings
-from .state import EXTENSION, Authorize, State
-from .vault import Vault
+from .storage import migrations
+from .storage.database import Database
 
 if TYPE_CHECKING:
     from click import Group
@@ -114,7 +115,7 @@ class Communication:
         state = app.extensions.get(EXTENSION)
         if not isinstance(state, State):
             raise NotInitialised("call init_app(app) before upgrade(app)")
-        history.upgrade(state.database)
+        migrations.upgrade(state.database)
 
 
 def _commands() -> Group:
@@ -130,6 +131,6 @@ def _migrations(app: Flask, state: State) -> None:
                 'COMMUNICATION_MIGRATIONS="host" needs the host\'s SQLAlchemy object: initialise it '
                 "first, or pass it as Communication(app, db)"
             )
-        history.adopt(state.database.host.metadata)
+        migrations.adopt(state.database.host.metadata)
     else:
-        history.guard_autogenerate(app)
+        migrations.guard_autogenerate(app)

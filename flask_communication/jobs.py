@@ -16,10 +16,10 @@ from rq import Queue, SimpleWorker
 from rq.cron import register
 from rq.job import Job
 
-from .bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
+from .configs.state import State, state_of
+from .delivery.worker.bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
+from .delivery.worker.worker import LINGER, Worker
 from .errors import NotInitialised
-from .state import State, state_of
-from .worker import LINGER, Worker
 
 log = logging.getLogger("flask_communication")
 

@@ -2,8 +2,8 @@
 
 from alembic import context
 
-from flask_communication.history import VERSION_TABLE
-from flask_communication.models.partial import whole_metadata
+from flask_communication.storage.migrations import VERSION_TABLE
+from flask_communication.storage.models.indexes import whole_metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

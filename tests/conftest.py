@@ -27,12 +27,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from flask_communication import Communication, history
-from flask_communication.database import Base, Database
+from flask_communication import Communication
+from flask_communication.storage import migrations
+from flask_communication.storage.database import Base, Database
 
 pytest_plugins = ["flask_communication.testing", "pytester"]
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
 def _head() -> str:
@@ -147,7 +148,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def upgrade(url: str) -> None:
     """Make our tables in a database."""
     database = Database(Flask("upgrade"), None, url)
-    history.upgrade(database)
+    migrations.upgrade(database)
     database.engine.dispose()
 
 

@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from chaos.run import is_good, plans, rehearse
+
+from tests.chaos.run import is_good, plans, rehearse
 
 PLANS = plans(long=False)
 KILLS: list[int] = []

@@ -15,28 +15,21 @@ import pytest
 from blinker import Signal
 from cryptography.fernet import Fernet
 from flask import Flask
-from rigs import install, work
 
 import flask_communication
-from flask_communication import (
-    SMS,
-    Communication,
-    Email,
-    cli,
-    errors,
-    filing,
-    signals,
-    status,
-    tokens,
-    verdicts,
-)
-from flask_communication.actions import ACTIONS
-from flask_communication.crashpoints import POINTS
+from flask_communication import SMS, Communication, Email, cli, errors, signals
+from flask_communication.configs import tokens
+from flask_communication.configs.actions import ACTIONS
+from flask_communication.configs.settings import Settings
+from flask_communication.configs.state import state_of
+from flask_communication.delivery import outcomes
+from flask_communication.email import incoming
 from flask_communication.providers.base import InboundEmail
 from flask_communication.providers.simulator import Simulator
-from flask_communication.settings import Settings
-from flask_communication.state import state_of
+from flask_communication.storage.crashpoints import POINTS
+from flask_communication.storage.models import status
 from flask_communication.web import ROUTES
+from tests.support.rigs import install, work
 
 HOME = Path(__file__).parent.parent
 DOCS = HOME / "docs"
@@ -131,9 +124,9 @@ def test_every_exported_name_has_its_row_and_every_page_its_link() -> None:
 
 
 def received(app: Flask) -> str:
-    arrival = filing.opened(1, InboundEmail("1", b"From: ann@example.com\r\n\r\nHello"))
+    arrival = incoming.opened(1, InboundEmail("1", b"From: ann@example.com\r\n\r\nHello"))
     with state_of(app).database.write() as connection:
-        return str(filing.file(connection, 1, [arrival])[0]["uuid"])
+        return str(incoming.file(connection, 1, [arrival])[0]["uuid"])
 
 
 def curls() -> list[str]:
@@ -189,11 +182,11 @@ def test_reliability_tells_every_status_and_the_steps_of_the_code() -> None:
     text = " ".join((DOCS / "reliability.md").read_text().split())
     words = set(re.findall(r"`([a-z]+)`", text))
     assert words >= status.STATUSES
-    *first, last = [f"{step:.0f}" for step in verdicts.BACKOFF]
+    *first, last = [f"{step:.0f}" for step in outcomes.BACKOFF]
     assert f"{', '.join(first)}, then {last} seconds" in text
-    *first, last = [f"{step:.0f}" for step in verdicts.REPEATS]
+    *first, last = [f"{step:.0f}" for step in outcomes.REPEATS]
     assert f"{', '.join(first)}, then every {last} seconds" in text
-    assert f"{verdicts.WINDOW_SHARE:.0%}".replace("%", " %") in text
+    assert f"{outcomes.WINDOW_SHARE:.0%}".replace("%", " %") in text
 
 
 def test_every_crash_point_has_its_row() -> None:

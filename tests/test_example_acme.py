@@ -15,14 +15,15 @@ from typing import Any
 import httpx
 import pytest
 from flask import Flask, jsonify, request
-from rigs import install, work
 from werkzeug.serving import make_server
 
-from flask_communication import SMS, configs
+from flask_communication import SMS
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
 from flask_communication.errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from flask_communication.providers.base import Accepted, OutboundSMS
 from flask_communication.providers.http import Http
-from flask_communication.state import state_of
+from tests.support.rigs import install, work
 
 PACKAGE = Path(__file__).parent.parent / "examples" / "flask_communication_acme"
 MakeApp = Callable[..., Flask]
@@ -65,7 +66,7 @@ def test_it_sends_and_reports_in_an_application(
         SMS.sync_delivery_report()
         message = SMS.get(uuid)
     assert (message.status, message.provider_ref) == ("delivered", "acme-1")
-    (row,) = configs.listing(state_of(app))
+    (row,) = store.listing(state_of(app))
     assert row["config"] == {"api_key": "********", "base_url": "https://api.acme.example"}
 
 

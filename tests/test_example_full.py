@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY
 from flask import Flask
 from flask.testing import FlaskClient
+
+from tests.conftest import KEY
 
 FULL = Path(__file__).parent.parent / "examples" / "full"
 ROOT = "/communication"

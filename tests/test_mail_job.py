@@ -15,14 +15,16 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from hostile_mail import corpus
-from mail_servers import Post, certificate, mailboxes, sink
 from sqlalchemy import text
-from test_main_job import BIN, HERE, count_statuses, kill, running, wait_for
 
-from flask_communication import Email, configs, filing
+from flask_communication import Email
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
+from flask_communication.email import incoming
 from flask_communication.providers.base import InboundEmail
-from flask_communication.state import state_of
+from tests.support.hostile_mail import corpus
+from tests.support.mail_servers import Post, certificate, mailboxes, sink
+from tests.test_main_job import BIN, HERE, count_statuses, kill, running, wait_for
 
 MAILS = 500
 INBOX = 2000
@@ -43,7 +45,7 @@ def test_every_mail_arrives_once_and_intact(
     statuses = count_statuses(app)
     with sink(post) as port, ExitStack() as stack:
         settings = {"host": "127.0.0.1", "port": port, "security": "none", "sender": "shop@shop.example"}
-        configs.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
+        store.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
         work, environ = [BIN / "rq", "worker", "--url", redis_url, "communication"], _environ(app, redis_url)
         worker = stack.enter_context(running(work, environ, log))
         with app.app_context():
@@ -78,7 +80,7 @@ def test_an_inbox_whose_reader_was_killed_holds_each_mail_once(
         put = _fill(port, shown)
         settings = {"host": "127.0.0.1", "imap_host": "localhost", "imap_port": port, "sender": "a@x.example"}
         settings |= {"imap_security": "starttls", "imap_username": "demouser", "imap_password": "demopass"}
-        configs.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
+        store.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
         environ = {**_environ(app, redis_url), "SSL_CERT_FILE": str(shown)}
         read = [BIN / "flask", "communication", "sync"]
         with running(read, environ, log) as reader:
@@ -105,7 +107,7 @@ def _assert_each_once(app: Flask, put: set[bytes]) -> None:
         rows = connection.execute(text(query)).all()
     assert Counter(_hash(row.content) for row in rows) == dict.fromkeys(map(_hash, put), 1)
     problems = {_hash(row.content): row.problem for row in rows}
-    assert problems == {_hash(raw): filing.opened(1, InboundEmail("1", raw)).problem for raw in put}
+    assert problems == {_hash(raw): incoming.opened(1, InboundEmail("1", raw)).problem for raw in put}
     assert sum(1 for one in problems.values() if one) > 50
 
 

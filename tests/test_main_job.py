@@ -18,8 +18,8 @@ import pytest
 from cryptography.fernet import Fernet
 from redis import Redis
 
-from flask_communication import configs
-from flask_communication.state import state_of
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
 
 HERE = Path(__file__).parent
 MESSAGES = 1000
@@ -89,7 +89,7 @@ def test_every_message_arrives_once_and_every_report_is_synced(
 ) -> None:
     key = Fernet.generate_key().decode()
     app = make_app(upgraded_postgresql_url, COMMUNICATION_ENCRYPTION_KEYS=[key])
-    configs.create(state_of(app), {"type": "sms", "provider": "", "provider_pkg_name": "pages", "config": {}})
+    store.create(state_of(app), {"type": "sms", "provider": "", "provider_pkg_name": "pages", "config": {}})
     provider, web = free_port(), free_port()
     environ = {
         "FLASK_APP": "tests.processes.shop:create_app",

@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from flask import Flask
 import flask_communication, flask_communication.migrations
-from flask_communication import SMS, Communication, configs
-from flask_communication.worker import Worker
+from flask_communication import SMS, Communication
+from flask_communication.configs import store
+from flask_communication.delivery.worker.worker import Worker
 assert str(Path(flask_communication.__file__)).startswith(sys.argv[1]), flask_communication.__file__
 app = Flask("outside")
 app.config["COMMUNICATION_DATABASE_URL"] = "sqlite:///" + sys.argv[1] + "/outside.sqlite"
@@ -26,7 +27,7 @@ app.config["COMMUNICATION_EMBEDDED_WORKER"] = False
 communication = Communication(app, authorize=lambda action, resource=None: True)
 communication.upgrade(app)
 state = app.extensions["communication"]
-configs.create(state, {"type": "sms", "provider": "", "provider_pkg_name": "simulator", "config": {}})
+store.create(state, {"type": "sms", "provider": "", "provider_pkg_name": "simulator", "config": {}})
 with app.app_context():
     uuid = SMS.send_msg("+919999911111", "Hello")
     Worker(state).burst()

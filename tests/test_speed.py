@@ -12,17 +12,18 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import free_port
 from flask import Flask
-from rigs import Bulky, Scripted, install, statements_of, work
 from sqlalchemy import event, text
 
 from benchmarks import rows
 from benchmarks.__main__ import MEASURES
-from flask_communication import SMS, Email, awaiting, outbox
+from flask_communication import SMS, Email
+from flask_communication.configs.state import State, state_of
+from flask_communication.delivery import awaiting, outbox
 from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS, Provider
 from flask_communication.providers.http import Http
-from flask_communication.state import State, state_of
+from tests.conftest import free_port
+from tests.support.rigs import Bulky, Scripted, install, statements_of, work
 
 HOME = Path(__file__).parent.parent
 MakeApp = Callable[..., Flask]

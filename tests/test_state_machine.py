@@ -9,17 +9,30 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-import explorer
 import pytest
-from explorer import CLOSED, LATER, NEVER, NOW, TRUE, UNTRIED, Explorer, Rules, Step, World, Wrong, mutate
 from flask import Flask
 from sqlalchemy import Engine, create_engine, delete, insert, select, text
 from sqlalchemy.engine import Connection
 
-from flask_communication import awaiting, decisions, outbox, status, verdicts
-from flask_communication.database import speech_of
-from flask_communication.models import Attempt, Config, Message
-from flask_communication.state import state_of
+from flask_communication.configs.state import state_of
+from flask_communication.delivery import actions, awaiting, outbox, outcomes
+from flask_communication.storage.database import speech_of
+from flask_communication.storage.models import Attempt, Config, Message, status
+from tests.support import explorer
+from tests.support.explorer import (
+    CLOSED,
+    LATER,
+    NEVER,
+    NOW,
+    TRUE,
+    UNTRIED,
+    Explorer,
+    Rules,
+    Step,
+    World,
+    Wrong,
+    mutate,
+)
 
 # Kind of provider, a person's moves, workers, and whether workers keep to their lease.
 SCENES = {
@@ -49,20 +62,20 @@ def test_no_order_of_events_loses_doubles_or_strands_a_message(name: str) -> Non
     assert seen >= status.STATUSES - {status.RECEIVED, status.FAILED, status.CANCELLED}
 
 
-def naive_retry(order: verdicts.Order, result: Any, elapsed: float) -> Any:
+def naive_retry(order: outcomes.Order, result: Any, elapsed: float) -> Any:
     """Try again whatever is not known to have arrived."""
-    verdict = verdicts.ending(order, result, elapsed)
+    verdict = outcomes.ending(order, result, elapsed)
     return verdict | {"status": "queued", "delay": 5.0} if verdict["status"] == "unknown" else verdict
 
 
 def naive_rescue(row: Any, route: Any) -> Any:
     """Send again what a dead worker was sending."""
-    return verdicts.stranding(row, route) | {"status": "queued", "delay": 0.0}
+    return outcomes.stranding(row, route) | {"status": "queued", "delay": 0.0}
 
 
-def careless_dismissal(order: verdicts.Order, settings: Any) -> Any:
+def careless_dismissal(order: outcomes.Order, settings: Any) -> Any:
     """Repeat what is in doubt, however late."""
-    verdict = verdicts.dismissal(order, settings)
+    verdict = outcomes.dismissal(order, settings)
     return None if verdict and verdict["status"] == "unknown" else verdict
 
 
@@ -154,7 +167,7 @@ class Stage:
 
     def _row(self, number: int, world: World) -> dict[str, Any]:
         age = explorer.AGE[world.age]
-        share = explorer.WINDOW * verdicts.WINDOW_SHARE
+        share = explorer.WINDOW * outcomes.WINDOW_SHARE
         return {
             "id": number,
             "uuid": f"uuid-{number}",
@@ -293,7 +306,7 @@ def test_nothing_but_a_lease_that_ran_out_in_mid_call_is_rescued(
 ) -> None:
     given = [one for one in met["idle"].values() if one[0].due != NOW or one[0].status != "sending"]
     stage = staged(writing, given)
-    verdict = verdicts.stranding(explorer.row(given[0][0]), None)
+    verdict = outcomes.stranding(explorer.row(given[0][0]), None)
     outbox.rescue(writing, [verdict | {"id": n, "fence": w.fence} for n, (w, _) in enumerate(given, 1)])
     compare(stage, given)
 
@@ -304,7 +317,7 @@ def test_a_person_can_do_what_the_model_says(writing: Connection, met: dict[str,
     given = list(different.values())
     stage = staged(writing, given)
     for number, (_, step) in enumerate(given, 1):
-        decisions._move(writing, step.about, f"uuid-{number}", "sms", LEASE)
+        actions._move(writing, step.about, f"uuid-{number}", "sms", LEASE)
     compare(stage, given)
 
 
@@ -378,7 +391,7 @@ def test_the_true_rules_are_the_packages_own() -> None:
     assert TRUE.moves is status.MOVES
     assert TRUE.applies is status.applies
     assert (TRUE.ending, TRUE.stranding, TRUE.dismissal) == (
-        verdicts.ending,
-        verdicts.stranding,
-        verdicts.dismissal,
+        outcomes.ending,
+        outcomes.stranding,
+        outcomes.dismissal,
     )

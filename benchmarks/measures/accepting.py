@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from flask_communication import SMS
-from flask_communication.models import Message
-from flask_communication.state import state_of
+from flask_communication.configs.state import state_of
+from flask_communication.storage.models import Message
 
 from ..figures import Figure, alternated, judged
 from ..ground import KEY, free_port

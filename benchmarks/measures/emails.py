@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from flask_communication import Email, configs
-from flask_communication.state import state_of
+from flask_communication import Email
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
 
 from .. import contest
 from ..figures import OURS, Figure, alternated, judged
@@ -73,7 +74,7 @@ def _ours(ground: Ground, kind: str, port: int, number: int, size: int) -> float
     prepare(app)
     config = {"host": "127.0.0.1", "port": port, "security": "none", "sender": mailing_text.FROM}
     fields = {"type": "email", "provider": "", "provider_pkg_name": "smtp", "is_default": True}
-    configs.create(state_of(app), fields | {"config": config})
+    store.create(state_of(app), fields | {"config": config})
     with app.app_context():
         for first in range(0, number, 500):
             mails = [_email(size) for _ in range(first, min(number, first + 500))]

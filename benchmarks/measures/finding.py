@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from flask_communication import outbox
-from flask_communication.state import State, state_of
+from flask_communication.configs.state import State, state_of
+from flask_communication.delivery import outbox
 
 from .. import history
 from ..figures import Figure, alternated, judged

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from flask_communication.state import state_of
+from flask_communication.configs.state import state_of
 
 from .. import contest, peers
 from ..figures import OURS, Figure

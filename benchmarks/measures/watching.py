@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from flask import Flask
 
-from flask_communication import metrics
-from flask_communication.state import state_of
+from flask_communication.configs.state import state_of
+from flask_communication.delivery.monitor import metrics
 
 from .. import history
 from ..figures import Figure, alternated, judged

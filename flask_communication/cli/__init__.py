@@ -1,6 +1,6 @@
 """``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
 
-from . import configs, decisions, health, messages, providers, sending, suppressions, tokens, upkeep, work
+from . import configs, decisions, health, messages, providers, send, suppressions, tokens, upkeep, worker
 from .command import communication
 
 __all__ = [
@@ -10,9 +10,9 @@ __all__ = [
     "health",
     "messages",
     "providers",
-    "sending",
+    "send",
     "suppressions",
     "tokens",
     "upkeep",
-    "work",
+    "worker",
 ]

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from .. import configs
+from ..configs import store
+from ..configs.routes import Route, Routes
+from ..configs.state import current
 from ..errors import CommunicationError, ConfigNotFound
-from ..routing import Route, Routes
-from ..state import current
 from .command import communication, cut, explained, table, warn
 
 
@@ -25,7 +25,7 @@ def config() -> None:
 @explained
 def list_configs(channel: str | None) -> None:
     """List the configurations, secrets masked, and how they are."""
-    routes, strangers = _routes(), configs.strangers(current())
+    routes, strangers = _routes(), store.strangers(current())
     table(
         (
             *("id", "type", "key", "provider", "package", "default", "enabled"),
@@ -46,7 +46,7 @@ def list_configs(channel: str | None) -> None:
                 cut(_state(one, routes)),
                 json.dumps(one["config"]),
             )
-            for one in configs.listing(current(), type=channel)
+            for one in store.listing(current(), type=channel)
         ],
     )
 
@@ -57,11 +57,11 @@ def list_configs(channel: str | None) -> None:
 def show_config(config_id: str) -> None:
     """Show one configuration, secrets masked, how it is, and by what it is followed."""
     one = _one(config_id)
-    click.echo(configs.name_of(current(), config_id))
+    click.echo(store.name_of(current(), config_id))
     click.echo(f"  provider {one['provider'] or '-'}, package {one['provider_pkg_name'] or '-'}")
     default = "the default one, " if one["is_default"] else ""
     click.echo(f"  {default}{'enabled' if one['enabled'] else 'disabled'}, version {one['version']}")
-    click.echo(f"  fallback {_fallback(one, configs.strangers(current())) or '-'}")
+    click.echo(f"  fallback {_fallback(one, store.strangers(current())) or '-'}")
     click.echo(f"  weight {one['weight']}, rate {_rate(one) or '-'}")
     for name, value in one["config"].items():
         click.echo(f"  {name} = {json.dumps(value)}")
@@ -69,7 +69,7 @@ def show_config(config_id: str) -> None:
 
 
 def _one(config_id: str) -> dict[str, Any]:
-    known = next((one for one in configs.listing(current()) if str(one["id"]) == config_id), None)
+    known = next((one for one in store.listing(current()) if str(one["id"]) == config_id), None)
     if known is None:
         raise ConfigNotFound(f"there is no configuration {config_id}; see: flask communication config list")
     return known
@@ -135,7 +135,7 @@ def add_config(
         "rate_per_second": rate,
     }
     fields |= {name: value for name, value in more.items() if value is not None}
-    config_id = configs.create(current(), fields)
+    config_id = store.create(current(), fields)
     click.echo(f"configuration {config_id} stored")
     _warn(config_id, provider_pkg_name)
 
@@ -182,7 +182,7 @@ def update_config(
         "config": config or None,
     }
     fields = {name: value for name, value in given.items() if value is not None}
-    number = configs.change(current(), config_id, fields | ({"rate_per_second": None} if no_rate else {}))
+    number = store.change(current(), config_id, fields | ({"rate_per_second": None} if no_rate else {}))
     click.echo(f"configuration {number} is changed")
     now = _one(str(number))
     _warn(number, now["provider_pkg_name"] or now["provider"])
@@ -194,10 +194,10 @@ def update_config(
 @explained
 def delete_config(config_id: str, yes: bool) -> None:
     """Delete a configuration; nothing is sent by it any more."""
-    name = configs.name_of(current(), config_id)
+    name = store.name_of(current(), config_id)
     if not yes:
         click.confirm(f"Delete {name}?", abort=True)
-    configs.delete(current(), config_id)
+    store.delete(current(), config_id)
     click.echo(f"{name} is deleted; what still waits for it goes by the default one after: retry UUID")
 
 
@@ -205,7 +205,7 @@ def delete_config(config_id: str, yes: bool) -> None:
 @explained
 def rotate_keys() -> None:
     """Encrypt all secrets with the first of COMMUNICATION_ENCRYPTION_KEYS."""
-    resealed, problems = configs.reseal(current())
+    resealed, problems = store.reseal(current())
     click.echo(f"{resealed} configurations are encrypted with the first key")
     if problems:
         raise click.ClickException("; ".join(problems))
@@ -217,7 +217,7 @@ def _settings(pairs: Sequence[str], secrets: Sequence[str]) -> dict[str, Any]:
 
 
 def _warn(config_id: int, package: str) -> None:
-    for name in configs.strangers(current()).get(config_id, ()):
+    for name in store.strangers(current()).get(config_id, ()):
         warn(f"no configuration of this type has the key {name!r} yet; nothing goes by it until one does")
     try:
         current().registry.find(package)

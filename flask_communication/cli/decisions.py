@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import click
 
-from .. import composing, decisions, messages, sms
-from ..email import Email
+from ..configs.state import current
+from ..delivery import actions
+from ..email import Email, compose
 from ..errors import CommunicationError
-from ..sms import SMS
-from ..state import current
+from ..sms import SMS, api
+from ..storage import messages
 from .command import communication, explained
 
-APIS: dict[str, type[Email] | type[SMS]] = {composing.CHANNEL: Email, sms.CHANNEL: SMS}
-LIFETIMES = {sms.CHANNEL: sms.LIFETIME, composing.CHANNEL: composing.LIFETIME}
+APIS: dict[str, type[Email] | type[SMS]] = {compose.CHANNEL: Email, api.CHANNEL: SMS}
+LIFETIMES = {api.CHANNEL: api.LIFETIME, compose.CHANNEL: compose.LIFETIME}
 
 
 def _api(uuid: str) -> type[Email] | type[SMS]:
@@ -68,7 +69,7 @@ def release(uuids: Sequence[str], everything: bool, destination: str | None) -> 
             # The others are none the worse for it.
             wrong.append(str(refused))
     for channel, lifetime in LIFETIMES.items() if everything else ():
-        released += decisions.release_all(state, channel, lifetime, destination)
+        released += actions.release_all(state, channel, lifetime, destination)
     click.echo(f"{released} released")
     if wrong:
         raise click.ClickException("; ".join(wrong))

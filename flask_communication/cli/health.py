@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import click
 
-from .. import diagnosis, vitals
-from ..diagnosis import FAIL, Finding
-from ..state import current
+from ..configs.state import current
+from ..delivery.monitor import doctor as diagnosis
+from ..delivery.monitor import health as vitals
+from ..delivery.monitor.doctor import FAIL, Finding
 from .command import communication, explained
 from .configs import config
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
-from .. import configs, filing, forecast, messages, story
-from ..state import current
+from ..configs import store
+from ..configs.state import current
+from ..delivery.monitor import forecast, story
+from ..email import incoming
+from ..storage import messages
 from .command import communication, cut, explained, table
 
 
@@ -52,11 +55,11 @@ def show(uuid: str) -> None:
 @explained
 def raw(uuid: str) -> None:
     """Print a received email as it came; redirect it to a file."""
-    click.echo(filing.raw(current(), uuid), nl=False)
+    click.echo(incoming.raw(current(), uuid), nl=False)
 
 
 @communication.command("explain")
-@click.argument("channel", type=click.Choice(configs.TYPES))
+@click.argument("channel", type=click.Choice(store.TYPES))
 @click.argument("destination")
 @click.option("--key", help="The configuration's key or id; without it, the default one.")
 @click.option("--sender", help="The message's sender; without it, COMMUNICATION_DEFAULT_SENDER.")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from .. import suppression
+from ..configs.state import current
+from ..delivery.policy import suppression
 from ..email import Email
 from ..sms import SMS
-from ..state import current
 from .command import communication, cut, explained, table
 
 

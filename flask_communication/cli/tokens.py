@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import click
 
-from .. import tokens
+from ..configs import tokens
+from ..configs.state import current
 from ..errors import InvalidQuery
-from ..state import current
 from .command import communication, explained, table
 
 

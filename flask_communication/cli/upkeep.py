@@ -6,8 +6,8 @@ from collections import Counter
 
 import click
 
-from .. import erasure, retention
-from ..state import current
+from ..configs.state import current
+from ..storage import erasure, retention
 from .command import communication, explained, progress
 
 

@@ -15,19 +15,11 @@ from flask.typing import ResponseReturnValue
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from . import contract, mail_contract
-from .base import (
-    Accepted,
-    Inbox,
-    NotSent,
-    OutboundSMS,
-    OutcomeUnknown,
-    Provider,
-    ProviderError,
-    Refused,
-)
+from ..formats.strict_json import encode_json, parse_json
+from .base import Accepted, Inbox, NotSent, OutboundSMS, OutcomeUnknown, Provider, ProviderError, Refused
+from .contract import email as mail_contract
+from .contract import sms as contract
 from .http import clean
-from .strict_json import encode_json, parse_json
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
-from .hosts import Forbidden
-from .network import TROUBLE, Answer, Clock, Line
-from .strict_json import encode_json, parse_json
+from ..formats.strict_json import encode_json, parse_json
+from .net.hosts import Forbidden
+from .net.sockets import TROUBLE, Answer, Clock, Line
 
 if TYPE_CHECKING:
     import httpx

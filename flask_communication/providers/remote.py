@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from marshmallow import ValidationError
 
-from . import contract, mail_contract, manifest
+from ..formats.strict_json import encode_json
 from .base import (
     Accepted,
     Denied,
@@ -27,8 +27,10 @@ from .base import (
     Refused,
     Report,
 )
+from .contract import email as mail_contract
+from .contract import manifest
+from .contract import sms as contract
 from .http import LONGEST_RETRY_AFTER, Http, Reply, classify, clean
-from .strict_json import encode_json
 
 if TYPE_CHECKING:
     import httpx

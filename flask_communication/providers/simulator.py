@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..status import DELIVERED, READ, SENT, UNDELIVERED
+from ..storage.models.status import DELIVERED, READ, SENT, UNDELIVERED
 from .base import (
     Accepted,
     NotSent,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import httpx
 
-from .network import TROUBLE as _TROUBLE
-from .network import Answer
+from .net.sockets import TROUBLE as _TROUBLE
+from .net.sockets import Answer
 
 # Failures that say by their type that nothing left.
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)

@@ -15,7 +15,7 @@ import pytest
 # Whoever imports a name, rather than name the plugin, is shown the values of a failed assertion too.
 pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in ("bench", "promises", "sending", "trouble")))
 
-from .conformance import ProviderConformance  # noqa: E402
+from .conformance.provider import ProviderConformance  # noqa: E402
 from .outbox import communication_outbox  # noqa: E402
 
 __all__ = ["ProviderConformance", "communication_outbox"]

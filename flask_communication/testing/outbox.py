@@ -16,16 +16,17 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
-from .. import decisions, hush, reports
-from ..announce import announce
-from ..circuits import Record
-from ..delivery import Shift
+from ..configs.breaker import Record
+from ..configs.routes import Routes
+from ..configs.state import State
+from ..delivery import actions, reports
+from ..delivery.announce import announce
+from ..delivery.worker.dispatcher import Shift
 from ..errors import CommunicationError
-from ..models import Attachment, Mail, Message
+from ..providers import standin
 from ..providers.base import File, Provider
-from ..routing import Routes
-from ..state import State
-from .understudy import Understudy
+from ..storage.models import Attachment, Mail, Message
+from .standin import Understudy
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Outbox(Sequence[Sent]):
             rows = self._rows()
             for one in self._ended():
                 if one.uuid in rows and rows[one.uuid].status in ("queued", "held"):
-                    decisions.cancel(one.state, rows[one.uuid].channel, one.uuid)
+                    actions.cancel(one.state, rows[one.uuid].channel, one.uuid)
 
     def _states(self) -> list[State]:
         return list({id(one.state): one.state for one in self._ended()}.values())
@@ -251,6 +252,6 @@ def communication_outbox() -> Iterator[Outbox]:
     outlives a call. What still waits when the test ends is cancelled.
     """
     outbox = Outbox()
-    with hush.kept(outbox):
+    with standin.kept(outbox):
         yield outbox
         outbox.end()

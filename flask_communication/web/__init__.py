@@ -7,29 +7,30 @@ from typing import Any
 
 from flask import Blueprint
 
-from . import config, emails, health, messages, nowhere, openapi, showing, suppressions
+from . import nowhere, openapi, sandbox
 from .access import exempt_from_the_hosts_csrf
 from .envelope import handle_errors
+from .rest import configs, email, health, messages, suppressions
 
 # Endpoint, path, methods, view. Every path also works with, or without, the slash at its end.
 ROUTES: tuple[tuple[str, str, tuple[str, ...], Callable[..., Any]], ...] = (
-    ("create_config", "/config/create", ("POST",), config.create),
-    ("update_config", "/config/update", ("POST",), config.update),
-    ("list_configs", "/config/list", ("GET", "POST"), config.listing),
-    ("delete_config", "/config/delete", ("POST", "DELETE"), config.delete),
-    ("delete_config_by_get", "/config/delete", ("GET",), config.delete_by_get),
+    ("create_config", "/config/create", ("POST",), configs.create),
+    ("update_config", "/config/update", ("POST",), configs.update),
+    ("list_configs", "/config/list", ("GET", "POST"), configs.listing),
+    ("delete_config", "/config/delete", ("POST", "DELETE"), configs.delete),
+    ("delete_config_by_get", "/config/delete", ("GET",), configs.delete_by_get),
     ("send_sms", "/sms/send", ("POST",), messages.send_sms),
     ("retry_sms", "/sms/retry", ("POST",), messages.retry_sms),
     ("report_sms", "/sms/delivery_report", ("POST",), messages.report_sms),
-    ("send_email", "/email/send", ("POST",), emails.send),
-    ("retry_email", "/email/retry", ("POST",), emails.retry),
-    ("report_email", "/email/delivery_report", ("POST",), emails.report),
-    ("sync_inbox", "/email/sync_inbox", ("POST",), emails.sync_inbox),
-    ("show_html", "/email/html/<uuid>", ("GET",), showing.html),
-    ("show_file", "/email/file/<uuid>/<place>", ("GET",), showing.file),
+    ("send_email", "/email/send", ("POST",), email.send),
+    ("retry_email", "/email/retry", ("POST",), email.retry),
+    ("report_email", "/email/delivery_report", ("POST",), email.report),
+    ("sync_inbox", "/email/sync_inbox", ("POST",), email.sync_inbox),
+    ("show_html", "/email/html/<uuid>", ("GET",), sandbox.html),
+    ("show_file", "/email/file/<uuid>/<place>", ("GET",), sandbox.file),
     ("list_messages", "/messages", ("GET",), messages.list_messages),
     ("show_message", "/messages/<uuid>", ("GET",), messages.show_message),
-    ("show_raw", "/messages/<uuid>/raw", ("GET",), showing.raw),
+    ("show_raw", "/messages/<uuid>/raw", ("GET",), sandbox.raw),
     ("cancel_message", "/messages/<uuid>/cancel", ("POST",), messages.cancel_message),
     ("resolve_message", "/messages/<uuid>/resolve", ("POST",), messages.resolve_message),
     ("release_message", "/messages/<uuid>/release", ("POST",), messages.release_message),

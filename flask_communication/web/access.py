@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Response, after_this_request, current_app, g, request, url_for
 from itsdangerous import BadSignature, URLSafeSerializer
 
-from .. import tokens
-from ..actions import ACTIONS
-from ..state import State, current
+from ..configs import tokens
+from ..configs.actions import ACTIONS
+from ..configs.state import State, current
 from .envelope import BadRequest
 
 log = logging.getLogger("flask_communication")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from .. import errors
-from ..providers.strict_json import parse_json
+from ..formats.strict_json import parse_json
 
 log = logging.getLogger("flask_communication")
 

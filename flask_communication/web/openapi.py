@@ -11,8 +11,8 @@ from typing import Any
 from flask import Response, jsonify, url_for
 from marshmallow import Schema
 
-from ..actions import ACTIONS
-from ..status import STATUSES
+from ..configs.actions import ACTIONS
+from ..storage.models.status import STATUSES
 from . import schemas
 from .access import needs
 

@@ -19,19 +19,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos.provider import Telephones, serving
-from chaos.servers import Postgres, RedisServer
-from chaos.worker import Deployment, make_app, work
 from flask import Flask
 from sqlalchemy import bindparam, text
 from sqlalchemy.exc import OperationalError
 
-from flask_communication import SMS, configs, history, verdicts
+from flask_communication import SMS
+from flask_communication.configs import store
+from flask_communication.configs.state import state_of
+from flask_communication.delivery import outcomes
 from flask_communication.errors import DatabaseError
-from flask_communication.state import state_of
+from flask_communication.storage import migrations
+from tests.chaos.provider import Telephones, serving
+from tests.chaos.servers import Postgres, RedisServer
+from tests.chaos.worker import Deployment, make_app, work
 
 FORGE = multiprocessing.get_context("forkserver")
-FORGE.set_forkserver_preload(["flask_communication.service", "flask_sqlalchemy", "psycopg", "rq"])
+FORGE.set_forkserver_preload(
+    ["flask_communication.delivery.worker.process", "flask_sqlalchemy", "psycopg", "rq"]
+)
 WORKERS = 4
 TRUE_LEASE = 60.0
 LOOKED_AT_WITHIN = 15.0
@@ -225,7 +230,7 @@ class Run:
             "hidden": len(hidden),
             "unknown": len(unknown),
             "unknown_that_rang": sum(1 for row in unknown if rang[row.body]),
-            "poisoned": sum(1 for row in unknown if row.crashes >= verdicts.POISON),
+            "poisoned": sum(1 for row in unknown if row.crashes >= outcomes.POISON),
             "recoveries": len(self.recovery),
             "recovery_p50_s": _share(self.recovery, 0.5),
             "recovery_p95_s": _share(self.recovery, 0.95),
@@ -265,10 +270,10 @@ def prepared(plan: Plan) -> Iterator[Run]:
         url = postgres.url if postgres else f"sqlite:///{folder / 'chaos.sqlite'}"
         deployment = Deployment(url, provider, redis and redis.url, plan.lease)
         app = make_app(deployment)
-        history.upgrade(state_of(app).database)
+        migrations.upgrade(state_of(app).database)
         stack.callback(state_of(app).database.engine.dispose)
         fields = {"type": "sms", "provider": "", "provider_pkg_name": "chaos", "config": {}}
-        configs.create(state_of(app), {**fields, "is_default": True})
+        store.create(state_of(app), {**fields, "is_default": True})
         run = Run(plan, app, deployment, telephones, postgres, redis)
         stack.callback(run.stop)
         run.hire()

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_communication import Communication, calls, delivery, outbox, verdicts, worker
-from flask_communication.service import serve
-from flask_communication.state import state_of
+from flask_communication import Communication
+from flask_communication.configs.state import state_of
+from flask_communication.delivery import outbox, outcomes
+from flask_communication.delivery.worker import dispatcher, sending, worker
+from flask_communication.delivery.worker.process import serve
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ def shorten(lease: float) -> None:
     """
     share = lease / outbox.LEASE
     outbox.LEASE = lease
-    calls.CALL_DEADLINE = delivery.CALL_DEADLINE = calls.CALL_DEADLINE * share
-    delivery.RESCUE_EVERY *= share
+    sending.CALL_DEADLINE = dispatcher.CALL_DEADLINE = sending.CALL_DEADLINE * share
+    dispatcher.RESCUE_EVERY *= share
     worker.AFTER_A_FAILURE *= share
-    verdicts.BACKOFF = tuple(step * share for step in verdicts.BACKOFF)
-    verdicts.REPEATS = tuple(step * share for step in verdicts.REPEATS)
+    outcomes.BACKOFF = tuple(step * share for step in outcomes.BACKOFF)
+    outcomes.REPEATS = tuple(step * share for step in outcomes.REPEATS)
 
 
 def make_app(deployment: Deployment) -> Flask:
@@ -59,6 +61,6 @@ def work(deployment: Deployment) -> None:
     shorten(deployment.lease)
     app = make_app(deployment)
     provider = state_of(app).registry.find("chaos")
-    provider._http.deadline = delivery.CALL_DEADLINE  # type: ignore[attr-defined]
+    provider._http.deadline = dispatcher.CALL_DEADLINE  # type: ignore[attr-defined]
     with app.app_context():
         serve(state_of(app))

@@ -10,12 +10,13 @@ from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from rigs import install, make_due, work
 
-from flask_communication import SMS, Communication, crashpoints
+from flask_communication import SMS, Communication
+from flask_communication.configs.state import state_of
 from flask_communication.errors import Refused
 from flask_communication.providers.base import Accepted, OutboundSMS, Provider, Report
-from flask_communication.state import state_of
+from flask_communication.storage import crashpoints
+from tests.support.rigs import install, make_due, work
 
 TO = "+919999911111"
 

@@ -1,0 +1,234 @@
+"""Which configuration a message goes by, and how to reach its provider."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Row, bindparam, text
+from sqlalchemy.engine import Connection
+
+from ..errors import CommunicationError, ConfigNotFound
+from ..providers import standin
+from ..providers.base import Provider
+from ..providers.net import hosts
+from ..storage.database import speech_of
+from . import breaker
+from .breaker import Circuit
+from .state import State
+from .store import store_default, values
+
+log = logging.getLogger("flask_communication")
+
+
+@dataclass(frozen=True)
+class Route:
+    """One configuration, ready to be used; ``blocked`` says why nothing may be sent by it.
+
+    A blocked one may still have a provider, to be asked for the delivery reports of what it sent.
+    """
+
+    config_id: int
+    provider: Provider | None = None
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    blocked: str | None = None
+    key: str | None = None
+    version: int = 0
+    weight: int = 100
+    rate: float | None = None
+    fallback: tuple[int, ...] = ()
+    circuit: Circuit = field(default=Circuit(0), repr=False)
+    # Hosts that are not public and may be called all the same.
+    private: tuple[str, ...] = ()
+
+    def dialling(self) -> AbstractContextManager[None]:
+        """Call the provider within this, so that it reaches no address that it must not."""
+        return hosts.guarded(self.private)
+
+    def learn(self) -> None:
+        """Let the provider find out what it can do; see :meth:`.Provider.learn`. Never raises."""
+        if self.provider is None:
+            return
+        try:
+            with self.dialling():
+                self.provider.learn()
+        except Exception:
+            log.exception("provider %s failed to find out what it can do", self.provider.name)
+
+    @property
+    def window(self) -> float:
+        """Seconds during which the provider ignores a repeated key; 0 if it never does."""
+        return float(self.provider.idempotency_window) if self.provider else 0.0
+
+    @property
+    def batch(self) -> int:
+        """How many messages one call may carry."""
+        if self.provider is None or "bulk" not in self.provider.features:
+            return 1
+        return max(1, self.provider.bulk_limit)
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"configuration {self.config_id}" + (f" ({self.key})" if self.key else "")
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing may go by it now, if so."""
+        if self.blocked is not None:
+            return self.blocked
+        return f"{self.name} is {self.circuit}" if self.circuit.is_paused else None
+
+
+def choose(connection: Connection, channel: str, key: str | int | None) -> int:
+    """Return the id of the configuration that ``key`` names: a key, an id, or None for the default.
+
+    Raises :class:`ConfigNotFound`, which says what to do.
+    """
+    wanted = None if key is None else str(key)
+    choice, given = _CHOICE[wanted is None], {"type": channel, "key": wanted}
+    found = connection.execute(choice, given).first()
+    if found is None and wanted is None and standin.is_kept():
+        store_default(connection, channel, "simulator")
+        found = connection.execute(choice, given).first()
+    if found is None:
+        raise ConfigNotFound(_missing(channel, wanted))
+    return int(found.id)
+
+
+_ENABLED = "SELECT id FROM communication_config WHERE type = :type AND deleted_at IS NULL AND enabled"
+_CHOICE = {
+    True: text(f"{_ENABLED} AND is_default"),
+    # A key made of digits wins over the id it looks like.
+    False: text(
+        f"{_ENABLED} AND (key = :key OR CAST(id AS varchar(20)) = :key)"
+        " ORDER BY CASE WHEN key = :key THEN 0 ELSE 1 END LIMIT 1"
+    ),
+}
+
+
+def _missing(channel: str, key: str | None) -> str:
+    if key is None:
+        return (
+            f"no {channel} configuration is the default; add one with: "
+            f"flask communication config add --type {channel} --provider-pkg-name simulator --default"
+        )
+    return (
+        f"no enabled {channel} configuration has the key or id {key!r}; see: flask communication config list"
+    )
+
+
+class Routes:
+    """The routes one worker knows; read anew for each batch, decrypted anew on a change."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._opened: dict[int, Route] = {}
+
+    def load(self, connection: Connection, ids: Iterable[int | None] = ()) -> dict[int, Route]:
+        """Return the routes of all configurations that are in use, and of these ids if they are not."""
+        wanted = sorted({one for one in ids if one is not None})
+        pause = speech_of(connection).since("k.until")
+        rows = connection.execute(_configs(pause, bool(wanted)), {"ids": wanted})
+        return _with_fallbacks(self._routes(connection, rows.all()))
+
+    def _routes(self, connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, tuple[Row[Any], Route]]:
+        stale = [row.id for row in rows if not self._is_fresh(row)]
+        if stale:
+            self._open(connection.execute(_SEALED, {"ids": stale}).all())
+        return {row.id: (row, self._route(row)) for row in rows}
+
+    def _is_fresh(self, row: Row[Any]) -> bool:
+        known = self._opened.get(row.id)
+        return known is not None and known.version == row.version and known.provider is not None
+
+    def _open(self, rows: Iterable[Row[Any]]) -> None:
+        for row in rows:
+            route = Route(
+                row.id,
+                key=row.key,
+                version=row.version,
+                weight=row.weight,
+                rate=row.rate_per_second,
+                private=self._state.settings.private_hosts,
+            )
+            try:
+                provider = self._state.registry.find(row.provider_pkg_name or row.provider)
+                route = replace(route, provider=provider, config=values(self._state, row))
+            except CommunicationError as wrong:
+                route = replace(route, blocked=str(wrong))
+            self._opened[row.id] = route
+
+    def _route(self, row: Row[Any]) -> Route:
+        known = self._opened[row.id]
+        return replace(known, blocked=_closed(row) or known.blocked, circuit=Circuit.of(row))
+
+
+def _with_fallbacks(found: Mapping[int, tuple[Row[Any], Route]]) -> dict[int, Route]:
+    named = {(row.type, name): row.id for row, _ in found.values() for name in (str(row.id), row.key) if name}
+    return {
+        row.id: replace(route, fallback=_ids(row, named)) if row.fallback not in (None, "[]", []) else route
+        for row, route in found.values()
+    }
+
+
+def _ids(row: Row[Any], named: Mapping[tuple[str, str], int]) -> tuple[int, ...]:
+    keys = json.loads(row.fallback) if isinstance(row.fallback, str) else row.fallback
+    # A name of nobody is passed over; `explain` and `config list` show it.
+    ids = [named.get((row.type, key)) for key in keys]
+    return tuple(dict.fromkeys(one for one in ids if one is not None and one != row.id))
+
+
+def _closed(row: Row[Any]) -> str | None:
+    if row.is_deleted:
+        return f"configuration {row.id} was deleted; retry_send sends by the default one"
+    return None if row.enabled else f"configuration {row.id} is disabled"
+
+
+_SEALED = text(
+    "SELECT id, key, version, weight, rate_per_second, provider, provider_pkg_name, sealed"
+    " FROM communication_config WHERE id IN :ids"
+).bindparams(bindparam("ids", expanding=True))
+
+
+def _configs(pause: str, and_these: bool) -> Any:
+    also = " OR c.id IN :ids" if and_these else ""
+    found = text(
+        "SELECT c.id, c.type, c.key, c.version, c.enabled, c.fallback,"
+        f" c.deleted_at IS NOT NULL AS is_deleted, {breaker.COLUMNS}, 0 - {pause} AS seconds"
+        " FROM communication_config AS c LEFT JOIN communication_circuit AS k ON k.config_id = c.id"
+        f" WHERE c.deleted_at IS NULL{also}"
+    )
+    return found.bindparams(bindparam("ids", expanding=True)) if and_these else found
+
+
+def in_order(home: Route, routes: Mapping[int, Route], uuid: str) -> list[Route]:
+    """Return the routes a message may go by, the one it begins with first.
+
+    That is the one asked for and then its fallbacks, in their order; where the weights say so, some
+    messages begin with a fallback. Which ones, their uuid decides, so a message always begins with the
+    same one.
+    """
+    if not home.fallback:
+        return [home]
+    family = [home, *(routes[one] for one in home.fallback if one in routes)]
+    first = _first(family, int(uuid[:8], 16) % 100)
+    return [family[first], *family[:first], *family[first + 1 :]]
+
+
+def _first(family: Sequence[Route], point: int) -> int:
+    """Return the place of the route that has ``point`` (0 to 99) of the messages."""
+    weights = [route.weight for route in family]
+    total = sum(weights)
+    # Weights are shares of 100; those that do not reach it are scaled up, what is above is cut off.
+    scale = 100 / total if 0 < total < 100 else 1.0
+    reached = 0.0
+    for place, weight in enumerate(weights):
+        reached += weight * scale
+        if point < reached - 1e-9:
+            return place
+    return 0

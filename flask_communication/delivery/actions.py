@@ -1,0 +1,284 @@
+"""What a person decides about a message: send it again, stop it, or say what became of it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+from sqlalchemy import TextClause, bindparam, select, text
+from sqlalchemy.engine import Connection
+
+from ..configs import routes
+from ..configs.state import State
+from ..email import records
+from ..errors import (
+    CommunicationError,
+    Conflict,
+    InvalidQuery,
+    MessageNotFound,
+    NotCancellable,
+    NotReleasable,
+    NotResolvable,
+    NotRetryable,
+)
+from ..formats import numbers
+from ..providers import standin
+from ..storage import events
+from ..storage.crashpoints import crash_point
+from ..storage.database import Speech, speech_of
+from ..storage.models import Config, Message
+from ..storage.models.status import MOVES, UNKNOWN
+from ..storage.retention import REMOVED
+from .announce import announce
+from .outbox import among
+
+RESOLUTIONS = {"sent": "resolve_sent", "resend": "resolve_resend", "drop": "resolve_drop"}
+
+_WHY_NOT_RETRY = {
+    "held": "it is held back; release it instead",
+    "sending": "it is being sent at this moment",
+    "sent": "the provider has it; it would ring twice. force=True sends it again all the same",
+    "delivered": "it was delivered; it would ring twice. force=True sends it again all the same",
+    "read": "it was read; it would ring twice. force=True sends it again all the same",
+    "unknown": 'it may have arrived; look, then resolve(msg_uuid, "sent" | "resend" | "drop")',
+    "received": "it came in",
+}
+
+
+def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool = False) -> str:
+    """Send a message again and return its uuid; one that waits for its turn is sent at once.
+
+    Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless ``force``.
+    """
+    with state.database.write() as connection:
+        hurried = _hurry(connection, uuid, channel)
+        if hurried is not None:
+            _reroute(connection, channel, hurried)
+        else:
+            _refuse_without_text(connection, uuid)
+            move = "force_retry" if force else "retry"
+            moved = _move(connection, move, uuid, channel, lifetime)
+            if moved is not None and channel == "email":
+                records.reopen(connection, moved, everybody=force)
+            if moved is None and channel == "email":
+                moved = _retry_refused(connection, uuid, lifetime)
+            if moved is None:
+                raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
+            _reroute(connection, channel, moved)
+            events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
+    crash_point("decide.committed")
+    standin.accepted(state, [uuid], None)
+    state.ring()
+    return uuid
+
+
+def _retry_refused(connection: Connection, uuid: str, lifetime: float) -> int | None:
+    """Let an email that reached some go to those that were refused; return its id, or None."""
+    records.part(connection, uuid)
+    moved = _move(connection, "force_retry", uuid, "email", lifetime, besides="retry_refused")
+    if moved is not None:
+        records.reopen_refused(connection, moved)
+    return moved
+
+
+def cancel(state: State, channel: str, uuid: str) -> str:
+    """Stop a message that has not left, and return its uuid.
+
+    Raises :class:`MessageNotFound`, or :class:`NotCancellable` if it has left or may have.
+    """
+    with state.database.write() as connection:
+        moved = _move(connection, "cancel", uuid, channel, 1.0)
+        if moved is None:
+            why = {"queued": "an earlier try may have arrived, and it will be repeated until it is known"}
+            raise _refusal(connection, channel, uuid, NotCancellable, "cancelled", why)
+        events.note(connection, moved, "cancelled", "cancelled by a person")
+    return uuid
+
+
+def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: float) -> str:
+    """Say what became of an ``unknown`` message and return its uuid.
+
+    ``sent``: it went. ``resend``: send it again, under a new key. ``drop``: let it be. Raises
+    :class:`InvalidQuery`, :class:`MessageNotFound`, or :class:`NotResolvable` if it is not ``unknown``.
+    """
+    move = RESOLUTIONS.get(decision)
+    if move is None:
+        raise InvalidQuery({"decision": [f"must be one of {', '.join(RESOLUTIONS)}"]})
+    with state.database.write() as connection:
+        moved = _move(connection, move, uuid, channel, lifetime)
+        if moved is None:
+            raise _refusal(connection, channel, uuid, NotResolvable, "resolved", {})
+        if channel == "email" and decision == "resend":
+            records.reopen(connection, moved, everybody=False)
+        events.note(connection, moved, "resolved", f"a person decided: {decision}")
+    announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
+    crash_point("decide.committed")
+    announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
+    if announced == "queued":
+        standin.accepted(state, [uuid], None)
+    state.ring()
+    return uuid
+
+
+def release(state: State, channel: str, uuid: str, lifetime: float) -> str:
+    """Let a ``held`` message pass and return its uuid; no limit stops it any more.
+
+    Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
+    """
+    with state.database.write() as connection:
+        moved = _move(connection, "release", uuid, channel, lifetime)
+        if moved is None:
+            raise _refusal(connection, channel, uuid, NotReleasable, "released", {})
+        events.note(connection, moved, "released", _RELEASED)
+    standin.accepted(state, [uuid], None)
+    state.ring()
+    return uuid
+
+
+def release_all(state: State, channel: str, lifetime: float, destination: str | None = None) -> int:
+    """Let every ``held`` message of a channel, or to one recipient, pass; return how many."""
+    given: dict[str, object] = {"channel": channel, "lifetime": lifetime}
+    if destination is not None:
+        forms = numbers.meant(destination, state.settings.default_region)
+        given["forms"] = [one.lower() for one in forms]
+    released = 0
+    while True:
+        with state.database.write() as connection:
+            sql = _release_sql(speech_of(connection), destination is not None)
+            moved = connection.execute(sql, given).all()
+            events.note_all(connection, [row.id for row in moved], "released", _RELEASED)
+        if not moved:
+            return released
+        released += len(moved)
+        standin.accepted(state, [row.uuid for row in moved], None)
+        state.ring()
+
+
+_RELEASED = "released by a person"
+
+
+@cache
+def _release_sql(speech: Speech, to_one: bool) -> TextClause:
+    held = f"status IN ({among('release')})"
+    only = " AND lower(destination) IN :forms" if to_one else ""
+    return text(
+        f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
+        f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
+        f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
+        " ORDER BY id LIMIT 1000) RETURNING id, uuid"
+    ).bindparams(*([bindparam("forms", expanding=True)] if to_one else []))
+
+
+def _admitted(speech: Speech) -> str:
+    return (
+        f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, admitted_at = {speech.now},"
+        " error = NULL"
+    )
+
+
+def _refusal(
+    connection: Connection,
+    channel: str,
+    uuid: str,
+    kind: type[Conflict],
+    done: str,
+    why: dict[str, str],
+) -> CommunicationError:
+    found = connection.scalar(select(Message.status).where(Message.uuid == uuid, Message.channel == channel))
+    if found is None:
+        return MessageNotFound(f"there is no {channel} message {uuid}")
+    reason = why.get(found, "an earlier try may have arrived" if kind is NotRetryable else "")
+    return kind(f"message {uuid} is {found} and cannot be {done}" + (f": {reason}" if reason else ""))
+
+
+def _refuse_without_text(connection: Connection, uuid: str) -> None:
+    extra = connection.scalar(select(Message.extra).where(Message.uuid == uuid))
+    if extra == json.loads(REMOVED):
+        raise NotRetryable(f"the text of message {uuid} was removed by the retention policy; send a new one")
+
+
+def _reroute(connection: Connection, channel: str, message_id: int) -> None:
+    gone = connection.scalar(
+        select(Config.id)
+        .join(Message, Message.config_id == Config.id)
+        .where(Message.id == message_id, Config.deleted_at.is_not(None), Message.repeat_until.is_(None))
+    )
+    if gone is not None:
+        _send_by(connection, message_id, routes.choose(connection, channel, None))
+
+
+def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
+    """Send a message by another configuration, which knows nothing of it yet."""
+    connection.execute(
+        text(
+            "UPDATE communication_message"
+            " SET config_id = :config_id, route_id = :config_id, provider_ref = NULL"
+            " WHERE id = :id AND status = 'queued'"
+        ),
+        {"id": message_id, "config_id": config_id},
+    )
+
+
+def _move(
+    connection: Connection, move: str, uuid: str, channel: str, lifetime: float, besides: str | None = None
+) -> int | None:
+    """Make a person's move on one message; return its id, or None if its status does not allow it.
+
+    ``besides`` names what it demands besides the status, if not what the move always does. A move back to
+    ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
+    """
+    found = connection.execute(
+        _move_sql(speech_of(connection), move, besides or move),
+        {"uuid": uuid, "channel": channel, "lifetime": lifetime},
+    )
+    moved: int | None = found.scalar()
+    crash_point("decide.written", moved)
+    return moved
+
+
+# What a move demands besides the status, so that nothing rings twice unless a person forces it.
+_NO_DOUBT = (
+    " AND NOT EXISTS (SELECT 1 FROM communication_attempt AS a WHERE a.message_id = m.id"
+    " AND a.state IN ('open', 'unknown') AND NOT EXISTS (SELECT 1 FROM communication_attempt AS b"
+    " WHERE b.message_id = a.message_id AND b.key = a.key"
+    " AND (b.state = 'accepted' OR (b.state = 'rejected' AND b.fence > a.fence))))"
+)
+_BESIDES = {
+    "cancel": " AND m.repeat_until IS NULL",
+    "retry": _NO_DOUBT,
+    # The others have it: only those that certainly have not are tried again.
+    "retry_refused": f" AND m.status <> '{UNKNOWN}' AND EXISTS (SELECT 1 FROM communication_recipient AS p"
+    f" WHERE p.message_id = m.id AND p.status IN ({records.REFUSED})){_NO_DOUBT}",
+}
+
+
+@cache
+def _move_sql(speech: Speech, move: str, besides: str) -> TextClause:
+    target = MOVES[move].target
+    change = {
+        "queued": f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, tries = 0,"
+        " crashes = 0, resends = m.resends + 1, first_tried_at = NULL, error = NULL, error_code = NULL",
+        "sent": f", due_at = NULL, sent_at = {speech.now}",
+    }.get(target, ", due_at = NULL")
+    if move == "release":
+        change = _admitted(speech)
+    return text(
+        f"UPDATE communication_message AS m SET status = '{target}', fence = m.fence + 1,"
+        f" repeat_until = NULL, updated_at = {speech.now}{change}"
+        " WHERE m.uuid = :uuid AND m.channel = :channel AND CAST(:lifetime AS double precision) > 0"
+        f" AND m.status IN ({among(move)}){_BESIDES.get(besides, '')}{speech.returning('id')}"
+    )
+
+
+def _hurry(connection: Connection, uuid: str, channel: str) -> int | None:
+    """Make a message that waits in ``queued`` due now; return its id, or None."""
+    speech = speech_of(connection)
+    found = connection.execute(
+        text(
+            f"UPDATE communication_message SET due_at = {speech.now}, updated_at = {speech.now}"
+            " WHERE uuid = :uuid AND channel = :channel AND status = 'queued' RETURNING id"
+        ),
+        {"uuid": uuid, "channel": channel},
+    )
+    moved: int | None = found.scalar()
+    return moved

@@ -1,0 +1,128 @@
+"""Vital signs: is it up, is work piling up, who attends, how is each configuration, how many messages."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from ...configs import breaker
+from ...configs.breaker import Circuit
+from ...configs.state import State
+from ...storage import migrations
+from ...storage.database import speech_of
+from ..worker import heartbeat
+
+# Work that has waited so long while nobody attends is not going to be done.
+TOO_LATE = 120.0
+# Counting all messages reads an index from end to end: once a minute is enough.
+COUNT_EVERY = 60.0
+
+
+class Breaker(NamedTuple):
+    """A configuration, by its key if it has one, and its circuit."""
+
+    key: str | None
+    type: str
+    circuit: Circuit
+
+
+def read(state: State, *, counts: bool = True) -> dict[str, dict[str, Any]]:
+    """Return what the health check tells, part by part; ``ok`` is false where something must be done.
+
+    With ``counts``, also how many messages there are, counted at most once a minute in each process.
+    """
+    found = {"database": _database(state), "bell": _bell(state), "workers": {"ok": True}}
+    if found["database"]["ok"]:
+        found |= _attended(state, found["database"]["oldest_due_seconds"])
+        if counts:
+            found["messages"] = _messages(state)
+    return found
+
+
+def _database(state: State) -> dict[str, Any]:
+    try:
+        if not migrations.is_current(state.database):
+            return {"ok": False, "problem": "not upgraded; run: flask communication upgrade"}
+        with state.database.read() as connection:
+            late = connection.execute(
+                text(
+                    "SELECT count(*) AS due,"
+                    f" {speech_of(connection).since('min(due_at)')} AS oldest"
+                    " FROM communication_message WHERE status IN ('queued', 'sending')"
+                    f" AND priority IN (0, 5, 9) AND due_at <= {speech_of(connection).now}"
+                )
+            ).one()
+        return {"ok": True, "due": late.due, "oldest_due_seconds": late.oldest}
+    except Exception as failure:
+        return {"ok": False, "problem": type(failure).__name__}
+
+
+def _attended(state: State, oldest: float | None) -> dict[str, Any]:
+    with state.database.read() as connection:
+        seen = [one for one in heartbeat.seen(connection) if one.ago < heartbeat.ALIVE_FOR]
+        paused = breaker.paused(connection)
+        every = breakers(connection)
+    is_late = (oldest or 0.0) > TOO_LATE
+    workers = [{"host": one.host, "pid": one.pid, "seen_seconds": round(one.ago, 1)} for one in seen]
+    attended: dict[str, Any] = {"ok": bool(seen) or not is_late, "alive": len(seen), "seen": workers}
+    if not attended["ok"]:
+        attended["problem"] = "work is overdue and nobody attends; start: flask communication worker"
+    configs = [
+        {"config_id": one.circuit.config_id, "key": one.key, "type": one.type, "state": one.circuit.state}
+        for one in every
+    ]
+    return {"workers": attended, "circuits": {"ok": True, "paused": paused, "configs": configs}}
+
+
+def _bell(state: State) -> dict[str, Any]:
+    if state.bell is None:
+        kind = "embedded" if state.settings.embedded_worker else "none"
+        return {"ok": True, "kind": kind}
+    try:
+        state.bell.connect().ping()
+        return {"ok": True, "kind": "redis"}
+    except Exception as failure:
+        # Without a bell messages are late, and not lost: this alone makes nothing unwell.
+        return {"ok": True, "kind": "redis", "problem": type(failure).__name__}
+
+
+def _messages(state: State) -> dict[str, Any]:
+    by_status: dict[str, int] = defaultdict(int)
+    by_config: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for _, config_id, status, count in count_messages(state):
+        by_status[status] += count
+        by_config[str(config_id or "")][status] += count
+    return {"ok": True, "by_status": by_status, "by_config": by_config}
+
+
+def breakers(connection: Connection) -> list[Breaker]:
+    """Return every configuration with its circuit, the oldest first."""
+    rows = connection.execute(
+        text(
+            f"SELECT c.id, c.key, c.type, {breaker.COLUMNS},"
+            f" 0 - {speech_of(connection).since('k.until')} AS seconds FROM communication_config AS c"
+            " LEFT JOIN communication_circuit AS k ON k.config_id = c.id"
+            " WHERE c.deleted_at IS NULL ORDER BY c.id"
+        )
+    )
+    return [Breaker(row.key, row.type, Circuit.of(row)) for row in rows]
+
+
+def count_messages(state: State) -> list[tuple[Any, ...]]:
+    """Return (channel, configuration, status, how many), counted at most once a minute in each process."""
+    known = state.counted
+    if known is None or time.monotonic() - known[0] > COUNT_EVERY:
+        with state.database.read() as connection:
+            rows = connection.execute(_COUNT).all()
+        known = state.counted = (time.monotonic(), [tuple(row) for row in rows])
+    return known[1]
+
+
+_COUNT = text(
+    "SELECT channel, config_id, status, count(*) FROM communication_message"
+    " GROUP BY channel, config_id, status"
+)

@@ -1,0 +1,145 @@
+"""Stories for a person: what happened to a message and what comes next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from ...configs import routes as routing
+from ...configs.routes import Route, Routes
+from ...configs.state import State
+from ...providers.base import Provider
+from ...storage.models import Attempt, Event, Message, status
+from ...storage.retention import REMOVED
+
+_NEXT = {
+    status.QUEUED: "a worker sends it",
+    status.SENDING: "the call ends, or a worker takes it up",
+    status.SENT: "a worker asks for its delivery report",
+    status.UNKNOWN: "a worker asks the provider about it",
+}
+_REST = {
+    status.HELD: "nothing, until it is released: flask communication release {uuid}",
+    status.SENT: "nothing: no delivery report came while it was asked for",
+    status.UNKNOWN: "nothing, until a person decides: flask communication resolve {uuid} sent|resend|drop",
+    status.RECEIVED: "nothing, it came in",
+    **dict.fromkeys(
+        status.MOVES["retry"].sources, "nothing, it is over; to repeat it: flask communication retry {uuid}"
+    ),
+}
+# Of a provider that knows no delivery reports, such as a mail server.
+_SILENT = "nothing: its provider sends no delivery reports; if it comes back, a bounce comes to the inbox"
+
+
+def tell(state: State, message: Message) -> Iterator[str]:
+    """Return the story of a message that was loaded with its attempts and events, line by line."""
+    routes = _routes(state, message)
+    yield f"{message.channel} {message.uuid} is {message.status}"
+    yield f"  to {message.destination}" + (f" from {message.sender}" if message.sender else "")
+    yield from _mail(message)
+    yield f"  by {_config(message)}"
+    if message.error:
+        yield f"  because {message.error}" + (f" ({message.error_code})" if message.error_code else "")
+    if message.extra == json.loads(REMOVED):
+        yield "  its text was removed by the retention policy"
+    yield f"  {_moment(message.created_at)}  {'received' if message.direction == 'in' else 'accepted'}"
+    lines = [_attempt(one) for one in message.attempts] + [_event(one) for one in message.events]
+    for moment, line in sorted(lines):
+        yield f"  {_moment(moment)}  {line}"
+    yield f"  next: {_next(message, routes.get(message.config_id or 0))}"
+    if message.status == status.QUEUED:
+        yield from _ways(routes, routes.get(message.route_id or message.config_id or 0), message.uuid)
+
+
+def _mail(message: Message) -> Iterator[str]:
+    """Say what an email has besides: its subject, its recipients if they are several, its files."""
+    if message.mail is None:
+        return
+    yield f"  subject: {message.mail.subject or '(none)'}"
+    people = message.recipients
+    for one in people if len(people) > 1 else ():
+        why = f", {one.error or ''} ({one.error_code or 'no code'})" if one.error or one.error_code else ""
+        yield f"  {one.kind} {one.address}: {one.status}{why}"
+    for file in message.mail.attachments:
+        yield f"  file: {file.filename} ({file.content_type})"
+    if message.mail.problem:
+        yield f"  problem: {message.mail.problem}"
+
+
+def _routes(state: State, message: Message) -> dict[int, Route]:
+    with state.database.read() as connection:
+        return Routes(state).load(connection, {message.config_id, message.route_id})
+
+
+def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str) -> Iterator[str]:
+    """Say of each route what speaks for and against it."""
+    if home is None:
+        return
+    family = routing.in_order(home, routes, uuid)
+    goes = next((route for route in family if route.trouble is None), None)
+    for route in family:
+        yield f"  {'->' if route is goes else '  '} {way(route, route.weight)}"
+    if goes is None:
+        yield NO_WAY
+
+
+NO_WAY = "  it would wait until one of them is well, or until it expires"
+
+
+def way(route: Route, share: int) -> str:
+    """Say how a route is, and that ``share`` of 100 messages begin with it."""
+    provider = route.provider.name if route.provider else "no provider"
+    more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
+    more += ["only in need"] if share == 0 else [f"begins {share} of 100"] if share != 100 else []
+    more += [f"at most {route.rate:g} a second"] if route.rate else []
+    return f"{route.name}, {provider}: {', '.join(more)}"
+
+
+def _config(message: Message) -> str:
+    if message.config is None:
+        return "no configuration"
+    found = message.config
+    gone = ", which was deleted" if found.deleted_at else "" if found.enabled else ", which is disabled"
+    name = found.provider or found.provider_pkg_name
+    return f"configuration {found.id}{f' ({found.key})' if found.key else ''}: {name}{gone}"
+
+
+def _attempt(attempt: Attempt) -> tuple[datetime, str]:
+    took = ""
+    if attempt.ended_at is not None:
+        took = f" after {(attempt.ended_at - attempt.started_at).total_seconds():.2f} s"
+    by = f"configuration {attempt.config_id}" if attempt.config_id else "the provider"
+    parts = [f"called {by} (key {attempt.key}): {attempt.state}{took}"]
+    parts += [f"as {attempt.provider_ref}"] if attempt.provider_ref else []
+    parts += [f"HTTP {attempt.http_status}"] if attempt.http_status else []
+    parts += [f"code {attempt.error_code}"] if attempt.error_code else []
+    parts += [attempt.error] if attempt.error else []
+    return attempt.started_at, ", ".join(parts)
+
+
+def _event(event: Event) -> tuple[datetime, str]:
+    said = f"{event.kind}: {event.status or event.detail or ''}"
+    if event.status and event.detail:
+        said += f", {event.detail}"
+    return event.received_at, said + ("" if event.applied else " (old news, changed nothing)")
+
+
+def _next(message: Message, route: Route | None) -> str:
+    if message.channel == "email" and message.status == status.SENT and _is_silent(route):
+        return _SILENT
+    if message.due_at is None:
+        return _REST.get(message.status, "nothing, it is over").format(uuid=message.uuid)
+    return f"{_moment(message.due_at)}  {_NEXT[message.status]}"
+
+
+def _is_silent(route: Route | None) -> bool:
+    return (
+        route is not None
+        and route.provider is not None
+        and type(route.provider).email_reports is Provider.email_reports
+    )
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%F %T}Z"

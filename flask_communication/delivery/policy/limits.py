@@ -1,0 +1,332 @@
+"""How much may be sent: counters in the database, and what of a claimed batch exceeds a limit.
+
+A worker counts in the transaction of its claim, under one lock: it reads the counters that no other can
+change meanwhile, and writes what it let through before the lock ends with the transaction. So no number
+of workers lets more pass than one would. Each message is counted once; ``admitted_at`` says it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.engine import Connection
+
+from ...configs.settings import Settings
+from ...storage.database import Speech, as_rows, speech_of
+
+DAY = 86400
+HOUR = 3600
+# The mean that COMMUNICATION_PREFIX_GROWTH multiplies is that of so many days.
+USUAL_DAYS = 7
+# "+", the country code, and the network or the area: a pumped range rarely spans more.
+PREFIX_LENGTH = 7
+BY_NUMBER = ("sms", "telephony")
+
+# Any number that nobody else in this database uses for pg_advisory_xact_lock.
+_LOCK = 0x636F6D6D6C696D
+# Written once an hour by whoever drops the counters that are over.
+_SWEPT = "swept"
+_COUNTERS = {"scope": "text", "first": "bigint", "last": "bigint"}
+_ADDING = {
+    "scope": "text",
+    "period": "bigint",
+    "added": "int",
+    "alerted": "boolean",
+    "lasts": "double precision",
+}
+
+
+@dataclass
+class Count:
+    """What was counted in the present period, in those before, and the share of it that is over."""
+
+    now: int = 0
+    before: int = 0
+    elapsed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit; ``says`` tells a person what was exceeded.
+
+    ``counted`` names what of a message is counted, None where nothing is; ``allows`` tells whether one
+    more may pass. It looks ``back`` periods of ``seconds`` before the present one.
+    """
+
+    setting: str
+    name: str
+    says: str
+    seconds: int
+    back: int
+    counted: Callable[[Row[Any]], str | None]
+    allows: Callable[[Row[Any], Count], bool]
+
+    def scope(self, row: Row[Any]) -> str | None:
+        """Return the name of the counter of this message, if it has one."""
+        key = self.counted(row)
+        return None if key is None else f"{row.channel}:{self.name}:{key}"
+
+    def alert(self, row: Row[Any]) -> str:
+        """Return the name of the counter of what was held back."""
+        return f"{row.channel}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A message that a limit holds back; ``first`` if nobody was told of it yet in this period."""
+
+    row: Row[Any]
+    limit: Limit
+    first: bool
+
+
+def limits_of(settings: Settings) -> list[Limit]:
+    """Return the limits that are set, in the order in which they are checked."""
+    found = [_countries(settings.allowed_countries)] if settings.allowed_countries else []
+    found += [_recipient(count, seconds) for count, seconds in settings.limit_per_recipient]
+    if settings.prefix_growth is not None:
+        found.append(_growth(settings.prefix_growth.factor, settings.prefix_growth.floor))
+    if settings.limit_per_day:
+        found.append(_day(settings.limit_per_day))
+    return found
+
+
+def _countries(allowed: Sequence[str]) -> Limit:
+    prefixes = tuple(one for one in allowed if one.startswith("+"))
+    regions = frozenset(allowed) - frozenset(prefixes)
+
+    def allows(row: Row[Any], count: Count) -> bool:
+        number = row.destination
+        return (
+            row.channel not in BY_NUMBER
+            or number.startswith(prefixes)
+            or (bool(regions) and _region(number) in regions)
+        )
+
+    name = "COMMUNICATION_ALLOWED_COUNTRIES"
+    return Limit(name, "countries", "does not list this destination", DAY, 0, lambda row: None, allows)
+
+
+def _region(number: str) -> str | None:
+    """Return the country of a number; None for none, or a premium-rate number."""
+    import phonenumbers
+
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return None
+    if phonenumbers.number_type(parsed) == phonenumbers.PhoneNumberType.PREMIUM_RATE:
+        return None
+    region: str | None = phonenumbers.region_code_for_number(parsed)
+    return region
+
+
+def _recipient(most: int, seconds: int) -> Limit:
+    def allows(row: Row[Any], count: Count) -> bool:
+        # The usual estimate of a sliding window: what came before is taken as evenly spread.
+        return count.now + count.before * (1 - count.elapsed) + 1 <= most
+
+    says = f"allows a recipient {most} messages in {seconds} s"
+    name = f"recipient/{seconds}"
+    return Limit("COMMUNICATION_LIMIT_PER_RECIPIENT", name, says, seconds, 1, _hashed, allows)
+
+
+def _hashed(row: Row[Any]) -> str:
+    return _hash(row.destination)
+
+
+def _hash(recipient: str) -> str:
+    return hashlib.sha256(recipient.encode()).hexdigest()[:32]
+
+
+def forget(connection: Connection, recipient: str) -> None:
+    """Drop what was counted of a recipient."""
+    connection.execute(
+        text("DELETE FROM communication_usage WHERE scope LIKE :scope"), {"scope": f"%{_hash(recipient)}"}
+    )
+
+
+def _growth(factor: float, floor: int) -> Limit:
+    def allows(row: Row[Any], count: Count) -> bool:
+        return count.now + 1 <= max(floor, factor * count.before / USUAL_DAYS)
+
+    def prefix(row: Row[Any]) -> str | None:
+        return row.destination[:PREFIX_LENGTH] if row.channel in BY_NUMBER else None
+
+    says = f"allows a prefix {factor:g} times its mean of the last {USUAL_DAYS} days, or {floor} a day"
+    return Limit("COMMUNICATION_PREFIX_GROWTH", "prefix", says, DAY, USUAL_DAYS, prefix, allows)
+
+
+def _day(most: Mapping[str, int]) -> Limit:
+    def allows(row: Row[Any], count: Count) -> bool:
+        return row.channel not in most or count.now + 1 <= most[row.channel]
+
+    says = "allows no more messages on this UTC day"
+    return Limit("COMMUNICATION_LIMIT_PER_DAY", "day", says, DAY, 0, lambda row: "all", allows)
+
+
+def check(connection: Connection, settings: Settings, rows: Sequence[Row[Any]]) -> list[Hold]:
+    """Count claimed messages that were never counted, and return those that exceed a limit.
+
+    The others are marked as admitted. ``rows`` are rows of :func:`.outbox.claim`, whose transaction this
+    is. Without any limit set, and with nothing to count, no SQL is run.
+    """
+    limits = limits_of(settings)
+    fresh = [row for row in rows if _is_new(row)] if limits else []
+    if not fresh:
+        return []
+    book = _Book(connection, limits, fresh, _lock_and_read_clock(connection))
+    holds = [hold for row in fresh if (hold := book.hold(row)) is not None]
+    book.write()
+    held = {hold.row.id for hold in holds}
+    _admit(connection, [row.id for row in fresh if row.id not in held])
+    return holds
+
+
+def foresee(connection: Connection, settings: Settings, row: Row[Any]) -> Limit | None:
+    """Return the limit that would hold a message back now; it is not counted, and nobody waits for it."""
+    limits = limits_of(settings)
+    hold = _Book(connection, limits, [row], _clock(connection)).hold(row) if limits else None
+    return None if hold is None else hold.limit
+
+
+def _is_new(row: Row[Any]) -> bool:
+    # What may have arrived already is past holding back, and what has expired is not sent at all.
+    return row.admitted_at is None and row.repeat_until is None and not row.stale
+
+
+class _Book:
+    """The counters that a batch needs, read under the lock, and what is to be added to them."""
+
+    def __init__(
+        self, connection: Connection, limits: Sequence[Limit], rows: Iterable[Row[Any]], epoch: float
+    ) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._epoch = epoch
+        self._wanted: dict[str, Limit] = {}
+        for row in rows:
+            for limit in limits:
+                self._wanted[limit.alert(row)] = limit
+                scope = limit.scope(row)
+                if scope is not None:
+                    self._wanted[scope] = limit
+        self._counts = self._read()
+        self._added: dict[str, int] = {}
+        self._alerts: set[str] = set()
+
+    def _read(self) -> dict[str, Count]:
+        asked = [
+            {"scope": scope, "first": self._period(limit) - limit.back, "last": self._period(limit)}
+            for scope, limit in self._wanted.items()
+        ]
+        hour = int(self._epoch // HOUR)
+        asked.append({"scope": _SWEPT, "first": hour, "last": hour})
+        found = self._connection.execute(_read(speech_of(self._connection)), {"rows": as_rows(asked)})
+        return {row.scope: Count(row.now, row.before) for row in found}
+
+    def _period(self, limit: Limit) -> int:
+        return int(self._epoch // limit.seconds)
+
+    def _count(self, scope: str, limit: Limit) -> Count:
+        count = self._counts.setdefault(scope, Count())
+        count.elapsed = self._epoch / limit.seconds % 1
+        return count
+
+    def hold(self, row: Row[Any]) -> Hold | None:
+        """Count a message that may pass, or say what holds it back."""
+        scopes = [(limit, limit.scope(row)) for limit in self._limits]
+        for limit, scope in scopes:
+            if not limit.allows(row, self._count(scope, limit) if scope else Count()):
+                alert = limit.alert(row)
+                first = not self._counts.get(alert, Count()).now
+                self._alerts.add(alert)
+                self._add(alert)
+                return Hold(row, limit, first)
+        for _, scope in scopes:
+            if scope is not None:
+                self._add(scope)
+        return None
+
+    def _add(self, scope: str) -> None:
+        self._counts.setdefault(scope, Count()).now += 1
+        self._added[scope] = self._added.get(scope, 0) + 1
+
+    def write(self) -> None:
+        """Add to the counters; once an hour, drop those that are over."""
+        rows = [self._row(scope, added) for scope, added in sorted(self._added.items())]
+        if not self._counts.get(_SWEPT, Count()).now:
+            self._connection.execute(_sweep(speech_of(self._connection)))
+            hour = int(self._epoch // HOUR)
+            rows.append({"scope": _SWEPT, "period": hour, "added": 1, "alerted": False, "lasts": HOUR})
+        if rows:
+            self._connection.execute(_add(speech_of(self._connection)), {"rows": as_rows(rows)})
+
+    def _row(self, scope: str, added: int) -> dict[str, Any]:
+        limit = self._wanted[scope]
+        return {
+            "scope": scope,
+            "period": self._period(limit),
+            "added": added,
+            "alerted": scope in self._alerts,
+            "lasts": float(limit.seconds * (limit.back + 1)),
+        }
+
+
+def _lock_and_read_clock(connection: Connection) -> float:
+    """Wait for our turn, and only then read the clock, so that no counter sees time go backwards."""
+    speech = speech_of(connection)
+    # On SQLite BEGIN IMMEDIATE has locked everything already.
+    if speech.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    return _clock(connection)
+
+
+def _clock(connection: Connection) -> float:
+    speech = speech_of(connection)
+    epoch = speech.since("'1970-01-01 00:00:00+00:00'")
+    return float(connection.execute(text(f"SELECT {epoch}")).scalar_one())
+
+
+@cache
+def _read(speech: Speech) -> TextClause:
+    return text(
+        "SELECT u.scope, sum(CASE WHEN u.period = r.last THEN u.count ELSE 0 END) AS now,"
+        " sum(CASE WHEN u.period < r.last THEN u.count ELSE 0 END) AS before"
+        f" FROM {speech.rows(_COUNTERS)} AS r JOIN communication_usage AS u"
+        " ON u.scope = r.scope AND u.period BETWEEN r.first AND r.last GROUP BY u.scope"
+    )
+
+
+@cache
+def _add(speech: Speech) -> TextClause:
+    return text(
+        "INSERT INTO communication_usage (scope, period, count, alerted, expires_at)"
+        f" SELECT r.scope, r.period, r.added, r.alerted, {speech.later('r.lasts')}"
+        f" FROM {speech.rows(_ADDING)} AS r WHERE true ON CONFLICT (scope, period)"
+        " DO UPDATE SET count = communication_usage.count + excluded.count"
+    )
+
+
+@cache
+def _sweep(speech: Speech) -> TextClause:
+    return text(f"DELETE FROM communication_usage WHERE expires_at < {speech.now}")
+
+
+def _admit(connection: Connection, ids: Sequence[int]) -> None:
+    if ids:
+        rows = as_rows([{"id": one} for one in ids])
+        connection.execute(_mark(speech_of(connection)), {"rows": rows})
+
+
+@cache
+def _mark(speech: Speech) -> TextClause:
+    return text(
+        f"UPDATE communication_message AS m SET admitted_at = {speech.now}"
+        f" FROM {speech.rows({'id': 'bigint'})} AS r WHERE m.id = r.id"
+    )

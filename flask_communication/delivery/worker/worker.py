@@ -1,0 +1,299 @@
+"""Who attends to due work in this process: for ever, for a while, or until nothing is due."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import OperationalError
+
+from ...configs.breaker import Record
+from ...configs.routes import Routes
+from ...configs.state import State
+from ...email import inbox
+from ...errors import NotUpgraded
+from ...providers import standin
+from ...storage import retention
+from .. import outbox
+from .bell import TICK_EVERY, Bell
+from .dispatcher import Shift
+from .heartbeat import Heart
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger("flask_communication")
+
+# Without a bell the table is looked at this often; one indexed look costs well under a millisecond.
+POLL_EVERY = 1.0
+AFTER_A_FAILURE = 5.0
+# Retention: one process sweeps each hour; none does in its first seconds, when there may be much to do.
+SWEEP_AFTER, SWEEP_EVERY = 20.0, 600.0
+# More threads than calls, so that learning about a provider never waits behind slow calls.
+SPARE_THREADS = 4
+# Work due so soon is worth waiting for, rather than starting a new process for it.
+LINGER = 15.0
+# How often a worker looks for a mailbox to read, and a short-lived one for the end of it.
+INBOX_LOOK_EVERY = 5.0
+WITH_READER = 0.25
+
+
+class Worker:
+    """Attends to everything that is due, in the thread that calls :meth:`run`."""
+
+    def __init__(self, state: State, sweep_after: float = SWEEP_AFTER) -> None:
+        self._state = state
+        self._pid = os.getpid()
+        self._woken = threading.Event()
+        self._stopped = threading.Event()
+        self._shift: Shift | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._heart = Heart(state)
+        # Kept from shift to shift: to decrypt a configuration takes longer than to see that it is the same.
+        self._routes = Routes(state)
+        # Kept too: a configuration that fails half of the time may do so in many short shifts.
+        self._record = Record()
+        self._sweep: Iterator[Any] | None = None
+        self._sweep_at = time.monotonic() + sweep_after
+
+    def wake(self) -> None:
+        """Say that there is new work; safe from any thread."""
+        self._woken.set()
+        shift = self._shift
+        if shift is not None:
+            shift.nudge()
+
+    def stop(self) -> None:
+        """Claim nothing more; :meth:`run` returns when the calls under way have ended."""
+        self._stopped.set()
+        self.wake()
+
+    def run(self) -> None:
+        """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
+        reader = threading.Thread(target=self._read_inboxes, name="communication-inbox", daemon=True)
+        reader.start()
+        with self._pool() as pool:
+            told = False
+            try:
+                while not self._stopped.is_set():
+                    self._woken.clear()
+                    pause = self._attend_and_rest(pool, told)
+                    told = self._woken.wait(pause)
+            finally:
+                self._heart.stop()
+
+    def _rests(self) -> bool:
+        return self._stopped.is_set() or standin.is_kept()
+
+    def _attend_and_rest(self, pool: ThreadPoolExecutor, told: bool) -> float:
+        if standin.is_kept():
+            return POLL_EVERY
+        try:
+            self._heart.beat()
+            if told or self.is_work_due():
+                self._attend(pool, self._rests)
+            due = self._next_due()
+            if due is None or due > 0:
+                self._tidy()
+        except NotUpgraded as wrong:
+            log.warning("%s", wrong)
+            return AFTER_A_FAILURE
+        except OperationalError as away:
+            log.warning("cannot use the database (%s); looking again in %.0f s", _said(away), AFTER_A_FAILURE)
+            return AFTER_A_FAILURE
+        except Exception:
+            log.exception("the worker failed; looking again in %.0f s", AFTER_A_FAILURE)
+            return AFTER_A_FAILURE
+        return POLL_EVERY if due is None else max(0.0, min(POLL_EVERY, due))
+
+    def burst(self, budget: float | None = None, linger: float = 0.0) -> int:
+        """Attend until nothing is due, or for ``budget`` seconds; return how many were dialled.
+
+        With ``linger``, also wait for what becomes due within that many seconds.
+        """
+        ends = float("inf") if budget is None else time.monotonic() + budget
+        dialled = 0
+        # What is to be sent does not wait for a slow mailbox.
+        reader = threading.Thread(
+            target=self._read_due, args=(lambda: time.monotonic() >= ends,), daemon=True
+        )
+        reader.start()
+        with self._pool() as pool:
+            while True:
+                dialled += self._attend(pool, lambda: time.monotonic() >= ends)
+                due = self._next_due()
+                left = ends - time.monotonic()
+                is_over = due is None or due > min(linger, left)
+                if left <= 0 or (is_over and not reader.is_alive()):
+                    self._tidy()
+                    self._heart.stop()
+                    return dialled
+                # With nothing due soon, it is the reader that we wait for.
+                time.sleep(WITH_READER if is_over else max(0.0, due or 0.0))
+
+    def _read_inboxes(self) -> None:
+        while not self._stopped.wait(INBOX_LOOK_EVERY):
+            if not standin.is_kept():
+                self._read_due(self._rests)
+
+    def _read_due(self, stop: Callable[[], bool]) -> None:
+        try:
+            inbox.sync_due(self._state, stop)
+        except NotUpgraded:
+            return  # the worker says so already
+        except OperationalError as away:
+            log.warning("cannot use the database (%s) for the inbox", _said(away))
+        except Exception:
+            log.exception("reading the inbox failed")
+
+    def _attend(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> int:
+        def stops() -> bool:
+            self._heart.beat()
+            return stop()
+
+        self._shift = Shift(self._state, self._routes, self._record, pool, stops)
+        try:
+            return self._shift.run()
+        finally:
+            self._shift = None
+
+    def _tidy(self) -> None:
+        """Do what retention asks, in the hour that is this process's turn, until there is work again."""
+        if self._sweep is None:
+            if time.monotonic() < self._sweep_at:
+                return
+            self._sweep_at = time.monotonic() + SWEEP_EVERY
+            if not retention.is_my_turn(self._state):
+                return
+            self._sweep = retention.sweep(self._state)
+        for _ in self._sweep:
+            if self._stopped.is_set() or self.is_work_due():
+                return
+        self._sweep = None
+
+    def is_work_due(self) -> bool:
+        """Tell whether a message needs attention now."""
+        due = self._next_due()
+        return due is not None and due <= 0
+
+    def _next_due(self) -> float | None:
+        with self._state.database.read() as connection:
+            return outbox.next_due(connection)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        threads = self._state.settings.concurrency + SPARE_THREADS
+        return ThreadPoolExecutor(threads, thread_name_prefix="communication-call")
+
+    def ensure_thread(self) -> None:
+        """Run in a daemon thread of this process, once; again in a forked child."""
+        if self._thread is not None and self._pid == os.getpid() and self._thread.is_alive():
+            return
+        with self._lock:
+            if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
+                self._pid = os.getpid()
+                self._thread = threading.Thread(target=self.run, name="communication-worker", daemon=True)
+                self._thread.start()
+
+
+def _said(failure: OperationalError) -> str:
+    lines = str(failure.orig).strip().splitlines()
+    return lines[0] if lines else type(failure.orig).__name__
+
+
+class Ticker:
+    """Rings for overdue work now and then, in a web process whose workers live elsewhere.
+
+    It heals what a bell cannot: Redis was away or flushed, a worker died, a retry's time has come.
+    """
+
+    def __init__(self, state: State, bell: Bell) -> None:
+        self._state = state
+        self._bell = bell
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def ensure_thread(self) -> None:
+        """Run in a daemon thread of this process, once; again in a forked child."""
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="communication-ticker", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(TICK_EVERY)
+            try:
+                self._tick()
+            except Exception:
+                log.debug("cannot look for overdue work", exc_info=True)
+
+    def _tick(self) -> None:
+        if standin.is_kept() or not self._bell.may_tick():
+            return
+        with self._state.database.read() as connection:
+            due = outbox.next_due(connection)
+        if (due is not None and due <= 0) or inbox.is_due(self._state):
+            self._bell.ring()
+
+
+def engage(state: State) -> None:
+    """Decide, at ``init_app``, who is told of new work, and start nothing before there is some.
+
+    Threads do not survive a fork, and a web server may fork after it has made the application; so the
+    threads begin with the first request, or the first message, of the process they are to live in.
+    """
+    if state.settings.redis_url is not None:
+        bell = Bell(state.settings)
+        bell.prepare()
+        ticker = Ticker(state, bell)
+        state.bell, state.ring = bell, _unless_hushed(bell.ring, ticker.ensure_thread)
+        _at_first_request(state.app, _unless_hushed(ticker.ensure_thread))
+    elif state.settings.embedded_worker:
+        worker = Worker(state)
+        state.ring = _unless_hushed(lambda: _embed(state, worker), worker.wake)
+        _at_first_request(state.app, _unless_hushed(lambda: _embed(state, worker)))
+
+
+def _unless_hushed(*steps: Callable[[], None]) -> Callable[[], None]:
+    def go() -> None:
+        if not standin.is_kept():
+            for step in steps:
+                step()
+
+    return go
+
+
+def _embed(state: State, worker: Worker) -> None:
+    if state.worker is not None:
+        return  # this very process is a worker already
+    if state.database.shares_one_connection:
+        _warn_of_memory(state)
+        return
+    worker.ensure_thread()
+
+
+def _warn_of_memory(state: State) -> None:
+    if "memory" not in state.warned:
+        state.warned.add("memory")
+        log.warning(
+            "an in-memory SQLite database has one connection, which a worker thread cannot share with "
+            "your requests; messages wait for: flask communication worker --burst, or use a file"
+        )
+
+
+def _at_first_request(app: Flask, begin: Callable[[], None]) -> None:
+    from flask import request_started
+
+    def receive(sender: Flask, **kwargs: object) -> None:
+        begin()
+
+    # Not one of the app's before_request functions: those are the host's.
+    request_started.connect(receive, app, weak=False)

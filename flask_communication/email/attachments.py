@@ -1,0 +1,75 @@
+"""What may be attached to an email: a path, bytes, an open file, or an upload."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..delivery import drafting
+from ..errors import InvalidMessage
+from ..formats import addresses
+from ..providers.base import File
+
+MOST_FILES = 50
+# What common servers take, base64 and all (25 MB of Gmail's is the least of the large ones).
+LARGEST_EMAIL = 18 * 1024 * 1024
+
+
+def read(source: Any) -> tuple[bytes, str | None, str | None]:
+    """Return the bytes of what was given to attach, with the name and type it has, if it has any."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), None, None
+    if isinstance(source, str | os.PathLike):
+        return _read(lambda: _read_path(Path(source))), Path(source).name, None
+    read = getattr(source, "read", None)
+    if read is None:
+        raise InvalidMessage({"file": ["must be a path, bytes, or a file opened in binary mode"]})
+    content = _read(lambda: read(drafting.LARGEST_FILE + 1))
+    if not isinstance(content, bytes):
+        raise InvalidMessage({"file": ["was opened as text; open it with mode 'rb'"]})
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    named = Path(name).name if isinstance(name, str) else None
+    return content, named, getattr(source, "mimetype", None) or None
+
+
+def _read_path(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(drafting.LARGEST_FILE + 1)
+
+
+def _read(reading: Callable[[], Any]) -> Any:
+    try:
+        return reading()
+    # A closed file and a path with a NUL are ValueErrors.
+    except (OSError, ValueError) as wrong:
+        why = getattr(wrong, "strerror", None) or f"{wrong!s:.200}" or type(wrong).__name__
+        raise InvalidMessage({"file": [f"cannot be read: {why}"]}) from wrong
+
+
+def kind(name: str, given: str | None) -> str:
+    """Return the content type of a file: what was given, or what its name says."""
+    found = given or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    # A mail in a mail may travel only as it is (RFC 2046 §5.2.1), which nobody can promise.
+    return "application/octet-stream" if found.lower().startswith("message/") else found
+
+
+def checked(files: Any) -> tuple[File, ...]:
+    """Return the files of one email; raise :class:`InvalidMessage` for too many, or too large ones."""
+    if not isinstance(files, list | tuple) or not all(isinstance(one, File) for one in files):
+        raise InvalidMessage({"files": ["are added with attach()"]})
+    if len(files) > MOST_FILES:
+        raise InvalidMessage({"files": [f"at most {MOST_FILES} files go in one email"]})
+    size = sum(len(one.content) for one in files)
+    if size > LARGEST_EMAIL:
+        raise InvalidMessage({"files": [f"have {size} bytes; at most {LARGEST_EMAIL} go in one email"]})
+    return tuple(drafting.checked_file(one) for one in files)
+
+
+def filename(raw: str) -> str:
+    """Return the last part of a name, fit for a header; raise :class:`InvalidMessage`."""
+    # Whatever path it came with, of whatever system, is not ours to tell the recipient.
+    name = str(raw).replace("\\", "/").rpartition("/")[2].strip()
+    return addresses.line("filename", name or "attachment", 255)

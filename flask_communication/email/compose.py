@@ -1,0 +1,130 @@
+"""What the user says of an email, checked and made into rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from ..configs.settings import Settings
+from ..configs.state import State
+from ..delivery import drafting
+from ..errors import InvalidMessage
+from ..formats import addresses
+from ..providers.base import File
+from ..storage import messages
+from ..storage.files import sha256
+from . import attachments, records
+from .attachments import LARGEST_EMAIL
+
+CHANNEL = "email"
+# An email may be late; after a day its sender should know that it did not go.
+LIFETIME = 24 * 3600.0
+LONGEST_TEXT = 1024 * 1024
+# RFC 5322 §2.1.1.
+LONGEST_SUBJECT = 998
+MOST_REFERENCES = 20
+
+
+def draft(
+    state: State, fields: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], records.Draft]:
+    """Return the message and the mail that an :class:`Email` with these fields is.
+
+    Raises :class:`InvalidMessage` that names the fields.
+    """
+    groups = {kind: addresses.mailboxes(kind, fields[kind]) for kind in ("to", "cc", "bcc", "reply_to")}
+    people = addresses.recipients(groups)
+    sender = _sender(fields["sender"], state.settings)
+    body, html = _words(fields["body"], fields["html"])
+    reply = _answered(state, fields["in_reply_to"])
+    columns = {
+        "subject": addresses.line("subject", fields["subject"], LONGEST_SUBJECT),
+        "html": html,
+        "mailboxes": groups,
+        "headers": addresses.headers(fields["headers"]) | _unsubscribe(fields["unsubscribe"]),
+        **reply,
+    }
+    files = attachments.checked(fields["files"])
+    _refuse_too_large(body, html, files)
+    if not (columns["subject"].strip() or body.strip() or html or files):
+        raise InvalidMessage({"body": ["is empty, as the subject is; an email needs some words, or a file"]})
+    draft = {
+        "destination": people[0][1],
+        "body": body,
+        "sender": sender,
+        "key": drafting.key(fields["key"]),
+        **drafting.options(options, LIFETIME),
+    }
+    if draft["idempotency_key"] is not None:
+        draft["body_hash"] = _hash(draft, columns, files)
+    return draft, records.Draft("", columns, people, files)
+
+
+def _sender(raw: Any, settings: Settings) -> str | None:
+    if raw is not None:
+        return addresses.mailbox("sender", raw)
+    default = settings.default_sender
+    return addresses.mailbox("COMMUNICATION_DEFAULT_SENDER", default) if default and "@" in default else None
+
+
+def _words(body: Any, html: Any) -> tuple[str, str | None]:
+    for name, words in (("body", body), ("html", html)):
+        if words is not None:
+            drafting.text(name, words, LONGEST_TEXT)
+    if not body and html:
+        from ..formats import html as markup
+
+        body = markup.text_of(html)
+    return body or "", html or None
+
+
+def _unsubscribe(address: Any) -> dict[str, str]:
+    if address is None:
+        return {}
+    usable = isinstance(address, str) and address.startswith("https://") and address.isascii()
+    if not usable or ">" in address or " " in address:
+        raise InvalidMessage({"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]})
+    addresses.line("unsubscribe", address, 900)
+    return {"List-Unsubscribe": f"<{address}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+
+
+def _answered(state: State, raw: Any) -> dict[str, Any]:
+    """Return what makes an email the answer to another: of ours by its uuid, or by its Message-ID."""
+    if raw is None:
+        return {"refs": [], "in_reply_to": None}
+    if isinstance(raw, str) and addresses.MESSAGE_ID.fullmatch(raw):
+        return {"refs": [raw], "in_reply_to": raw}
+    earlier = messages.get(state, CHANNEL, _uuid(raw))
+    assert earlier.mail is not None
+    name, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
+    if name is None and earlier.direction == "in":
+        # Its writer gave it none that can be named (RFC 5322 §3.6.4); here it is answered all the same.
+        return {"refs": [], "in_reply_to": None, "thread_id": thread}
+    if name is None:
+        raise InvalidMessage({"in_reply_to": ["that message has no Message-ID to answer to"]})
+    return {"refs": [*earlier.mail.refs, name][-MOST_REFERENCES:], "in_reply_to": name, "thread_id": thread}
+
+
+def _uuid(raw: Any) -> str:
+    try:
+        return str(UUID(str(raw)))
+    except ValueError:
+        raise InvalidMessage({"in_reply_to": ["must be the uuid of a message, or <id@host>"]}) from None
+
+
+def _refuse_too_large(body: str, html: str | None, files: Sequence[File]) -> None:
+    size = len(body.encode()) + len((html or "").encode()) + sum(len(file.content) for file in files)
+    if size > LARGEST_EMAIL:
+        raise InvalidMessage({"files": [f"the email has {size} bytes; at most {LARGEST_EMAIL} go in all"]})
+
+
+def _hash(draft: Mapping[str, Any], columns: Mapping[str, Any], attached: Sequence[File]) -> str:
+    said = [
+        [draft["body"], draft["sender"], draft["meta"]],
+        {name: columns.get(name) for name in ("subject", "html", "mailboxes", "headers", "in_reply_to")},
+        [[file.filename, file.content_type, file.content_id, sha256(file.content)] for file in attached],
+    ]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

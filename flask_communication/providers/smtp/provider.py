@@ -1,0 +1,273 @@
+"""Email by any SMTP server, and an inbox by IMAP: the provider ``smtp``."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import NotSent, ProviderError, Refused
+from ..base import Accepted, Inbox, OutboundEmail, Provider
+from ..net.sockets import Clock
+from . import imap, mime
+from .imap_session import Account
+from .smtp_session import Closing, Door, Envelope, Session, told
+
+# Seconds; the same as every other provider's call.
+_DEADLINE = 20.0
+_CONNECT = 5.0
+# Servers hang up after 30 s (Postfix under stress: 10 s) to 5 min of silence; who leaves first knows.
+_IDLE = 30.0
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{0,255}\Z")
+
+
+def _field(title: str, type: str = "string", **more: Any) -> dict[str, Any]:
+    return {"type": type, "title": title, **more}
+
+
+class SMTP(Provider):
+    """Send email by an SMTP server, and fetch what comes back by IMAP.
+
+    ``security`` is ``starttls`` (the default; port 587), ``tls`` (465) or ``none`` (25), and is never
+    weakened by what the server offers. Connections are kept for the next message. The reference is our
+    own Message-ID, which is what servers log.
+    """
+
+    name = "smtp"
+    label = "SMTP and IMAP"
+    types = ("email",)
+    features = frozenset({"inbox"})
+    # RFC 5321 knows no repeated message: who sends twice, rings twice.
+    idempotency_window = 0
+    config_schema: Mapping[str, Any] | None = {
+        "type": "object",
+        "required": ["host"],
+        "properties": {
+            "host": _field("SMTP server", destination=True),
+            "port": _field("Port", "integer", minimum=1, maximum=65535, destination=True),
+            "security": _field("Encryption", enum=[*_PORTS], default="starttls", destination=True),
+            "username": _field("User name"),
+            "password": _field("Password", writeOnly=True),
+            "sender": _field("Sender of messages that name none, such as Shop <shop@example.com>"),
+            "ehlo_name": _field("Name we introduce ourselves by"),
+            "timeout": _field("Seconds a message may take", "number", minimum=1, maximum=_DEADLINE),
+            "imap_host": _field("IMAP server, to fetch replies", destination=True),
+            "imap_port": _field("IMAP port", "integer", minimum=1, maximum=65535, destination=True),
+            "imap_security": _field("IMAP encryption", enum=[*_PORTS], default="tls", destination=True),
+            "imap_username": _field("IMAP user name, if another"),
+            "imap_password": _field("IMAP password, if another", writeOnly=True),
+            "folders": _field("Folders to fetch, with commas between them", default="INBOX"),
+        },
+    }
+
+    def __init__(self, keep: float = _IDLE) -> None:
+        """Keep connections that nobody uses for ``keep`` seconds."""
+        self._kept = _Kept(keep)
+        self._mailboxes = imap.Kept(keep)
+
+    def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        """Send one email in one transaction; see :class:`.smtp_session.Session` for the outcomes."""
+        door = _door(config)
+        envelope, named, failed = _envelope(email)
+        clock = Clock()
+        clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
+        if envelope.recipients:
+            ended = self._send(door, envelope, clock)
+            failed |= {one: why for address, why in ended.items() for one in named[address]}
+        return _verdict(email, failed)
+
+    def check(self, config: Mapping[str, Any]) -> str:
+        """Connect, secure the line and log in, by SMTP and, if it was entered, by IMAP; then leave."""
+        door = _door(config)
+        clock = Clock()
+        clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
+        try:
+            Session(door, clock).quit()
+        except OSError as exc:
+            raise NotSent(f"{door.host}:{door.port}: {told(exc)}; check host, port and security") from None
+        found = f"{door.host}:{door.port} can be reached" + (" and lets us in" if door.username else "")
+        if not self.has_inbox(config):
+            return found
+        account = _account(config)
+        imap.check(account)
+        return f"{found}; {account.host}:{account.port} lets us in, to fetch mail"
+
+    def has_inbox(self, config: Mapping[str, Any]) -> bool:
+        """Tell whether an IMAP server was entered."""
+        return bool(_text(config, "imap_host"))
+
+    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+        """Fetch what is new in the folders; see :mod:`.imap`."""
+        return imap.fetch(_account(config), cursor, limit, kept=self._mailboxes)
+
+    def _send(self, door: Door, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
+        kept = self._kept.take(door)
+        try:
+            if kept is not None:
+                try:
+                    return self._through(kept, envelope, clock)
+                except (OSError, Closing):
+                    # It died of idleness, before the message: the next one is new.
+                    clock.left()
+            return self._through(Session(door, clock), envelope, clock)
+        except OSError as exc:
+            raise NotSent(
+                f"{door.host}:{door.port}: {told(exc)}, so nothing was sent; check host, port and security"
+            ) from None
+
+    def _through(self, session: Session, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
+        try:
+            return session.send(envelope, clock)
+        finally:
+            self._kept.give(session)
+
+
+class _Kept:
+    """Connections that wait for the next message."""
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, Session]] = []
+        self._sweeper: threading.Timer | None = None
+
+    def take(self, door: Door) -> Session | None:
+        """Return a connection through this very door, the last used first, if one still stands."""
+        if self._pid != os.getpid():
+            # Those of the parent of a fork are the parent's, and so may be the lock.
+            self._start()
+        with self._lock:
+            mine = [one for one in self._idle if one[1].door == door]
+            self._idle = [one for one in self._idle if one[1].door != door]
+            while mine:
+                _, session = mine.pop()
+                if session.is_fresh():
+                    self._idle = mine + self._idle
+                    self._idle.sort(key=lambda one: one[0])
+                    return session
+                session.close()
+        return None
+
+    def give(self, session: Session) -> None:
+        """Keep a connection, or close it if it is of no more use."""
+        if not session.usable:
+            session.close()
+            return
+        with self._lock:
+            self._idle.append((time.monotonic(), session))
+            self._watch()
+
+    def _watch(self) -> None:
+        # Nobody may come to send the next message, and servers count who only holds the line.
+        if self._idle and self._sweeper is None:
+            wait = self._idle[0][0] + self._keep - time.monotonic()
+            self._sweeper = threading.Timer(max(wait, 0.0), self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            old = time.monotonic() - self._keep
+            for _, session in (one for one in self._idle if one[0] <= old):
+                session.quit()
+            self._idle = [one for one in self._idle if one[0] > old]
+            self._sweeper = None
+            self._watch()
+
+
+def _envelope(email: OutboundEmail) -> tuple[Envelope, dict[str, list[str]], dict[str, ProviderError]]:
+    """Return what is sent, the recipients by the address that is dialled, and those that are none."""
+    sender, raw = mime.address_of(email.sender), mime.compose(email)
+    reachable: dict[str, list[str]] = {}
+    failed: dict[str, ProviderError] = {}
+    for recipient in dict.fromkeys(email.recipients):
+        try:
+            address = mime.address_of(recipient)
+            if "<" in recipient or recipient != recipient.strip():
+                raise Refused(f"{recipient[:80]!r} is no bare address")
+            reachable.setdefault(address, []).append(recipient)
+        except Refused as refused:
+            failed[recipient] = refused
+    if not reachable and not failed:
+        raise Refused("the email has no recipients")
+    return Envelope(sender, [*reachable], raw, _plain(email, raw)), reachable, failed
+
+
+def _plain(email: OutboundEmail, raw: bytes) -> bytes | Refused:
+    """Return what a server is given that takes nothing but ASCII, or why there is no such thing."""
+    if raw.isascii():
+        return raw
+    try:
+        return mime.compose(email, plain=True)
+    except Refused as refused:
+        return refused
+
+
+def _verdict(email: OutboundEmail, failed: Mapping[str, ProviderError]) -> Accepted:
+    endings = [failed.get(one) for one in email.recipients]
+    if None not in endings and len({_kind(one) for one in endings}) == 1:
+        first = endings[0]
+        assert first is not None
+        raise first
+    return Accepted(email.message_id, failed=failed)
+
+
+def _kind(failure: ProviderError | None) -> type[Any]:
+    return next(kind for kind in (NotSent, Refused, ProviderError) if isinstance(failure, kind))
+
+
+def _door(config: Mapping[str, Any]) -> Door:
+    security = _text(config, "security", "starttls")
+    if security not in _PORTS:
+        raise NotSent(f"security must be one of {', '.join(_PORTS)}, not {security[:20]!r}")
+    host, name = _text(config, "host"), _text(config, "ehlo_name")
+    if not host or not _EHLO_NAME.match(name):
+        raise NotSent("the configuration has no host, or its ehlo_name is no host name; correct it")
+    return Door(
+        host=host,
+        port=int(_number(config, "port", _PORTS[security])),
+        security=security,
+        username=_text(config, "username"),
+        password=_text(config, "password", strip=False),
+        ehlo_name=name,
+    )
+
+
+def _account(config: Mapping[str, Any]) -> Account:
+    security, host = _text(config, "imap_security", "tls"), _text(config, "imap_host")
+    if not host:
+        raise Refused("the configuration has no imap_host; enter it to fetch mail")
+    if security not in imap.PORTS:
+        raise NotSent(f"imap_security must be one of {', '.join(imap.PORTS)}, not {security[:20]!r}")
+    return Account(
+        host=host,
+        port=int(_number(config, "imap_port", imap.PORTS[security])),
+        security=security,
+        username=_text(config, "imap_username") or _text(config, "username"),
+        password=_text(config, "imap_password", strip=False) or _text(config, "password", strip=False),
+        folders=[one.strip() for one in _text(config, "folders", "INBOX").split(",") if one.strip()],
+    )
+
+
+def _text(config: Mapping[str, Any], name: str, default: str = "", *, strip: bool = True) -> str:
+    raw = config.get(name)
+    text = default if raw is None or raw == "" else str(raw)
+    return text.strip() if strip else text
+
+
+def _number(config: Mapping[str, Any], name: str, default: float) -> float:
+    try:
+        number = float(config.get(name) or default)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < 65536:
+        raise NotSent(f"{name} must be a number from 1 to 65535; correct the configuration")
+    return number

@@ -1,0 +1,5 @@
+"""SMS: send, receive and follow them."""
+
+from .api import SMS
+
+__all__ = ["SMS"]

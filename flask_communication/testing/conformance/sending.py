@@ -1,0 +1,211 @@
+"""What a provider does with a message that the vendor takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from ...errors import ProviderError
+from ...formats.strict_json import encode_json
+from ...providers.base import Accepted, Inbox, Provider, Report
+from ...providers.contract import email as mail_contract
+from ...providers.contract import sms
+from ...storage.models.status import REPORTED
+from .fixtures import (
+    Bench,
+    channel_of,
+    check,
+    check_no_secret,
+    email_to,
+    outcome,
+    post,
+    send,
+    send_body,
+    sms_to,
+    words_of,
+)
+
+_RETRY = {"sms": sms.RETRY, "email": mail_contract.RETRY}
+_REPORT = {"sms": sms.REPORT, "email": mail_contract.REPORT}
+
+
+class Sending(Bench):
+    """Acceptances, retries, batches, repeated keys, reports and inboxes."""
+
+    def test_an_accepted_message_has_a_reference(
+        self, door: Provider, provider: Provider, config: Mapping[str, Any], channel: str
+    ) -> None:
+        taken = _taken(send(door, self.destinations[channel], config))
+        sms.Acceptance().load({"msg_uuid": taken.ref})
+        encode_json(dict(taken.extra))
+        assert set(taken.failed) <= {self.destinations[channel]}
+        check_no_secret(repr(taken), "what it returns", provider, config)
+
+    def test_an_acceptance_is_answered_as_the_contract_says(
+        self, client: FlaskClient, provider: Provider, config: Mapping[str, Any], channel: str
+    ) -> None:
+        answer = post(client, *send_body(self.destinations[channel], config))
+        assert answer.status_code == 200, answer.text
+        body = answer.get_json()
+        assert body["success"] is True
+        sms.Acceptance().load(body["data"])
+        check_no_secret(answer.text, "the answer", provider, config)
+
+    def test_a_retry_is_taken_too(self, door: Provider, config: Mapping[str, Any], channel: str) -> None:
+        to = self.destinations[channel]
+        first = _taken(send(door, to, config))
+        if channel == "email":
+            _taken(outcome(door.send_email, email_to(to, key="conformance-2", ref=first.ref), config))
+        else:
+            _taken(outcome(door.retry_sms, sms_to(to, "conformance-2", first.ref), config))
+
+    def test_a_retry_that_names_only_its_reference_breaks_nothing(
+        self, client: FlaskClient, channel: str
+    ) -> None:
+        answer = post(client, _RETRY[channel], {"msg_uuid": "conformance-1"})
+        assert answer.status_code < 500, "refuse what cannot be found: raise Refused"
+        assert isinstance(answer.get_json()["success"], bool)
+
+    def test_many_threads_may_send_at_once(
+        self, provider: Provider, config: Mapping[str, Any], channel: str
+    ) -> None:
+        def one(number: int) -> Accepted | ProviderError:
+            return send(provider, self.destinations[channel], config, f"conformance-{number}")
+
+        with ThreadPoolExecutor(8) as pool:
+            for ended in pool.map(one, range(8)):
+                _taken(ended)
+
+    def test_a_repeated_key_rings_once(
+        self, provider: Provider, config: Mapping[str, Any], vendor: Any, channel: str
+    ) -> None:
+        if not provider.idempotency_window:
+            pytest.skip("it does not promise to ignore repeats")
+        refs, calls = [], []
+        for _ in range(2):
+            before = len(vendor.heard)
+            refs.append(_taken(send(provider, self.destinations[channel], config, "repeated-17")).ref)
+            calls.append(vendor.heard[before:])
+        assert refs[0] == refs[1], "idempotency_window is promised, and a repeated key was a new message"
+        for heard in calls:
+            assert not heard or any(self.carries(one, "repeated-17") for one in heard), (
+                "idempotency_window is promised, and the vendor is not told the key: pass it on"
+            )
+
+    def carries(self, request: Any, key: str) -> bool:
+        """Tell whether a request tells the vendor our key; override where it goes in another form."""
+        said = f"{request.url} {request.headers} {request.content.decode('utf-8', 'replace')}"
+        return key in said
+
+    def test_a_recipient_has_its_outcome(
+        self, door: Provider, config: Mapping[str, Any], recipient_case: tuple[str, Any]
+    ) -> None:
+        recipient, expected = recipient_case
+        check(send(door, recipient, config), expected)
+
+    def test_a_recipient_fails_alone(
+        self, door: Provider, config: Mapping[str, Any], recipient_case: tuple[str, Any]
+    ) -> None:
+        recipient, expected = recipient_case
+        if channel_of(recipient) != "email" or not issubclass(expected, ProviderError):
+            pytest.skip("this is about emails to several, of whom one is not taken")
+        email = email_to(self.destinations["email"], recipient)
+        taken = _taken(outcome(door.send_email, email, config))
+        assert list(taken.failed) == [recipient]
+        check(taken.failed[recipient], expected)
+
+    def test_a_batch_has_one_result_each(self, door: Provider, config: Mapping[str, Any]) -> None:
+        ended = self._batch(door, config, [self.destinations["sms"]] * min(3, door.bulk_limit))
+        refs = [_taken(one).ref for one in ended]
+        # A played vendor says the same of all.
+        assert self.accepts is not None or len(set(refs)) == len(refs), "two messages have one reference"
+
+    def test_a_batch_keeps_its_order(self, door: Provider, config: Mapping[str, Any]) -> None:
+        people = [one for one in self.recipients if channel_of(one) == "sms"][: door.bulk_limit]
+        for person, ended in zip(people, self._batch(door, config, people), strict=True):
+            check(ended, self.recipients[person])
+
+    def _batch(self, door: Provider, config: Mapping[str, Any], people: Sequence[str]) -> Sequence[Any]:
+        if sms.BULK_FEATURE not in door.features or not people:
+            pytest.skip("it takes one message a call, or there is no table of recipients")
+        batch = [sms_to(to, f"conformance-{place}") for place, to in enumerate(people)]
+        results: Sequence[Any] = outcome(door.send_sms_bulk, batch, config)
+        assert not isinstance(results, ProviderError), results
+        assert len(results) == len(batch), f"{len(results)} results came back for {len(batch)} messages"
+        return results
+
+    def test_a_batch_over_the_limit_is_refused(
+        self, client: FlaskClient, provider: Provider, config: Mapping[str, Any]
+    ) -> None:
+        if sms.BULK_FEATURE not in provider.features:
+            pytest.skip("it takes one message a call")
+        one = {"msg": "Hello", "destination": self.destinations["sms"], "idempotency_key": "conformance-1"}
+        body = {"messages": [one] * (provider.bulk_limit + 1), "config": dict(config)}
+        assert post(client, sms.BULK, body).status_code == 422
+
+    def test_reports_are_about_what_was_asked(
+        self, door: Provider, config: Mapping[str, Any], channel: str
+    ) -> None:
+        taken = _taken(send(door, self.destinations[channel], config))
+        for refs in ([], [taken.ref, "conformance-of-nobody"]):
+            found = _reports(door, channel, refs, config)
+            if not isinstance(found, ProviderError):
+                assert all(isinstance(one, Report) for one in found)
+                assert {one.ref for one in found} <= {taken.ref}, "it reports what it was not asked about"
+                assert {one.status for one in found} <= REPORTED, f"use our words: {sorted(REPORTED)}"
+
+    def test_reports_are_answered_as_the_contract_says(
+        self, client: FlaskClient, provider: Provider, config: Mapping[str, Any], channel: str
+    ) -> None:
+        answer = post(client, _REPORT[channel], {"msg_uuids": ["conformance-1"], "config": dict(config)})
+        body = answer.get_json()
+        assert isinstance(body["success"], bool)
+        for one in body["data"] if body["success"] else ():
+            assert sms.status_of(sms.ReportItem().load(one)["status"])
+        check_no_secret(answer.text, "the answer", provider, config)
+
+    def test_the_vendors_words_are_ours(
+        self, door: Provider, config: Mapping[str, Any], vendor: Any, channel: str, report_case: Any
+    ) -> None:
+        answer, expected = report_case
+        vendor.plays(answer)
+        refs = sorted({"1", "2", "3", *(ref for ref, _ in expected)})
+        found = _reports(door, channel, refs, config)
+        assert not isinstance(found, ProviderError), found
+        assert [(one.ref, one.status) for one in found] == list(expected)
+
+    def test_an_inbox_is_read_on_from_its_cursor(
+        self, door: Provider, provider: Provider, config: Mapping[str, Any]
+    ) -> None:
+        if mail_contract.INBOX_FEATURE not in provider.features:
+            pytest.skip("it has no inbox")
+        found = _inbox(door, {}, config)
+        if not provider.has_inbox(config):
+            assert isinstance(found, ProviderError), "without a mailbox, raise Refused"
+            return
+        assert isinstance(found, Inbox), found
+        mail_contract.inbox_of(mail_contract.inbox_data(found), len(encode_json(dict(found.cursor))))
+        rest = _inbox(door, found.cursor, config)
+        assert isinstance(rest, Inbox), rest
+        places = [{(one.folder, one.uid) for one in part.mails} for part in (found, rest)]
+        assert not places[0] & places[1], "what was read came again"
+
+
+def _taken(ended: Any) -> Accepted:
+    assert isinstance(ended, Accepted), f"it should have been accepted: {words_of(ended)}"
+    return ended
+
+
+def _reports(door: Provider, channel: str, refs: Sequence[str], config: Mapping[str, Any]) -> Any:
+    return outcome(door.email_reports if channel == "email" else door.sms_reports, refs, config)
+
+
+def _inbox(door: Provider, cursor: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    def fetch_inbox(cursor: Mapping[str, Any], config: Mapping[str, Any]) -> Inbox:
+        return door.fetch_inbox(cursor, 10, config)
+
+    return outcome(fetch_inbox, cursor, config)

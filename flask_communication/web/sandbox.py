@@ -1,0 +1,113 @@
+"""What strangers sent, shown or given so that it can do nothing: HTML, files, and mails as they came."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+from flask import Response, make_response, send_file
+
+from ..configs.state import current
+from ..email import incoming
+from ..errors import InvalidQuery, MessageNotFound
+from ..formats import html as markup
+from ..storage import messages
+from ..storage.models import Message
+from . import access
+from .envelope import query
+
+# Pictures of a mail that stand in its HTML: each, and all together, in bytes.
+LARGEST_PICTURE = 1_000_000
+ALL_PICTURES = 5_000_000
+# The sandbox allows links to open, and nothing else; the sanitiser is the second wall.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src {pictures}; form-action 'none'; base-uri 'none';"
+    " frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+)
+_PAGE = (
+    '<!DOCTYPE html><html><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
+    "<title>Mail</title></head><body>{body}</body></html>"
+)
+_FILE_POLICY = "default-src 'none'; sandbox"
+# Types that a browser may be told: it shows none of them as a page.
+_PLAIN = frozenset(markup.RASTER) | {"application/pdf", "application/zip"}
+
+
+@access.needs("message.read")
+def html(uuid: str) -> Response:
+    """Show an email's HTML, or its text, as a page of its own for a sandboxed frame."""
+    remote = query("images").get("images", "") == "1"
+    message = _email(uuid)
+    assert message.mail is not None
+    raw = message.mail.html
+    if raw and markup.is_tame(raw):
+        body = markup.safe(raw, _pictures(message), remote=remote)
+    else:
+        body = f"<pre>{escape(message.body)}</pre>"
+    answer = make_response(_PAGE.format(body=body))
+    allowed = "data: https: http:" if remote else "data:"
+    return _closed(answer, _POLICY.format(pictures=allowed))
+
+
+def _email(uuid: str) -> Message:
+    message = messages.get(current(), "email", uuid)
+    if message.mail is None:
+        raise MessageNotFound(f"message {uuid} has no email")
+    return message
+
+
+def _pictures(message: Message) -> dict[str, str]:
+    assert message.mail is not None
+    found: dict[str, str] = {}
+    room = ALL_PICTURES
+    for one in message.mail.attachments:
+        if one.content_id is None or one.content_type.lower() not in markup.RASTER:
+            continue
+        content = messages.file(current(), message.uuid, one.place).content
+        if len(content) <= min(LARGEST_PICTURE, room) and markup.is_picture(one.content_type, content):
+            room -= len(content)
+            encoded = base64.b64encode(content).decode()
+            found[one.content_id] = f"data:{one.content_type.lower()};base64,{encoded}"
+    return found
+
+
+@access.needs("message.read")
+def file(uuid: str, place: str) -> Response:
+    """Give a file of an email to be saved; with ``?inline=1`` a picture may be shown."""
+    inline = query("inline").get("inline", "") == "1"
+    if not (place.isascii() and place.isdigit() and len(place) < 6):
+        raise InvalidQuery({"place": ["must be a whole number, from 0"]})
+    found = messages.file(current(), uuid, int(place))
+    shown = inline and markup.is_picture(found.content_type, found.content)
+    answer = send_file(
+        io.BytesIO(found.content),
+        mimetype=found.content_type if found.content_type in _PLAIN else "application/octet-stream",
+        as_attachment=not shown,
+        download_name=found.filename,
+        etag=False,
+    )
+    return _closed(answer, _FILE_POLICY)
+
+
+@access.needs("message.read")
+def raw(uuid: str) -> Response:
+    """Give a received email as it came, to be saved."""
+    answer = send_file(
+        io.BytesIO(incoming.raw(current(), uuid)),
+        mimetype="application/octet-stream",
+        as_attachment=True,
+        download_name=f"{uuid}.eml",
+        etag=False,
+    )
+    return _closed(answer, _FILE_POLICY)
+
+
+def _closed(answer: Response, policy: str) -> Response:
+    answer.headers["Content-Security-Policy"] = policy
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    answer.headers["Cache-Control"] = "private, no-store"
+    answer.vary.add("Cookie")
+    return answer

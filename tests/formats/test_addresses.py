@@ -1,0 +1,127 @@
+"""What people write into the lines of a mail is taken; what would break a line, or fool a reader, is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formataddr
+
+import pytest
+from flask import Flask
+
+from flask_communication import Email
+from flask_communication.errors import InvalidMessage
+from flask_communication.formats import addresses
+from flask_communication.providers.simulator import Simulator
+from tests.support.rigs import install, work
+
+ANN = "ann@example.com"
+WRITTEN = [
+    "👩\u200d💻 Welcome",
+    "می\u200cخواهم",
+    "10\u00a0€",
+    "Screenshot at 1.00.00\u202fPM.png",
+    # Unicode knows it since 2024, Python since 3.14.
+    "\U0001fae9 tired",
+    "Donau\u00addampf",
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "",
+]
+BREAKING = ["\r", "\n", "\0", "\t", "\x85", "\u2028", "\u2029", *map(chr, range(0x202A, 0x202F))]
+BREAKING += [*map(chr, range(0x2066, 0x206A)), "\ud800", "\U0003fffe", "\uffff"]
+
+
+@pytest.mark.parametrize("line", WRITTEN)
+def test_what_people_write_is_a_line(line: str) -> None:
+    assert addresses.line("subject", line, 100) == line
+    assert Email(ANN).attach(b"x", line or "x").files[0].filename == (line or "x")
+    assert addresses.mailbox("to", (line, ANN)) == (f"{line} <{ANN}>" if line else ANN)
+
+
+@pytest.mark.parametrize("bad", BREAKING, ids=ascii)
+def test_what_breaks_a_line_or_turns_it_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidMessage):
+        addresses.line("subject", f"a{bad}b", 100)
+    with pytest.raises(InvalidMessage):
+        Email(ANN).attach(b"x", f"a{bad}b")
+    with pytest.raises(InvalidMessage):
+        addresses.mailbox("to", (f"a{bad}b", ANN))
+
+
+MAILBOXES = {
+    "ann@EXAMPLE.com": ANN,
+    "Ann <ANN@Example.COM>": "Ann <ANN@example.com>",
+    "ann@bücher.example": "ann@xn--bcher-kva.example",
+    "ann@BÜCHER.Example": "ann@xn--bcher-kva.example",
+    "ann@straße.example": "ann@xn--strae-oqa.example",
+    "ann@हिन्दी.example": "ann@xn--j2bd4cyah0f.example",
+    "jörg@bücher.example": "jörg@xn--bcher-kva.example",
+    formataddr(("Änn Lee", ANN)): f"Änn Lee <{ANN}>",
+    formataddr(("ü" * 200, ANN)): f"{'ü' * 200} <{ANN}>",
+    formataddr(("Lee, Ann", ANN)): f"Lee, Ann <{ANN}>",
+    formataddr(('Ann "B" Lee', ANN)): f'"Ann \\"B\\" Lee" <{ANN}>',
+    f'Ann "The Boss" Lee <{ANN}>': f'"Ann \\"The Boss\\" Lee" <{ANN}>',
+    f'"a <bob@example.com>" <{ANN}>': f'"a <bob@example.com>" <{ANN}>',
+    f'"Ann" <{ANN}>': f"Ann <{ANN}>",
+    f"=?no-such?q?a?= <{ANN}>": f"=?no-such?q?a?= <{ANN}>",
+}
+
+
+@pytest.mark.parametrize("given", MAILBOXES)
+def test_a_mailbox_is_read_as_it_was_meant(given: str) -> None:
+    found = addresses.mailbox("to", given)
+    assert found == MAILBOXES[given]
+    assert addresses.mailbox("to", found) == found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"=?utf-8?q?a=0D=0ABcc:?= <{ANN}>",
+        f"=?utf-8?b?4oCu?= <{ANN}>",
+        f'"Ann" <bob@example.com>, "Bob" <{ANN}>',
+        f"Ann <bob@example.com>, Bob <{ANN}>",
+        "ann@" + "ü" * 300 + ".example",
+        "ann@-ü.example",
+        "ann@a_ü.example",
+        "ann@ü..example",
+        "ann@xn--ü.example",
+        f"{'ü' * 201} <{ANN}>",
+        " " * 100_000 + ANN,
+    ],
+)
+def test_what_is_no_mailbox_is_refused(given: str) -> None:
+    with pytest.raises(InvalidMessage, match="to"):
+        addresses.mailbox("to", given)
+
+
+def test_one_person_gets_one_mail_and_is_found_however_the_address_is_spelled(
+    make_app: Callable[..., Flask], upgraded_url: str
+) -> None:
+    app = make_app(upgraded_url)
+    install(app, Simulator(), type="email", is_default=True)
+    with app.app_context():
+        uuid = Email(["ann@x.example", "ann@X.example"], "Hi", cc="Ann <ann@x.EXAMPLE>", sender=ANN).send()
+        other = Email("bob@bücher.example", "Hi", sender="Shop <shop@bücher.example>").send()
+        work(app)
+        assert [one.address for one in Email.get(uuid).recipients] == ["ann@x.example"]
+        for spelled in ("ann@X.example", "Ann@X.example", "ann@x.example"):
+            assert [one.uuid for one in Email.messages(destination=spelled).items] == [uuid]
+        found = Email.messages(destination="bob@bücher.example").items
+        assert [(one.uuid, one.status) for one in found] == [(other, "sent")]
+        assert found[0].mail is not None
+        assert found[0].mail.rfc_message_id == f"<{other}@xn--bcher-kva.example>"
+
+
+def test_a_guard_knows_its_recipients_however_they_are_spelled(
+    make_app: Callable[..., Flask], upgraded_sqlite_url: str
+) -> None:
+    app = make_app(upgraded_sqlite_url, COMMUNICATION_ONLY_TO=["@Bücher.Example", "ann@X.Example"])
+    install(app, Simulator(), type="email", is_default=True)
+    with app.app_context():
+        uuid = Email(["bob@bücher.example", "ann@x.example", "eve@x.example"], "Hi", sender=ANN).send()
+        work(app)
+        assert [(one.address, one.status) for one in Email.get(uuid).recipients] == [
+            ("bob@xn--bcher-kva.example", "sent"),
+            ("ann@x.example", "sent"),
+            ("eve@x.example", "rejected"),
+        ]
