@@ -25,7 +25,9 @@ def main() -> int:
     with Ground() as ground:
         for name in names:
             begun = time.monotonic()
-            found = import_module(f"benchmarks.measures.{name}").measure(Run(ground, asked.quick, databases))
+            found = import_module(f"benchmarks.measures.{name}").measure(
+                Run(ground, asked.quick, databases)
+            )
             for figure in found:
                 print(figure.as_json(), flush=True)
             print(f"# {name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
@@ -42,7 +44,9 @@ def _arguments() -> argparse.Namespace:
     asked = reader.parse_args()
     strangers = sorted(set(filter(None, asked.only.split(","))) - set(MEASURES))
     if strangers:
-        reader.error(f"no measure is called {', '.join(strangers)}; there are {', '.join(MEASURES)}")
+        reader.error(
+            f"no measure is called {', '.join(strangers)}; there are {', '.join(MEASURES)}"
+        )
     return asked
 
 

@@ -92,7 +92,9 @@ def raw(ground: Ground, kind: str, number: int, delay: float) -> float:
     ground.reset(delay)
     peers.fill(url, number)
     env = {"BENCH_DATABASE": url, "BENCH_STUB": f"{ground.stub}/plain"}
-    return _timed(ground, [PYTHON, "-m", "benchmarks.limits", "raw"], env, number, lambda: peers.left)(url)
+    return _timed(
+        ground, [PYTHON, "-m", "benchmarks.limits", "raw"], env, number, lambda: peers.left
+    )(url)
 
 
 def ours(
@@ -112,8 +114,13 @@ def ours(
 WORKER = ["flask", "--app", "benchmarks.host", "communication", "worker"]
 
 
-def together(ground: Ground, kind: str, number: int, delay: float, at_once: int, workers: int) -> float:
-    """Let several of our workers, all ready when the messages are due, work them off; return the rate."""
+def together(
+    ground: Ground, kind: str, number: int, delay: float, at_once: int, workers: int
+) -> float:
+    """Let several of our workers, all ready when the messages are due, work them off.
+
+    Return the rate.
+    """
     due = datetime.now(UTC) + timedelta(seconds=READY)
     url, env = loaded(ground, kind, number, at_once=at_once, send_at=due)
     ground.reset(delay)
@@ -132,7 +139,10 @@ def loaded(
     at_once: int = 50,
     send_at: datetime | None = None,
 ) -> tuple[str, dict[str, str]]:
-    """Accept ``number`` messages in a fresh database; return its address, and a worker's environment."""
+    """Accept ``number`` messages in a fresh database.
+
+    Return its address, and a worker's environment.
+    """
     url = ground.database(kind)
     app = make(url, f"{ground.stub}/{provider}", KEY)
     prepare(app)
@@ -186,4 +196,14 @@ def until_sent(url: str, left: Callable[..., int] = _ours_left, every: float = 0
     engine.dispose()
 
 
-__all__ = ["SERVER_CPUS", "Contestant", "loaded", "ours", "peer", "raw", "threads", "together", "until_sent"]
+__all__ = [
+    "SERVER_CPUS",
+    "Contestant",
+    "loaded",
+    "ours",
+    "peer",
+    "raw",
+    "threads",
+    "together",
+    "until_sent",
+]

@@ -15,7 +15,10 @@ OURS = "attempts, fences, leases, retries, idempotency keys, reports"
 
 @dataclass
 class Figure:
-    """The median of alternated runs; ``ratio`` is ours to it, and ``target`` says what that should be."""
+    """The median of alternated runs.
+
+    ``ratio`` is ours to it, and ``target`` says what that should be.
+    """
 
     measure: str
     name: str
@@ -67,8 +70,8 @@ def table(figures: Sequence[Figure]) -> str:
         mark = {True: "reached", False: "**missed**", None: ""}[one.is_reached]
         ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
         lines.append(
-            f"| {one.measure} | {one.database} | {one.name} | {_short(one.value)} {one.unit} | {ratio} "
-            f"| {one.target} | {mark} | {one.guarantees} |"
+            f"| {one.measure} | {one.database} | {one.name} | {_short(one.value)} {one.unit} | "
+            f"{ratio} | {one.target} | {mark} | {one.guarantees} |"
         )
     return "\n".join(lines)
 
@@ -91,4 +94,6 @@ def versions() -> str:
     """Name what was measured."""
     peers = "celery dramatiq huey procrastinate httpx django-post-office flask-mailman"
     names = f"flask sqlalchemy psycopg rq redis {peers}".split()
-    return f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in names)
+    return f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {version(name)}" for name in names
+    )

@@ -26,7 +26,8 @@ from sqlalchemy import create_engine, text
 
 HERE = Path(__file__).parent
 KEY = Fernet.generate_key().decode()
-# The worker that is measured has a processor of its own where there are several, the servers the others.
+# The worker that is measured has a processor of its own where there are several, the servers the
+# others.
 CPUS = sorted(os.sched_getaffinity(0))
 WORKER_CPUS, SERVER_CPUS = ({CPUS[0]}, set(CPUS[1:])) if len(CPUS) > 1 else (set(CPUS), set(CPUS))
 
@@ -92,7 +93,9 @@ class Ground:
     def __exit__(self, *exc: object) -> None:
         self._ends.close()
 
-    def start(self, command: list[str], cpus: set[int] | None = None, **env: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, command: list[str], cpus: set[int] | None = None, **env: str
+    ) -> subprocess.Popen[bytes]:
         """Start a process; its output goes to a file that is shown if it fails."""
         log = (self.folder / f"log-{next(self._count)}").open("w+b")
         process = subprocess.Popen(
@@ -145,12 +148,19 @@ class Ground:
             rights = _unprivileged()
             if rights:
                 os.chown(home, rights["user"], rights["group"])
-            run: dict[str, Any] = {"check": True, "cwd": home, "stdout": subprocess.DEVNULL, **rights}
+            run: dict[str, Any] = {
+                "check": True,
+                "cwd": home,
+                "stdout": subprocess.DEVNULL,
+                **rights,
+            }
             make = ["-D", home / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"]
             subprocess.run([programs / "initdb", *make], **run)
             control = [programs / "pg_ctl", "-D", home / "data", "-l", home / "log", "-w"]
             # fsync stays on, as in real life.
-            options = f"-p {port} -h 127.0.0.1 -k {home} -c max_connections=300 -c shared_buffers=512MB"
+            options = (
+                f"-p {port} -h 127.0.0.1 -k {home} -c max_connections=300 -c shared_buffers=512MB"
+            )
             pinned = lambda: os.sched_setaffinity(0, SERVER_CPUS)  # noqa: E731
             subprocess.run([*control, "-o", options, "start"], preexec_fn=pinned, **run)
             self._ends.callback(subprocess.run, [*control, "-m", "immediate", "stop"], **run)

@@ -1,4 +1,7 @@
-"""Databases with a long history; each is made once a run, and shared by the measures that only read it."""
+"""Databases with a long history.
+
+Each is made once a run, and shared by the measures that only read it.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,18 @@ def fresh(ground: Ground, kind: str, finished: int, silent: int = 0, queued: int
     app = make(ground.database(kind), f"{ground.stub}/plain", KEY)
     prepare(app)
     state = state_of(app)
-    second = {"type": "sms", "provider": "", "provider_pkg_name": "stub", "key": "second", "config": {}}
+    second = {
+        "type": "sms",
+        "provider": "",
+        "provider_pkg_name": "stub",
+        "key": "second",
+        "config": {},
+    }
     assert store.create(state, second) == 2
     with state.database.write() as connection:
         rows.fill(connection, finished, silent, queued)
-    with state.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with state.database.engine.connect().execution_options(
+        isolation_level="AUTOCOMMIT"
+    ) as connection:
         rows.settle(connection)
     return app

@@ -1,4 +1,7 @@
-"""The application that is measured; the environment says which database, Redis and provider it has."""
+"""The application that is measured.
+
+The environment says which database, Redis and provider it has.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from flask_communication.configs.state import state_of
 db = SQLAlchemy()
 
 
-def make(url: str, stub: str, key: str, *, redis: str | None = None, embedded: bool = False) -> Flask:
+def make(
+    url: str, stub: str, key: str, *, redis: str | None = None, embedded: bool = False
+) -> Flask:
     """Make the application; ``stub`` is the address of the provider ``plain`` or ``bulk``."""
     app = Flask(__name__)
     app.config.update(

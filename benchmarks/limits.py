@@ -1,8 +1,8 @@
 """The limits: raw asyncio sockets with no guarantee at all, and the rows with no HTTP at all.
 
-``python -m benchmarks.limits raw`` works off the table of the peers: it claims 500 rows, sends 100 at
-once over sockets that stay open, and settles them with one statement. ``… rows`` claims, starts and
-settles our own messages with all guarantees and calls nobody.
+``python -m benchmarks.limits raw`` works off the table of the peers: it claims 500 rows, sends 100
+at once over sockets that stay open, and settles them with one statement. ``… rows`` claims, starts
+and settles our own messages with all guarantees and calls nobody.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ async def raw() -> None:
         for _ in range(AT_ONCE)
     ]
     claim = text(
-        "UPDATE work SET status = 'sending' WHERE id IN (SELECT id FROM work WHERE status = 'queued'"
-        f" LIMIT {CLAIM}) RETURNING id, destination, msg"
+        "UPDATE work SET status = 'sending' WHERE id IN (SELECT id FROM work WHERE status = "
+        f"'queued' LIMIT {CLAIM}) RETURNING id, destination, msg"
     )
     settle = text("UPDATE work SET status = 'sent' WHERE id IN :ids").bindparams(
         bindparam("ids", expanding=True)
@@ -121,7 +121,10 @@ def rows() -> None:
         with state.database.write() as connection:
             outbox.settle(
                 connection,
-                [outcomes.ending(order, answer, 0.0) for order, answer in zip(orders, answers, strict=True)],
+                [
+                    outcomes.ending(order, answer, 0.0)
+                    for order, answer in zip(orders, answers, strict=True)
+                ],
             )
         number += len(claimed)
     print(number / (time.monotonic() - begun))

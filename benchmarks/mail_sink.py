@@ -1,7 +1,7 @@
 """An SMTP server that takes everything at once, a thread a connection: python benchmarks/mail_sink.py PORT.
 
-``STAT`` answers how many mails came, and when (monotonic seconds) the first of them began; ``RSET ALL``
-forgets.
+``STAT`` answers how many mails came, and when (monotonic seconds) the first of them began; ``RSET
+ALL`` forgets.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def serve(connection: socket.socket, count: Count) -> None:
             connection.sendall(b"221 bye\r\n")
             return
         connection.sendall(
-            count.said() if verb == b"STAT" else TOLD if verb in (b"EHLO", b"HELO") else b"250 ok\r\n"
+            count.said()
+            if verb == b"STAT"
+            else TOLD
+            if verb in (b"EHLO", b"HELO")
+            else b"250 ok\r\n"
         )
 
 

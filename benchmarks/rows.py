@@ -6,8 +6,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 COLUMNS = (
-    "uuid, channel, direction, status, destination, body, config_id, priority, due_at, fence, tries,"
-    " crashes, resends, expires_at, provider_ref, created_at, updated_at, sent_at"
+    "uuid, channel, direction, status, destination, body, config_id, priority, due_at, fence, "
+    "tries, crashes, resends, expires_at, provider_ref, created_at, updated_at, sent_at"
 )
 WEEKS = 52 * 3
 
@@ -15,13 +15,13 @@ WEEKS = 52 * 3
 def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0) -> None:
     """Write so many finished, sent-without-report, and queued messages, mixed over three years.
 
-    Nine in ten of the finished were delivered; each of 1,000 recipients got the same number; of every
-    100 messages one, never delivered, went by the second configuration.
+    Nine in ten of the finished were delivered; each of 1,000 recipients got the same number; of
+    every 100 messages one, never delivered, went by the second configuration.
     """
     total = finished + silent + queued
     status = (
-        f"CASE WHEN n % {total} < {queued} THEN 'queued' WHEN n % {total} < {queued + silent} THEN 'sent'"
-        " WHEN n % 10 = 3 THEN 'undelivered' ELSE 'delivered' END"
+        f"CASE WHEN n % {total} < {queued} THEN 'queued' WHEN n % {total} < {queued + silent} THEN "
+        "'sent' WHEN n % 10 = 3 THEN 'undelivered' ELSE 'delivered' END"
     )
     postgresql = connection.dialect.name == "postgresql"
     age = f"({total} - i) * {WEEKS * 7 * 86400.0 / total}"
@@ -37,7 +37,11 @@ def fill(connection: Connection, finished: int, silent: int = 0, queued: int = 0
         " SELECT i FROM c)"
     )
     numbers = f"SELECT i, (i * CAST(7919 AS bigint)) % {total} AS n FROM {series}"
-    far = "now() + interval '1 day'" if postgresql else "strftime('%Y-%m-%d %H:%M:%f000', 'now', '1 day')"
+    far = (
+        "now() + interval '1 day'"
+        if postgresql
+        else "strftime('%Y-%m-%d %H:%M:%f000', 'now', '1 day')"
+    )
     word = "md5(i::text)" if postgresql else "printf('%032d', i)"
     connection.execute(
         text(

@@ -1,8 +1,9 @@
 """A provider that answers at once, or after a delay, in a process of its own: python stub.py PORT.
 
-``/plain/`` and ``/bulk/`` are two providers that speak the contract; ``/stub/…`` asks and sets the stub:
-``POST /stub/reset?0.05`` forgets what rang and answers after 50 ms from now on, ``GET /stub/stats`` tells
-how many messages rang, and when the first and the last (CLOCK_MONOTONIC, common to all processes).
+``/plain/`` and ``/bulk/`` are two providers that speak the contract; ``/stub/…`` asks and sets the
+stub: ``POST /stub/reset?0.05`` forgets what rang and answers after 50 ms from now on, ``GET
+/stub/stats`` tells how many messages rang, and when the first and the last (CLOCK_MONOTONIC, common
+to all processes).
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Stub(asyncio.Protocol):
             self.reply(json.dumps(respond(target, body)).encode())
 
     def reply(self, body: bytes) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+        )
         if RECORD.delay:
             asyncio.get_running_loop().call_later(RECORD.delay, self.transport.write, head + body)
         else:
@@ -87,7 +91,13 @@ def respond(target: str, body: bytes) -> dict[str, Any]:
         return {"success": True, "data": [{"msg_uuid": ref, "status": "delivered"} for ref in refs]}
     name = target.strip("/")
     features = ["bulk", "stateless"] if name == "bulk" else ["stateless"]
-    return {"name": name, "types": ["sms"], "features": features, "report_after": 86400, "bulk_limit": 500}
+    return {
+        "name": name,
+        "types": ["sms"],
+        "features": features,
+        "report_after": 86400,
+        "bulk_limit": 500,
+    }
 
 
 async def serve(port: int) -> None:

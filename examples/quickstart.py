@@ -1,8 +1,7 @@
 """Flask-Communication in one file: SQLite, the embedded worker, and a provider that sends nowhere.
 
-``python examples/quickstart.py`` serves it, sends an SMS and an email through it and follows them to
-`delivered`.
-With ONCE=1 in the environment it ends then; without it, it goes on serving.
+``python examples/quickstart.py`` serves it, sends an SMS and an email through it and follows them
+to `delivered`. With ONCE=1 in the environment it ends then; without it, it goes on serving.
 """
 
 import logging
@@ -48,7 +47,9 @@ def create_app(folder: Path) -> Flask:
     @app.post("/signup")
     def signup() -> dict[str, str]:
         number = request.form.get("number") or abort(400, "a number, please")
-        return {"uuid": SMS.send_msg(destination=number, msg="Your code is 123456", priority="high")}
+        return {
+            "uuid": SMS.send_msg(destination=number, msg="Your code is 123456", priority="high")
+        }
 
     @app.post("/order")
     def order() -> dict[str, str]:
@@ -88,7 +89,9 @@ def follow(address: str, uuid: str, seconds: float = 30.0) -> str:
     """Print each new status of a message until it is over; return the last one."""
     seen, begun = "", time.monotonic()
     while time.monotonic() - begun < seconds:
-        answer = httpx.get(f"{address}/communication/messages/{uuid}", headers={"X-Demo-Password": PASSWORD})
+        answer = httpx.get(
+            f"{address}/communication/messages/{uuid}", headers={"X-Demo-Password": PASSWORD}
+        )
         found = answer.raise_for_status().json()["data"]["status"]
         if found != seen:
             print(f"  {time.monotonic() - begun:5.2f} s  {found}", flush=True)

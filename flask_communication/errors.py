@@ -139,8 +139,8 @@ class ProviderError(CommunicationError):
     """The base of what a provider raises when a call did not end in *accepted*.
 
     ``code`` is the vendor's own error code, ``http_status`` the status of its answer, if any.
-    ``only_this`` says that it is about this message alone (its recipient's network, its text) and tells
-    nothing about how well the provider is.
+    ``only_this`` says that it is about this message alone (its recipient's network, its text) and
+    tells nothing about how well the provider is.
     """
 
     def __init__(
@@ -190,7 +190,9 @@ class Refused(ProviderError):
         opted_out: bool = False,
     ) -> None:
         # Who wants nothing from us says nothing about others.
-        super().__init__(reason, code=code, http_status=http_status, only_this=only_this or opted_out)
+        super().__init__(
+            reason, code=code, http_status=http_status, only_this=only_this or opted_out
+        )
         self.opted_out = opted_out
 
     @property

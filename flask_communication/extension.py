@@ -22,15 +22,15 @@ from .storage.database import Database
 if TYPE_CHECKING:
     from click import Group
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 
 class Communication:
     """SMS, email and telephony for the applications that it is initialised with.
 
-    ``db`` is the host's Flask-SQLAlchemy object, found by itself if left out. ``url_prefix`` wins over
-    COMMUNICATION_URL_PREFIX. ``authorize(action, resource)`` says, inside a request, whether its caller
-    may; without it, and without a bearer token, every page and call is refused.
+    ``db`` is the host's Flask-SQLAlchemy object, found by itself if left out. ``url_prefix`` wins
+    over COMMUNICATION_URL_PREFIX. ``authorize(action, resource)`` says, inside a request, whether
+    its caller may; without it, and without a bearer token, every page and call is refused.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class Communication:
     ) -> None:
         """Give an application its Flask-Communication; arguments win over those of the constructor.
 
-        Raises :class:`SettingError` for a wrong setting, and RuntimeError if the application has one.
+        Raises :class:`SettingError` for a wrong setting, and RuntimeError if the application has
+        one.
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("this application has a Flask-Communication already; use that one")
@@ -79,8 +80,9 @@ class Communication:
         worker.engage(state)
         if state.authorize is None:
             log.info(
-                "nobody may use the pages and calls of Flask-Communication, except with a token from "
-                "`flask communication token create`; pass Communication(authorize=…) to let people in"
+                "nobody may use the pages and calls of Flask-Communication, except with a token "
+                "from `flask communication token create`; pass Communication(authorize=…) to let "
+                "people in"
             )
 
     def _state(self, app: Flask, db: Any, authorize: Authorize | None) -> State:
@@ -129,6 +131,7 @@ def _migrations(app: Flask, state: State) -> None:
         if state.database.host is None:
             raise SettingError(
                 'COMMUNICATION_MIGRATIONS="host" needs the host\'s SQLAlchemy object: initialise it '
+                ""
                 "first, or pass it as Communication(app, db)"
             )
         migrations.adopt(state.database.host.metadata)

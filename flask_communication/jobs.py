@@ -1,4 +1,7 @@
-"""What RQ runs. ``rq worker`` imports :func:`attend`; ``rq cron flask_communication.jobs`` rings for it."""
+"""What RQ runs.
+
+``rq worker`` imports :func:`attend`; ``rq cron flask_communication.jobs`` rings for it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from .delivery.worker.bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
 from .delivery.worker.worker import LINGER, Worker
 from .errors import NotInitialised
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # RQ needs several milliseconds of the processor for a job, just when a message is to be dialled.
 STEP_ASIDE = 0.03
@@ -30,8 +33,8 @@ STEP_ASIDE = 0.03
 def attend() -> None:
     """Attend to what is due: in this process's own worker, if it is one, else here and for a while.
 
-    The application is the active one, or the one FLASK_APP names. A job carries no message and may run
-    any number of times, at once or never: the table says what there is to do.
+    The application is the active one, or the one FLASK_APP names. A job carries no message and may
+    run any number of times, at once or never: the table says what there is to do.
     """
     app = _application()
     state = state_of(app)
@@ -93,7 +96,9 @@ def _application() -> Flask:
         return current_app._get_current_object()  # type: ignore[attr-defined,no-any-return]
     named = os.environ.get("FLASK_APP")
     if named is None:
-        raise NotInitialised("no application is active; start this worker with FLASK_APP=… rq worker")
+        raise NotInitialised(
+            "no application is active; start this worker with FLASK_APP=… rq worker"
+        )
     return ScriptInfo(app_import_path=named).load_app()
 
 

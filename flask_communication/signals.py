@@ -1,9 +1,9 @@
 """Signals a host may listen to; each is sent by the application, after the change is committed.
 
-Receivers get ``app`` as sender. Those of a message get ``message_uuid``, ``channel`` and ``status`` as
-keywords, those of a configuration ``config_id``, ``state``, ``seconds`` (None: until it is changed) and
-``reason``. They run in whatever process made the change, mostly a worker. A receiver that raises is
-logged and ignored.
+Receivers get ``app`` as sender. Those of a message get ``message_uuid``, ``channel`` and ``status``
+as keywords, those of a configuration ``config_id``, ``state``, ``seconds`` (None: until it is
+changed) and ``reason``. They run in whatever process made the change, mostly a worker. A receiver
+that raises is logged and ignored.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ limit_reached = _signals.signal(
 )
 
 config_paused = _signals.signal(
-    "communication.config-paused", "A configuration failed too often, or refuses us: nothing goes by it."
+    "communication.config-paused",
+    "A configuration failed too often, or refuses us: nothing goes by it.",
 )
-config_resumed = _signals.signal("communication.config-resumed", "A paused configuration works again.")
+config_resumed = _signals.signal(
+    "communication.config-resumed", "A paused configuration works again."
+)
 
 BY_STATUS = {
     "sent": message_sent,

@@ -29,7 +29,8 @@ from sqlalchemy.pool import NullPool
 
 from flask_communication import Communication
 from flask_communication.storage import migrations
-from flask_communication.storage.database import Base, Database
+from flask_communication.storage.database import Database
+from flask_communication.storage.models.base import Base
 
 pytest_plugins = ["flask_communication.testing", "pytester"]
 
@@ -45,7 +46,8 @@ KEY = Fernet.generate_key().decode()
 COUNT = itertools.count()
 # Databases whose test has ended, and when.
 ENDED: deque[tuple[float, str]] = deque()
-# Nobody else is in it, the tables are ours alone and small, and the planner has learnt nothing of them.
+# Nobody else is in it, the tables are ours alone and small, and the planner has learnt nothing of
+# them.
 IS_AS_NEW = f"""
     SELECT (SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database())
     AND bool_and(relname LIKE '%communication%' AND reltuples <= 0 AND pg_relation_size(oid) < 500000)
@@ -80,7 +82,9 @@ def _postgres_bin() -> Path:
     found = shutil.which("initdb")
     folders = [Path(found).parent] if found else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((one for one in folders if (one / "initdb").exists()), None) or _missing("PostgreSQL")
+    return next((one for one in folders if (one / "initdb").exists()), None) or _missing(
+        "PostgreSQL"
+    )
 
 
 def _unprivileged() -> dict[str, Any]:
@@ -104,10 +108,12 @@ def postgres() -> Iterator[str]:
         os.chown(folder, rights["user"], rights["group"])
     run = {"check": True, "cwd": folder, "stdout": subprocess.DEVNULL, **rights}
     subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"], **run
+        [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"],
+        **run,
     )
     options = (
-        f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c full_page_writes=off -c max_connections=200"
+        f"-p {port} -h 127.0.0.1 -k {folder}"
+        " -c fsync=off -c full_page_writes=off -c max_connections=200"
     )
     control = [programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w"]
     subprocess.run([*control, "-o", options, "start"], **run)

@@ -41,7 +41,9 @@ def headings(page: str) -> set[str]:
 
 
 def test_every_setting_has_its_heading() -> None:
-    assert headings("settings.md") == {f"COMMUNICATION_{one.name.upper()}" for one in fields(Settings)}
+    assert headings("settings.md") == {
+        f"COMMUNICATION_{one.name.upper()}" for one in fields(Settings)
+    }
 
 
 def test_every_signal_has_its_heading() -> None:
@@ -130,7 +132,9 @@ def received(app: Flask) -> str:
 
 
 def curls() -> list[str]:
-    blocks = re.findall(r"^```sh\n(curl .*?)^```$", (DOCS / "rest.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```sh\n(curl .*?)^```$", (DOCS / "rest.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     return [block.replace("\\\n", " ") for block in blocks]
 
 
@@ -139,13 +143,21 @@ def test_every_route_has_its_curl() -> None:
         assert not is_route(heading) or "```sh\ncurl " in told, heading
 
 
-@pytest.mark.parametrize("curl", curls(), ids=lambda curl: curl.split("$ROOT")[1].strip().rstrip('"'))
-def test_every_curl_works(make_app: Callable[..., Flask], upgraded_sqlite_url: str, curl: str) -> None:
-    app = make_app(upgraded_sqlite_url, authorize=None, COMMUNICATION_ALLOWED_COUNTRIES=["+1", "+91"])
+@pytest.mark.parametrize(
+    "curl", curls(), ids=lambda curl: curl.split("$ROOT")[1].strip().rstrip('"')
+)
+def test_every_curl_works(
+    make_app: Callable[..., Flask], upgraded_sqlite_url: str, curl: str
+) -> None:
+    app = make_app(
+        upgraded_sqlite_url, authorize=None, COMMUNICATION_ALLOWED_COUNTRIES=["+1", "+91"]
+    )
     install(app, Simulator())
     install(app, Simulator(), type="email", is_default=True)
     with app.app_context():
-        email = Email(to="ann@example.com", subject="Hi", html="<p>Hi</p>", sender="shop@example.com")
+        email = Email(
+            to="ann@example.com", subject="Hi", html="<p>Hi</p>", sender="shop@example.com"
+        )
         unknown = SMS.send_msg("+15550100006", "Hello")
         held = SMS.send_msg("+447400123456", "Hello")
         SMS.suppress("+919999922222", "SHOP")

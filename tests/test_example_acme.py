@@ -112,7 +112,9 @@ class Loopback:
         return jsonify(id=f"acme-{len(self.heard)}"), status
 
     def reports(self) -> Any:
-        return jsonify(reports=[{"id": one, "state": "DELIVRD"} for one in request.get_json()["ids"]])
+        return jsonify(
+            reports=[{"id": one, "state": "DELIVRD"} for one in request.get_json()["ids"]]
+        )
 
 
 @pytest.fixture
@@ -180,7 +182,9 @@ def test_over_sockets_trouble_has_its_outcome(
     assert time.monotonic() - begun < 5
 
 
-def test_a_wrong_key_is_refused_and_nobody_listening_is_not_sent(loopback: Loopback, acme: Any) -> None:
+def test_a_wrong_key_is_refused_and_nobody_listening_is_not_sent(
+    loopback: Loopback, acme: Any
+) -> None:
     with pytest.raises(Refused, match="401"):
         acme.send_sms(sms("+919999911111"), {"api_key": "WRONG-KEY", "base_url": loopback.address})
     with socket.socket() as deaf:
@@ -188,9 +192,9 @@ def test_a_wrong_key_is_refused_and_nobody_listening_is_not_sent(loopback: Loopb
         address = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         with pytest.raises(NotSent):
             acme.send_sms(sms("+919999911111"), {"api_key": "CANARY", "base_url": address})
-    assert acme.send_sms(sms("+919999911111"), {"api_key": "CANARY", "base_url": loopback.address}) == (
-        Accepted("acme-2")
-    )
+    assert acme.send_sms(
+        sms("+919999911111"), {"api_key": "CANARY", "base_url": loopback.address}
+    ) == (Accepted("acme-2"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ ROOT = "/communication"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Give a copy of the example, to run and to change."""
-    shutil.copytree(FULL, tmp_path / "full", ignore=shutil.ignore_patterns("__pycache__", "instance"))
+    shutil.copytree(
+        FULL, tmp_path / "full", ignore=shutil.ignore_patterns("__pycache__", "instance")
+    )
     return tmp_path / "full"
 
 

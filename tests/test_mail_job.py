@@ -1,4 +1,7 @@
-"""Email on real parts: `rq worker`, PostgreSQL, Redis, an SMTP and an IMAP server; workers are killed."""
+"""Email on real parts: `rq worker`, PostgreSQL, Redis, an SMTP and an IMAP server.
+
+Workers are killed.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,19 @@ def test_every_mail_arrives_once_and_intact(
     post, log = Post(extensions=["PIPELINING"]), tmp_path / "log"
     statuses = count_statuses(app)
     with sink(post) as port, ExitStack() as stack:
-        settings = {"host": "127.0.0.1", "port": port, "security": "none", "sender": "shop@shop.example"}
-        store.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
-        work, environ = [BIN / "rq", "worker", "--url", redis_url, "communication"], _environ(app, redis_url)
+        settings = {
+            "host": "127.0.0.1",
+            "port": port,
+            "security": "none",
+            "sender": "shop@shop.example",
+        }
+        store.create(
+            state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings}
+        )
+        work, environ = (
+            [BIN / "rq", "worker", "--url", redis_url, "communication"],
+            _environ(app, redis_url),
+        )
         worker = stack.enter_context(running(work, environ, log))
         with app.app_context():
             for address, content in files.items():
@@ -65,7 +78,9 @@ def test_every_mail_arrives_once_and_intact(
             wait_for(lambda: statuses() == {"sent": MAILS}, 30, "what was decided")
         finally:
             print(statuses(), log.read_text()[-3000:])
-    assert Counter(to for _, recipients, _ in post.mails for to in recipients) == dict.fromkeys(files, 1)
+    assert Counter(to for _, recipients, _ in post.mails for to in recipients) == dict.fromkeys(
+        files, 1
+    )
     arrived = {recipients[0]: _hash(_attached(raw)) for _, recipients, raw in post.mails}
     assert arrived == {address: _hash(content) for address, content in files.items()}
 
@@ -74,13 +89,27 @@ def test_every_mail_arrives_once_and_intact(
 def test_an_inbox_whose_reader_was_killed_holds_each_mail_once(
     make_app: Callable[..., Flask], upgraded_postgresql_url: str, redis_url: str, tmp_path: Path
 ) -> None:
-    app, log = make_app(upgraded_postgresql_url, COMMUNICATION_REDIS_URL=redis_url), tmp_path / "log"
+    app, log = (
+        make_app(upgraded_postgresql_url, COMMUNICATION_REDIS_URL=redis_url),
+        tmp_path / "log",
+    )
     shown, _ = certificate(tmp_path)
     with mailboxes(shown) as port:
         put = _fill(port, shown)
-        settings = {"host": "127.0.0.1", "imap_host": "localhost", "imap_port": port, "sender": "a@x.example"}
-        settings |= {"imap_security": "starttls", "imap_username": "demouser", "imap_password": "demopass"}
-        store.create(state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings})
+        settings = {
+            "host": "127.0.0.1",
+            "imap_host": "localhost",
+            "imap_port": port,
+            "sender": "a@x.example",
+        }
+        settings |= {
+            "imap_security": "starttls",
+            "imap_username": "demouser",
+            "imap_password": "demopass",
+        }
+        store.create(
+            state_of(app), {"type": "email", "provider_pkg_name": "smtp", "config": settings}
+        )
         environ = {**_environ(app, redis_url), "SSL_CERT_FILE": str(shown)}
         read = [BIN / "flask", "communication", "sync"]
         with running(read, environ, log) as reader:
@@ -107,12 +136,17 @@ def _assert_each_once(app: Flask, put: set[bytes]) -> None:
         rows = connection.execute(text(query)).all()
     assert Counter(_hash(row.content) for row in rows) == dict.fromkeys(map(_hash, put), 1)
     problems = {_hash(row.content): row.problem for row in rows}
-    assert problems == {_hash(raw): incoming.opened(1, InboundEmail("1", raw)).problem for raw in put}
+    assert problems == {
+        _hash(raw): incoming.opened(1, InboundEmail("1", raw)).problem for raw in put
+    }
     assert sum(1 for one in problems.values() if one) > 50
 
 
 def _fill(port: int, shown: Path) -> set[bytes]:
-    """Put mails into the mailbox, hostile ones among them; return the different ones that it holds."""
+    """Put mails into the mailbox, hostile ones among them.
+
+    Return the different ones that it holds.
+    """
     # The largest of them are too much for that server.
     hostile = [raw for _, raw in corpus() if 0 < len(raw) < 200_000]
     good = [f"Subject: good {n}\r\n\r\nHello\r\n".encode() for n in range(INBOX - len(hostile))]
@@ -128,7 +162,8 @@ def _fill(port: int, shown: Path) -> set[bytes]:
             # Some break that server itself.
             program = _mailbox(port, shown)
     assert len(taken) > INBOX - len(hostile) + 200
-    # That server keeps one of them without its last byte: what counts is what a mail program is given.
+    # That server keeps one of them without its last byte: what counts is what a mail program is
+    # given.
     _, said = _mailbox(port, shown).fetch("1:*", "(BODY.PEEK[])")
     held = {one[1] for one in said if isinstance(one, tuple)}
     assert len(held) == len(taken)

@@ -33,7 +33,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str], environ: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in a process group of its own, so that its children die with it."""
     with log.open("ab") as sink:
         process = subprocess.Popen(
@@ -89,7 +91,9 @@ def test_every_message_arrives_once_and_every_report_is_synced(
 ) -> None:
     key = Fernet.generate_key().decode()
     app = make_app(upgraded_postgresql_url, COMMUNICATION_ENCRYPTION_KEYS=[key])
-    store.create(state_of(app), {"type": "sms", "provider": "", "provider_pkg_name": "pages", "config": {}})
+    store.create(
+        state_of(app), {"type": "sms", "provider": "", "provider_pkg_name": "pages", "config": {}}
+    )
     provider, web = free_port(), free_port()
     environ = {
         "FLASK_APP": "tests.processes.shop:create_app",
@@ -108,7 +112,9 @@ def test_every_message_arrives_once_and_every_report_is_synced(
     log = tmp_path / "log"
     rang = f"http://127.0.0.1:{provider}/rang"
     with ExitStack() as stack:
-        stack.enter_context(running([sys.executable, HERE / "processes/pages.py", str(provider)], {}, log))
+        stack.enter_context(
+            running([sys.executable, HERE / "processes/pages.py", str(provider)], {}, log)
+        )
         stack.enter_context(
             running([BIN / "flask", "run", "--port", str(web), "--without-threads"], environ, log)
         )

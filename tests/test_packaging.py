@@ -40,7 +40,9 @@ page = app.test_client().get(
 
 def copy_of_the_source(folder: Path) -> Path:
     """Copy what git knows, as a release would have it."""
-    listed = subprocess.run(["git", "ls-files"], cwd=HOME, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=HOME, capture_output=True, text=True, check=True
+    )
     for name in listed.stdout.splitlines():
         if (HOME / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -51,21 +53,39 @@ def copy_of_the_source(folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_a_release_installs_and_sends_outside_of_the_checkout(tmp_path: Path, kind: str) -> None:
     source = copy_of_the_source(tmp_path / "source")
-    build = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "--outdir", tmp_path / "dist"]
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        f"--{kind}",
+        "--outdir",
+        tmp_path / "dist",
+    ]
     done = subprocess.run([*build, source], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (release,) = (tmp_path / "dist").iterdir()
     if kind == "wheel":
         names = zipfile.ZipFile(release).namelist()
-        for wanted in ("py.typed", "migrations/script.py.mako", "templates/communication/base.html"):
+        for wanted in (
+            "py.typed",
+            "migrations/script.py.mako",
+            "templates/communication/base.html",
+        ):
             assert f"flask_communication/{wanted}" in names
-        assert not [name for name in names if name.startswith(("tests/", "examples/", "migrations/"))]
+        assert not [
+            name for name in names if name.startswith(("tests/", "examples/", "migrations/"))
+        ]
     target = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", target, release], check=True, capture_output=True)
     environ = {**os.environ, "PYTHONPATH": str(target)}
     told = subprocess.run(
-        [sys.executable, "-c", CODE, str(target)], cwd=tmp_path, env=environ, capture_output=True, text=True
+        [sys.executable, "-c", CODE, str(target)],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout.strip() == "sent"

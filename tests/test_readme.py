@@ -29,7 +29,9 @@ def shop(tmp_path: Path) -> Path:
 
 def run(folder: Path, *words: str) -> str:
     environ = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(HOME)}
-    done = subprocess.run(words, cwd=folder, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        words, cwd=folder, env=environ, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -43,7 +45,17 @@ def test_its_commands_work_one_after_the_other(shop: Path) -> None:
 
 def test_its_application_sends_if_and_only_if_it_commits(shop: Path) -> None:
     run(shop, "flask", "communication", "upgrade")
-    run(shop, "flask", "communication", "config", "add", "--type", "sms", "--provider-pkg-name", "simulator")
+    run(
+        shop,
+        "flask",
+        "communication",
+        "config",
+        "add",
+        "--type",
+        "sms",
+        "--provider-pkg-name",
+        "simulator",
+    )
     code = (
         "import app, time\n"
         "uuid = app.app.test_client().post('/orders').json['sms']\n"

@@ -62,7 +62,9 @@ def fastest(act: Callable[[], Any], clock: Callable[[], float], turns: int = 5) 
 def test_a_call_costs_less_than_with_a_plain_httpx_client(stub: str) -> None:
     http, address, body = Http(), f"{stub}/plain/sms/send/", b'{"msg": "Hello"}'
     with httpx.Client() as client:
-        plain = fastest(lambda: [client.post(address, content=body) for _ in range(100)], time.thread_time)
+        plain = fastest(
+            lambda: [client.post(address, content=body) for _ in range(100)], time.thread_time
+        )
     ours = fastest(
         lambda: [http.post(address, body, "application/json") for _ in range(100)], time.thread_time
     )
@@ -80,7 +82,9 @@ class Slow(Scripted):
         return Accepted(f"ref-{sms.key}")
 
 
-def test_calls_are_made_at_once_while_groups_are_written(make_app: MakeApp, upgraded_url: str) -> None:
+def test_calls_are_made_at_once_while_groups_are_written(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app, number = make_app(upgraded_url, COMMUNICATION_CONCURRENCY=20), 200
     install(app, Slow(), is_default=True)
     with app.app_context():
@@ -97,7 +101,9 @@ def test_many_are_accepted_faster_than_one_by_one(make_app: MakeApp, upgraded_ur
     items = [{"destination": TO, "msg": "Hello"}] * 2000
     with app.app_context():
         at_once = fastest(lambda: SMS.send_bulk(items), time.monotonic, 3) / 2000
-        one_by_one = fastest(lambda: [SMS.send_msg(TO, "Hello") for _ in range(50)], time.monotonic, 3) / 50
+        one_by_one = (
+            fastest(lambda: [SMS.send_msg(TO, "Hello") for _ in range(50)], time.monotonic, 3) / 50
+        )
     # Measured: 17 to 20 times.
     assert at_once < one_by_one / 4
 
@@ -140,7 +146,9 @@ def test_the_statements_for_emails_do_not_grow_with_their_number(
     make_app: MakeApp, upgraded_sqlite_url: str
 ) -> None:
     app = make_app(
-        upgraded_sqlite_url, COMMUNICATION_CONCURRENCY=200, COMMUNICATION_DEFAULT_SENDER="a@x.example"
+        upgraded_sqlite_url,
+        COMMUNICATION_CONCURRENCY=200,
+        COMMUNICATION_DEFAULT_SENDER="a@x.example",
     )
     install(app, AllAtOnce(state_of(app), 1), type="email")
     few, many = statements(app, 10), statements(app, 100)
@@ -191,17 +199,20 @@ def test_a_page_does_not_grow_with_the_history(
     few = steps(app, lambda: SMS.messages(**filters, limit=2))
     with state_of(app).database.write() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO communication_message (uuid, channel, direction, status, destination, body,"
-            " config_id, priority, fence, tries, crashes, resends, expires_at, created_at, updated_at)"
-            " SELECT 'x' || n.value || '-' || m.id, 'sms', 'out', m.status, m.destination, 'Hello',"
-            " m.config_id, 5, 1, 1, 0, 0, m.expires_at, m.created_at, m.updated_at"
-            " FROM communication_message AS m, json_each('[1,2,3,4,5,6,7,8,9]') AS n WHERE m.due_at IS NULL"
+            "INSERT INTO communication_message (uuid, channel, direction, status, destination, "
+            "body, config_id, priority, fence, tries, crashes, resends, expires_at, created_at, "
+            "updated_at) SELECT 'x' || n.value || '-' || m.id, 'sms', 'out', m.status, "
+            "m.destination, 'Hello', m.config_id, 5, 1, 1, 0, 0, m.expires_at, m.created_at, "
+            "m.updated_at FROM communication_message AS m, json_each('[1,2,3,4,5,6,7,8,9]') AS n "
+            "WHERE m.due_at IS NULL"
         )
     many = steps(app, lambda: SMS.messages(**filters, limit=2))
     assert 0 < many <= 2 * few + 5, (few, many)
 
 
-def test_finding_work_does_not_grow_with_the_history(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
+def test_finding_work_does_not_grow_with_the_history(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
     app = make_app(upgraded_sqlite_url)
     history(app, 20_000)
 
@@ -221,25 +232,32 @@ def test_a_claim_does_not_sort_what_became_due_together(
     with app.app_context():
         SMS.send_bulk([{"destination": TO, "msg": "Hello"}] * 3000)
     state = state_of(app)
-    statement = outbox._claim(state.database.speech, (0, 5, 9))
+    statement = outbox._claim(state.database.dialect, (0, 5, 9))
     with state.database.write() as connection:
         connection.execute(text("ANALYZE communication_message"))
-        plan = connection.execute(text(f"EXPLAIN ANALYZE {statement}"), {"limit": 20, "lease": 60.0})
+        plan = connection.execute(
+            text(f"EXPLAIN ANALYZE {statement}"), {"limit": 20, "lease": 60.0}
+        )
         told = "\n".join(plan.scalars())
     assert "ix_communication_message_due" in told
     assert "Sort" not in told
 
 
-@pytest.mark.parametrize("write", ["start", "begin_attempts", "settle", "dismiss", "late_truth", "ask_again"])
-def test_a_group_is_written_by_its_ids(make_app: MakeApp, upgraded_postgresql_url: str, write: str) -> None:
-    # Without statistics, as after a burst: PostgreSQL then likes an index on the status, and walks it.
+@pytest.mark.parametrize(
+    "write", ["start", "begin_attempts", "settle", "dismiss", "late_truth", "ask_again"]
+)
+def test_a_group_is_written_by_its_ids(
+    make_app: MakeApp, upgraded_postgresql_url: str, write: str
+) -> None:
+    # Without statistics, as after a burst: PostgreSQL then likes an index on the status, and walks
+    # it.
     app = make_app(upgraded_postgresql_url)
     install(app, Scripted(), is_default=True)
     install(app, Bulky(), key="second")
     with state_of(app).database.write() as connection:
         rows.fill(connection, 1000, silent=1000, queued=4000)
     room = awaiting if write == "ask_again" else outbox
-    statement = getattr(room, f"_{write}")(state_of(app).database.speech)
+    statement = getattr(room, f"_{write}")(state_of(app).database.dialect)
     with state_of(app).database.write() as connection:
         given = {"rows": '[{"id": 1, "fence": 1}]', "lease": 60.0}
         plan = str(connection.execute(text(f"EXPLAIN {statement}"), given).all())

@@ -1,4 +1,7 @@
-"""Every state of one message is explored; planted bugs are found; the databases do what the model says."""
+"""Every state of one message is explored; planted bugs are found.
+
+The databases do what the model says.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from flask_communication.configs.state import state_of
 from flask_communication.delivery import actions, awaiting, outbox, outcomes
-from flask_communication.storage.database import speech_of
+from flask_communication.storage.dialect import dialect_of
 from flask_communication.storage.models import Attempt, Config, Message, status
 from tests.support import explorer
 from tests.support.explorer import (
@@ -65,7 +68,9 @@ def test_no_order_of_events_loses_doubles_or_strands_a_message(name: str) -> Non
 def naive_retry(order: outcomes.Order, result: Any, elapsed: float) -> Any:
     """Try again whatever is not known to have arrived."""
     verdict = outcomes.ending(order, result, elapsed)
-    return verdict | {"status": "queued", "delay": 5.0} if verdict["status"] == "unknown" else verdict
+    return (
+        verdict | {"status": "queued", "delay": 5.0} if verdict["status"] == "unknown" else verdict
+    )
 
 
 def naive_rescue(row: Any, route: Any) -> Any:
@@ -85,7 +90,10 @@ def unfenced(name: str) -> dict[str, status.Move]:
 
 NO_LATE_TRUTH = {**status.MOVES, "late_truth": status.Move(frozenset(), status.SENT)}
 MUTANTS: dict[str, tuple[Rules, str]] = {
-    "naive retry of unknown": (mutate(ending=naive_retry), "a key rang twice|it rang, and is shown as"),
+    "naive retry of unknown": (
+        mutate(ending=naive_retry),
+        "a key rang twice|it rang, and is shown as",
+    ),
     "naive rescue": (mutate(stranding=naive_rescue), "a key rang twice|it rang, and is shown as"),
     "settle without fence": (mutate(moves=unfenced("accept")), "rang twice|forgotten|shown as"),
     "late truth dropped": (mutate(moves=NO_LATE_TRUTH), "it was accepted, and that is forgotten"),
@@ -93,7 +101,10 @@ MUTANTS: dict[str, tuple[Rules, str]] = {
     "checkpoint by cursor": (mutate(leased=NEVER), "queued for ever"),
     "start without fence": (mutate(moves=unfenced("start")), "rang twice|forgotten|shown as"),
     "repeat outside of the window": (mutate(dismissal=careless_dismissal), "a key rang twice"),
-    "careless retry by a person": (mutate(besides=lambda move, world: True), "careful retry|shown as"),
+    "careless retry by a person": (
+        mutate(besides=lambda move, world: True),
+        "careful retry|shown as",
+    ),
 }
 
 
@@ -109,7 +120,8 @@ def explore_all(rules: Rules) -> None:
         explorer.explore(replace(scene, rules=rules))
 
 
-# --- The model and the databases ---------------------------------------------------------------------
+# --- The model and the databases
+# ---------------------------------------------------------------------
 
 # A world, and something that happens in it.
 Case = tuple[World, Step]
@@ -148,7 +160,7 @@ class Stage:
 
     def __init__(self, connection: Connection, worlds: list[World]) -> None:
         self.connection = connection
-        now = connection.execute(text(f"SELECT {speech_of(connection).now}")).scalar()
+        now = connection.execute(text(f"SELECT {dialect_of(connection).now}")).scalar()
         self.now = datetime.fromisoformat(str(now))
         self.now = self.now.replace(tzinfo=UTC) if self.now.tzinfo is None else self.now
         connection.execute(delete(Attempt))
@@ -157,7 +169,9 @@ class Stage:
             connection.execute(
                 insert(Config).values(id=1, type="sms", created_at=self.now, updated_at=self.now)
             )
-        connection.execute(insert(Message), [self._row(n, world) for n, world in enumerate(worlds, 1)])
+        connection.execute(
+            insert(Message), [self._row(n, world) for n, world in enumerate(worlds, 1)]
+        )
         attempts = [one for n, world in enumerate(worlds, 1) for one in self._attempts(n, world)]
         if attempts:
             connection.execute(insert(Attempt), attempts)
@@ -202,7 +216,9 @@ class Stage:
     def worlds(self) -> Iterator[tuple[Any, ...]]:
         """Yield what has become of each row, as :func:`expected` says it."""
         states: dict[int, list[tuple[int, str]]] = {}
-        for one in self.connection.execute(select(Attempt.message_id, Attempt.fence, Attempt.state)):
+        for one in self.connection.execute(
+            select(Attempt.message_id, Attempt.fence, Attempt.state)
+        ):
             states.setdefault(one.message_id, []).append((one.fence, one.state))
         rows = self.connection.execute(select(*Message.__table__.columns).order_by(Message.id))
         soon = self.now + timedelta(seconds=30)
@@ -237,7 +253,13 @@ def told(number: int, case: Case) -> dict[str, Any]:
     if name == "rescue":
         return about | {"id": number, "fence": world.fence}
     delay = None if about in status.FINAL else 60.0
-    said = {"status": about, "rank": status.RANK[about], "delay": delay, "detail": None, "code": None}
+    said = {
+        "status": about,
+        "rank": status.RANK[about],
+        "delay": delay,
+        "detail": None,
+        "code": None,
+    }
     return {"config_id": 1, "ref": f"ref-{number}", **said}
 
 
@@ -307,13 +329,19 @@ def test_nothing_but_a_lease_that_ran_out_in_mid_call_is_rescued(
     given = [one for one in met["idle"].values() if one[0].due != NOW or one[0].status != "sending"]
     stage = staged(writing, given)
     verdict = outcomes.stranding(explorer.row(given[0][0]), None)
-    outbox.rescue(writing, [verdict | {"id": n, "fence": w.fence} for n, (w, _) in enumerate(given, 1)])
+    outbox.rescue(
+        writing, [verdict | {"id": n, "fence": w.fence} for n, (w, _) in enumerate(given, 1)]
+    )
     compare(stage, given)
 
 
-def test_a_person_can_do_what_the_model_says(writing: Connection, met: dict[str, dict[Any, Case]]) -> None:
+def test_a_person_can_do_what_the_model_says(
+    writing: Connection, met: dict[str, dict[Any, Case]]
+) -> None:
     # These go one by one; what they look at is the status, the doubt and the attempts.
-    different = {(w.status, w.doubt, w.attempts, step.about): (w, step) for w, step in met["person"].values()}
+    different = {
+        (w.status, w.doubt, w.attempts, step.about): (w, step) for w, step in met["person"].values()
+    }
     given = list(different.values())
     stage = staged(writing, given)
     for number, (_, step) in enumerate(given, 1):
@@ -321,13 +349,17 @@ def test_a_person_can_do_what_the_model_says(writing: Connection, met: dict[str,
     compare(stage, given)
 
 
-# --- Two claims at once ------------------------------------------------------------------------------
+# --- Two claims at once
+# ------------------------------------------------------------------------------
 
 Claim = Callable[[Connection], list[int]]
 
 
 def both(engine: Engine, claim: Claim) -> list[int]:
-    """Let a second worker claim while the first has not committed its claim; return what both got."""
+    """Let a second worker claim while the first has not committed its claim.
+
+    Return what both got.
+    """
     got: list[int] = []
 
     def second() -> None:
@@ -359,16 +391,21 @@ def test_two_claims_at_once_never_take_the_same_message(
 
 def select_then_update(connection: Connection) -> list[int]:
     """Claim as an ORM does by habit: look, then write."""
-    ids = list(connection.execute(select(Message.id).where(Message.status == "queued").limit(10)).scalars())
+    ids = list(
+        connection.execute(select(Message.id).where(Message.status == "queued").limit(10)).scalars()
+    )
     connection.execute(
-        text(f"UPDATE communication_message SET fence = fence + 1 WHERE id IN ({', '.join(map(str, ids))})")
+        text(
+            "UPDATE communication_message SET fence = fence + 1 WHERE id IN "
+            f"({', '.join(map(str, ids))})"
+        )
     )
     return ids
 
 
 def without_skip_locked(connection: Connection) -> list[int]:
     """Claim by our own statement, but for its lock."""
-    statement = outbox._claim(replace(speech_of(connection), skip_locked=""), (0, 5, 9))
+    statement = outbox._claim(replace(dialect_of(connection), skip_locked=""), (0, 5, 9))
     return [row.id for row in connection.execute(statement, {"limit": 10, "lease": 60.0})]
 
 

@@ -1,4 +1,7 @@
-"""Accepting a message in the web request, against one bare ORM insert and commit; and many at once."""
+"""Accepting a message in the web request, against one bare ORM insert and commit.
+
+And many at once.
+"""
 
 from __future__ import annotations
 

@@ -50,10 +50,14 @@ def _accepting(run: Run, url: str, servers: Mapping[str, Spent]) -> list[Figure]
     number = run.number(5000, 500)
     before = _all(servers | {"the web process": time.process_time})
     accept(number)
-    return _figures("accepting", before, _all(servers | {"the web process": time.process_time}), number)
+    return _figures(
+        "accepting", before, _all(servers | {"the web process": time.process_time}), number
+    )
 
 
-def _sending(run: Run, name: str, provider: str, at_once: int, servers: Mapping[str, Spent]) -> list[Figure]:
+def _sending(
+    run: Run, name: str, provider: str, at_once: int, servers: Mapping[str, Spent]
+) -> list[Figure]:
     number = run.number(30_000, 3000)
     url, env = contest.loaded(run.ground, "postgresql", number, provider, at_once)
     run.ground.reset()
@@ -98,6 +102,8 @@ def _logged(url: str) -> float:
     """Return how many kilobytes the whole server has logged since it was made."""
     engine = create_engine(url)
     with engine.connect() as connection:
-        written = connection.execute(text("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")).scalar_one()
+        written = connection.execute(
+            text("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
+        ).scalar_one()
     engine.dispose()
     return float(written) / 1000

@@ -21,7 +21,10 @@ from ..peers import mailing_text
 from . import Run
 
 PEERS = {
-    "post_office": ("django-post-office, batch 500, 10 threads", "rows; a stopped run sends its batch again"),
+    "post_office": (
+        "django-post-office, batch 500, 10 threads",
+        "rows; a stopped run sends its batch again",
+    ),
     "mailman": ("Flask-Mailman, one connection", "none: what is in memory is lost"),
     "smtplib": ("smtplib, one connection", "none: what is in memory is lost"),
     "pipelined": ("raw socket, bytes written before", "none at all"),
@@ -36,7 +39,10 @@ def measure(run: Run) -> list[Figure]:
     with running(run.ground, [sys.executable, str(HERE / "mail_sink.py"), str(port)], SERVER_CPUS):
         until(lambda: _is_there(port))
         for kind in run.databases:
-            for what, size, number in (("5 kB", 0, 2000), ("5 kB and a file of 100 kB", 100_000, 300)):
+            for what, size, number in (
+                ("5 kB", 0, 2000),
+                ("5 kB and a file of 100 kB", 100_000, 300),
+            ):
                 found += _contest(run, kind, port, what, size, run.number(number, number // 2))
     return found
 
@@ -51,14 +57,19 @@ def _contest(run: Run, kind: str, port: int, what: str, size: int, number: int) 
     }
     told = {"ours, 50 at once": OURS, **dict(PEERS.values())}
     runs = alternated(run.turns, takers)
-    figures = [Figure(f"emails: {what}", name, kind, "/s", taken, told[name]) for name, taken in runs.items()]
+    figures = [
+        Figure(f"emails: {what}", name, kind, "/s", taken, told[name])
+        for name, taken in runs.items()
+    ]
     return judged(figures, TARGETS)
 
 
 def _peer(ground: Ground, kind: str, port: int, number: int, size: int, name: str) -> float:
     _ask(port, "RSET ALL")
     env = ground.environment(
-        BENCH_SMTP=str(port), BENCH_DATABASE=ground.database(kind), BENCH_MEDIA=str(ground.folder / "media")
+        BENCH_SMTP=str(port),
+        BENCH_DATABASE=ground.database(kind),
+        BENCH_MEDIA=str(ground.folder / "media"),
     )
     send = [sys.executable, "-m", "benchmarks.peers.mailing", name, str(number), str(size)]
     pinned = ["taskset", "-c", ",".join(map(str, WORKER_CPUS)), *send]

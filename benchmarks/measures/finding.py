@@ -22,9 +22,13 @@ def measure(run: Run) -> list[Figure]:
         }
         turns = 20 if run.quick else 60
         for what, look in (("claim of 20", _claim), ("next_due", _next_due)):
-            takers = {name: (lambda state=state, look=look: look(state)) for name, state in states.items()}
+            takers = {
+                name: (lambda state=state, look=look: look(state)) for name, state in states.items()
+            }
             runs = alternated(turns, takers)
-            figures = [Figure(f"finding: {what}", name, kind, "ms", taken) for name, taken in runs.items()]
+            figures = [
+                Figure(f"finding: {what}", name, kind, "ms", taken) for name, taken in runs.items()
+            ]
             found += judged(figures, {figures[1].name: "<= 1.5"})
     return found
 

@@ -23,10 +23,14 @@ def measure(run: Run) -> list[Figure]:
     """Take it in a fresh process each time, compiled as an installed package is."""
     _once()
     runs = alternated(run.number(15, 5), {"import flask_communication": _once})
-    return [Figure("importing", name, "", "ms", taken, target="<= 60") for name, taken in runs.items()]
+    return [
+        Figure("importing", name, "", "ms", taken, target="<= 60") for name, taken in runs.items()
+    ]
 
 
 def _once() -> float:
-    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environ = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
     run = subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, env=environ)
     return float(run.stdout)

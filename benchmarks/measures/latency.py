@@ -42,7 +42,10 @@ for number, line in enumerate(sys.stdin):
 
 
 def measure(run: Run) -> list[Figure]:
-    """Compare with Celery and Dramatiq; one message at a time, at random moments, in alternated rounds."""
+    """Compare with Celery and Dramatiq.
+
+    One message at a time, at random moments, in alternated rounds.
+    """
     found: list[Figure] = []
     for kind in run.databases:
         ways = {
@@ -62,7 +65,9 @@ def measure(run: Run) -> list[Figure]:
 
 
 def _judged(kind: str, taken: dict[str, list[float]]) -> list[Figure]:
-    guarantees = {name: one.guarantees for one in contest.threads(50).values() for name in [one.name]}
+    guarantees = {
+        name: one.guarantees for one in contest.threads(50).values() for name in [one.name]
+    }
     figures = {
         name: Figure("latency p50", name, kind, "ms", runs, guarantees.get(name, OURS))
         for name, runs in taken.items()
@@ -101,7 +106,15 @@ def _worker(run: Run, kind: str) -> Iterator[Send]:
 def _rq(run: Run, kind: str) -> Iterator[Send]:
     env = _host(run, kind) | {"BENCH_REDIS": run.ground.redis}
     # The settings file of RQ imports the application before the first fork: that is "preloaded".
-    command = ["rq", "worker", "--url", run.ground.redis, "-c", "benchmarks.preloaded", "communication"]
+    command = [
+        "rq",
+        "worker",
+        "--url",
+        run.ground.redis,
+        "-c",
+        "benchmarks.preloaded",
+        "communication",
+    ]
     named = {"FLASK_APP": "benchmarks.preloaded"}
     with running(run.ground, command, None, **env, **named), _sender(run, OURS_SEND, env) as send:
         yield send
@@ -128,7 +141,11 @@ def _peer(run: Run, kind: str, name: str) -> Iterator[Send]:
     one = contest.threads(50)[name]
     url = run.ground.database(kind)
     peers.fill(url, 0)
-    env = {"BENCH_DATABASE": url, "BENCH_STUB": f"{run.ground.stub}/plain", "BENCH_REDIS": run.ground.redis}
+    env = {
+        "BENCH_DATABASE": url,
+        "BENCH_STUB": f"{run.ground.stub}/plain",
+        "BENCH_REDIS": run.ground.redis,
+    }
     code = PEER_SEND.format(module=one.module)
     with running(run.ground, list(one.command), None, **env), _sender(run, code, env) as send:
         yield send

@@ -24,10 +24,14 @@ def measure(run: Run) -> list[Figure]:
             before = _resident(worker.pid)
             until(lambda: run.ground.stats()["count"] >= number, every=0.05)
             after = _resident(worker.pid)
-        grown = Figure("memory", f"grown from 10,000 to {number:,} messages", kind, "MB", [after - before])
+        grown = Figure(
+            "memory", f"grown from 10,000 to {number:,} messages", kind, "MB", [after - before]
+        )
         grown.target = "<= 10"
         found += [Figure("memory", "after 10,000 messages", kind, "MB", [before]), grown]
-        found.append(Figure("disk", "a message with its attempt", kind, "kB", [_on_disk(url) / number]))
+        found.append(
+            Figure("disk", "a message with its attempt", kind, "kB", [_on_disk(url) / number])
+        )
     return found
 
 
@@ -44,6 +48,8 @@ def _on_disk(url: str) -> float:
 
 def _resident(pid: int) -> float:
     line = next(
-        one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")
+        one
+        for one in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if one.startswith("VmRSS")
     )
     return int(line.split()[1]) / 1024

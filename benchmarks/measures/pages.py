@@ -19,7 +19,10 @@ LENGTH = 50
 
 
 def measure(run: Run) -> list[Figure]:
-    """Compare late and first pages; where there is only one page, compare it with a short history's."""
+    """Compare late and first pages.
+
+    Where there is only one page, compare it with a short history's.
+    """
     found: list[Figure] = []
     for kind in run.databases:
         long = history.of(run.ground, kind, run.number(1_000_000, 100_000), queued=500)
@@ -39,7 +42,10 @@ def _filters() -> dict[str, dict[str, Any]]:
         "a recipient": {"destination": "+919900010003"},
         "a recipient and a status": {"destination": "+919900010013", "status": "undelivered"},
         # Here the long history has 1,000 messages of the recipient, and the short one 10.
-        "a recipient and a status they never had": {"destination": "+919900010013", "status": "delivered"},
+        "a recipient and a status they never had": {
+            "destination": "+919900010013",
+            "status": "delivered",
+        },
         "a configuration": {"key": "second"},
         "a configuration and a status": {"key": "second", "status": "undelivered"},
         "a configuration and a status it never had": {"key": "second", "status": "delivered"},

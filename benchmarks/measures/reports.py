@@ -26,7 +26,8 @@ def measure(run: Run) -> list[Figure]:
         }
         runs = alternated(run.number(2, 1), takers)
         figures = [
-            Figure("sync_delivery_report", name, kind, "ms each", taken) for name, taken in runs.items()
+            Figure("sync_delivery_report", name, kind, "ms each", taken)
+            for name, taken in runs.items()
         ]
         found += judged(figures, {figures[1].name: "<= 1.5"})
     return found

@@ -27,7 +27,9 @@ def _contest(
 ) -> dict[str, Callable[[], float]]:
     known = contest.threads(threads)
     return {
-        known[name].name: partial(contest.peer, run.ground, known[name], kind, _fewer(name, number), delay)
+        known[name].name: partial(
+            contest.peer, run.ground, known[name], kind, _fewer(name, number), delay
+        )
         for name in names
         if not (name == "procrastinate" and kind == "sqlite")
     }
@@ -37,7 +39,9 @@ def _fewer(name: str, number: int) -> int:
     return number // 5 if name == "rq" else number
 
 
-def _figures(measure: str, kind: str, runs: dict[str, list[float]], extra: dict[str, str]) -> list[Figure]:
+def _figures(
+    measure: str, kind: str, runs: dict[str, list[float]], extra: dict[str, str]
+) -> list[Figure]:
     told = {one.name: one.guarantees for one in contest.threads(50).values()}
     told |= {one.name: one.guarantees for one in contest.threads(100).values()} | extra
     return [Figure(measure, name, kind, "SMS/s", taken, told[name]) for name, taken in runs.items()]
@@ -45,14 +49,21 @@ def _figures(measure: str, kind: str, runs: dict[str, list[float]], extra: dict[
 
 def _at_once(run: Run, kind: str) -> list[Figure]:
     number = run.number(1500, 600)
-    peers = ["dramatiq", "celery"] if run.quick else ["dramatiq", "celery", "huey", "procrastinate", "rq"]
+    peers = (
+        ["dramatiq", "celery"]
+        if run.quick
+        else ["dramatiq", "celery", "huey", "procrastinate", "rq"]
+    )
     takers: dict[str, Callable[[], float]] = {
         "ours, 50 at once": partial(contest.ours, run.ground, kind, number * 4, 0.0),
         **_contest(run, kind, 0.0, 50, peers, number),
         "raw asyncio sockets": partial(contest.raw, run.ground, kind, number * 4, 0.0),
     }
     figures = _figures(
-        "at once", kind, alternated(run.turns, takers), {"ours, 50 at once": OURS, "raw asyncio sockets": RAW}
+        "at once",
+        kind,
+        alternated(run.turns, takers),
+        {"ours, 50 at once": OURS, "raw asyncio sockets": RAW},
     )
     return judged(figures, {"Dramatiq, 50 threads": ">= 4", "Celery, 50 threads": ">= 5"})
 

@@ -26,7 +26,9 @@ def measure(run: Run) -> list[Figure]:
         for what, look in LOOKS.items():
             takers = {name: _taker(app, look) for name, app in apps.items()}
             runs = alternated(5 if run.quick else 15, takers)
-            figures = [Figure(f"watching: {what}", name, kind, "ms", taken) for name, taken in runs.items()]
+            figures = [
+                Figure(f"watching: {what}", name, kind, "ms", taken) for name, taken in runs.items()
+            ]
             found += judged(figures, {})
     return found
 

@@ -1,4 +1,7 @@
-"""Two worker processes against one, at a provider that takes 50 ms (PostgreSQL; SQLite has one writer)."""
+"""Two worker processes against one, at a provider that takes 50 ms (PostgreSQL.
+
+SQLite has one writer).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def measure(run: Run) -> list[Figure]:
     }
     runs = alternated(run.turns, takers)
     figures = [
-        Figure("two workers", name, "postgresql", "SMS/s", taken, OURS) for name, taken in runs.items()
+        Figure("two workers", name, "postgresql", "SMS/s", taken, OURS)
+        for name, taken in runs.items()
     ]
     return judged(figures, {"1 worker": ">= 1.8"})

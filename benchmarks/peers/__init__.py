@@ -37,9 +37,14 @@ def fill(url: str, number: int) -> None:
     with engine.begin() as connection:
         connection.execute(text(MAKE))
         for first in range(0, number, 10_000):
-            rows = [{"id": n, "to": f"+9199{n:08}"} for n in range(first, min(number, first + 10_000))]
+            rows = [
+                {"id": n, "to": f"+9199{n:08}"} for n in range(first, min(number, first + 10_000))
+            ]
             connection.execute(
-                text("INSERT INTO work VALUES (:id, :to, 'Hello from the benchmark', 'queued', NULL)"), rows
+                text(
+                    "INSERT INTO work VALUES (:id, :to, 'Hello from the benchmark', 'queued', NULL)"
+                ),
+                rows,
             )
     engine.dispose()
 
@@ -47,7 +52,11 @@ def fill(url: str, number: int) -> None:
 def left(engine: Engine) -> int:
     """Count the rows that are not sent yet."""
     with engine.connect() as connection:
-        return int(connection.execute(text("SELECT count(*) FROM work WHERE status <> 'sent'")).scalar_one())
+        return int(
+            connection.execute(
+                text("SELECT count(*) FROM work WHERE status <> 'sent'")
+            ).scalar_one()
+        )
 
 
 _engine: Engine | None = None
@@ -82,5 +91,6 @@ def deliver(number: int) -> None:
     ref = answer.raise_for_status().json()["data"]["msg_uuid"]
     with engine().begin() as connection:
         connection.execute(
-            text("UPDATE work SET status = 'sent', ref = :ref WHERE id = :id"), {"id": number, "ref": ref}
+            text("UPDATE work SET status = 'sent', ref = :ref WHERE id = :id"),
+            {"id": number, "ref": ref},
         )

@@ -1,7 +1,7 @@
 """Email by others: python -m benchmarks.peers.mailing NAME NUMBER FILE_BYTES; NAME as in ``by_NAME``.
 
-Each sends so many mails, of 5 kB of text and HTML and a file of so many bytes (0: none), to the sink, and
-prints how many seconds that took.
+Each sends so many mails, of 5 kB of text and HTML and a file of so many bytes (0: none), to the
+sink, and prints how many seconds that took.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def built(number: int, size: int) -> EmailMessage:
     mail.set_content(TEXT)
     mail.add_alternative(HTML, subtype="html")
     if size:
-        mail.add_attachment(file_of(size), maintype="application", subtype="pdf", filename="bill.pdf")
+        mail.add_attachment(
+            file_of(size), maintype="application", subtype="pdf", filename="bill.pdf"
+        )
     return mail
 
 
@@ -65,7 +67,9 @@ def by_mailman(number: int, size: int) -> None:
     from flask_mailman import EmailMultiAlternatives, Mail
 
     app = Flask("bench")
-    app.config.update(MAIL_SERVER="127.0.0.1", MAIL_PORT=PORT, MAIL_USE_TLS=False, MAIL_DEFAULT_SENDER=FROM)
+    app.config.update(
+        MAIL_SERVER="127.0.0.1", MAIL_PORT=PORT, MAIL_USE_TLS=False, MAIL_DEFAULT_SENDER=FROM
+    )
     Mail(app)
     with app.app_context(), app.extensions["mailman"].get_connection() as connection:
         for _ in range(number):
@@ -77,7 +81,10 @@ def by_mailman(number: int, size: int) -> None:
 
 
 def by_post_office(number: int, size: int) -> None:
-    """django-post-office, tuned: batches of 500, ten threads; the rows are made before the clock runs."""
+    """django-post-office, tuned: batches of 500, ten threads.
+
+    The rows are made before the clock runs.
+    """
     mail, contents = _django(), None
     if size:
         from django.core.files.base import ContentFile
@@ -106,7 +113,12 @@ def _django() -> Any:
         MEDIA_ROOT=os.environ["BENCH_MEDIA"],
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         USE_TZ=True,
-        POST_OFFICE={"BATCH_SIZE": 500, "THREADS_PER_PROCESS": 10, "LOG_LEVEL": 0, "CELERY_ENABLED": False},
+        POST_OFFICE={
+            "BATCH_SIZE": 500,
+            "THREADS_PER_PROCESS": 10,
+            "LOG_LEVEL": 0,
+            "CELERY_ENABLED": False,
+        },
     )
     django.setup()
     call_command("migrate", verbosity=0)

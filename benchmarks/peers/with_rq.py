@@ -13,5 +13,8 @@ queue = Queue("bench", connection=Redis.from_url(os.environ["BENCH_REDIS"]))
 def put(numbers: range) -> None:
     """Enqueue."""
     queue.enqueue_many(
-        [Queue.prepare_data(deliver, args=(number,), result_ttl=0, timeout=60) for number in numbers]
+        [
+            Queue.prepare_data(deliver, args=(number,), result_ttl=0, timeout=60)
+            for number in numbers
+        ]
     )

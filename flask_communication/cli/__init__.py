@@ -1,6 +1,17 @@
 """``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
 
-from . import configs, decisions, health, messages, providers, send, suppressions, tokens, upkeep, worker
+from . import (
+    configs,
+    decisions,
+    health,
+    messages,
+    providers,
+    send,
+    suppressions,
+    tokens,
+    upkeep,
+    worker,
+)
 from .command import communication
 
 __all__ = [

@@ -60,7 +60,9 @@ def show_config(config_id: str) -> None:
     click.echo(store.name_of(current(), config_id))
     click.echo(f"  provider {one['provider'] or '-'}, package {one['provider_pkg_name'] or '-'}")
     default = "the default one, " if one["is_default"] else ""
-    click.echo(f"  {default}{'enabled' if one['enabled'] else 'disabled'}, version {one['version']}")
+    click.echo(
+        f"  {default}{'enabled' if one['enabled'] else 'disabled'}, version {one['version']}"
+    )
     click.echo(f"  fallback {_fallback(one, store.strangers(current())) or '-'}")
     click.echo(f"  weight {one['weight']}, rate {_rate(one) or '-'}")
     for name, value in one["config"].items():
@@ -71,7 +73,9 @@ def show_config(config_id: str) -> None:
 def _one(config_id: str) -> dict[str, Any]:
     known = next((one for one in store.listing(current()) if str(one["id"]) == config_id), None)
     if known is None:
-        raise ConfigNotFound(f"there is no configuration {config_id}; see: flask communication config list")
+        raise ConfigNotFound(
+            f"there is no configuration {config_id}; see: flask communication config list"
+        )
     return known
 
 
@@ -84,7 +88,9 @@ def _routes() -> Mapping[int, Route]:
 def _state(one: Mapping[str, Any], routes: Mapping[int, Route]) -> str:
     route = routes[one["id"]]
     said = route.trouble or str(route.circuit)
-    return said.removeprefix(f"{route.name} is ").removeprefix(f"configuration {route.config_id} is ")
+    return said.removeprefix(f"{route.name} is ").removeprefix(
+        f"configuration {route.config_id} is "
+    )
 
 
 def _fallback(one: Mapping[str, Any], strangers: Mapping[int, Sequence[str]]) -> str:
@@ -102,11 +108,17 @@ def _rate(one: Mapping[str, Any]) -> str:
 @click.option("--provider", default="", help="A name for people; the package's if left out.")
 @click.option("--key", help="What a call of send_msg names it by.")
 @click.option("--default", "is_default", is_flag=True, help="Use it when no key is given.")
-@click.option("--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot.")
+@click.option(
+    "--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot."
+)
 @click.option("--weight", type=int, help="Of 100 messages so many begin with it; 100 if left out.")
 @click.option("--rate", type=float, help="At most so many messages a second.")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret.")
-@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for.")
+@click.option(
+    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret."
+)
+@click.option(
+    "--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for."
+)
 @explained
 def add_config(
     channel: str,
@@ -120,7 +132,10 @@ def add_config(
     pairs: Sequence[str],
     secrets: Sequence[str],
 ) -> None:
-    """Store a configuration; secrets are asked for, so that they stay out of the shell's history."""
+    """Store a configuration.
+
+    Secrets are asked for, so that they stay out of the shell's history.
+    """
     fields: dict[str, Any] = {
         "type": channel,
         "provider": provider or provider_pkg_name,
@@ -145,13 +160,19 @@ def add_config(
 @click.option("--enabled/--disabled", default=None, help="Whether it is used.")
 @click.option("--key", help="What a call of send_msg names it by.")
 @click.option("--default", "is_default", is_flag=True, help="Use it when no key is given.")
-@click.option("--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot.")
+@click.option(
+    "--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot."
+)
 @click.option("--no-fallback", is_flag=True, help="Send by no other.")
 @click.option("--weight", type=int, help="Of 100 messages so many begin with it.")
 @click.option("--rate", type=float, help="At most so many messages a second.")
 @click.option("--no-rate", is_flag=True, help="As many as it takes.")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret.")
-@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for.")
+@click.option(
+    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret."
+)
+@click.option(
+    "--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for."
+)
 @click.option("--clear", "cleared", multiple=True, metavar="NAME", help="A setting that goes.")
 @explained
 def update_config(
@@ -182,7 +203,9 @@ def update_config(
         "config": config or None,
     }
     fields = {name: value for name, value in given.items() if value is not None}
-    number = store.change(current(), config_id, fields | ({"rate_per_second": None} if no_rate else {}))
+    number = store.change(
+        current(), config_id, fields | ({"rate_per_second": None} if no_rate else {})
+    )
     click.echo(f"configuration {number} is changed")
     now = _one(str(number))
     _warn(number, now["provider_pkg_name"] or now["provider"])
@@ -198,7 +221,9 @@ def delete_config(config_id: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete {name}?", abort=True)
     store.delete(current(), config_id)
-    click.echo(f"{name} is deleted; what still waits for it goes by the default one after: retry UUID")
+    click.echo(
+        f"{name} is deleted; what still waits for it goes by the default one after: retry UUID"
+    )
 
 
 @communication.command("rotate-keys")
@@ -218,7 +243,10 @@ def _settings(pairs: Sequence[str], secrets: Sequence[str]) -> dict[str, Any]:
 
 def _warn(config_id: int, package: str) -> None:
     for name in store.strangers(current()).get(config_id, ()):
-        warn(f"no configuration of this type has the key {name!r} yet; nothing goes by it until one does")
+        warn(
+            f"no configuration of this type has the key {name!r} yet; nothing goes by it until one "
+            "does"
+        )
     try:
         current().registry.find(package)
     except CommunicationError as wrong:

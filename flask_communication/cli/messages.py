@@ -23,7 +23,9 @@ def list_messages(
     status: str | None, destination: str | None, key: str | None, limit: int, after: str | None
 ) -> None:
     """List messages, newest first."""
-    page = messages.page(current(), status=status, destination=destination, key=key, after=after, limit=limit)
+    page = messages.page(
+        current(), status=status, destination=destination, key=key, after=after, limit=limit
+    )
     columns = {
         "uuid": [one.uuid for one in page.items],
         "channel": [one.channel for one in page.items],
@@ -35,7 +37,11 @@ def list_messages(
         "error": [cut(one.error or "") for one in page.items],
     }
     # Most lists have no email, or nothing that came in.
-    shown = {name: cells for name, cells in columns.items() if name not in ("from", "subject") or any(cells)}
+    shown = {
+        name: cells
+        for name, cells in columns.items()
+        if name not in ("from", "subject") or any(cells)
+    }
     table(tuple(shown), list(zip(*shown.values(), strict=True)))
     if page.next:
         click.echo(f"more: --after {page.next}")

@@ -22,11 +22,15 @@ def _moment(_: click.Context, __: click.Parameter, raw: str | None) -> datetime 
     except ValueError:
         found = datetime.min
     if found.tzinfo is None:
-        raise click.BadParameter(f"{raw!r} is no time with a zone, such as 2026-12-01T09:00:00+01:00")
+        raise click.BadParameter(
+            f"{raw!r} is no time with a zone, such as 2026-12-01T09:00:00+01:00"
+        )
     return found
 
 
-_priority = click.option("--priority", default="normal", show_default=True, help="Or high, or bulk.")
+_priority = click.option(
+    "--priority", default="normal", show_default=True, help="Or high, or bulk."
+)
 _at = click.option("--at", callback=_moment, help="Not before then: 2026-12-01T09:00:00+01:00.")
 
 
@@ -37,7 +41,9 @@ _at = click.option("--at", callback=_moment, help="Not before then: 2026-12-01T0
 @_priority
 @_at
 @explained
-def send_sms(destination: str, msg: str, key: str | None, priority: str, at: datetime | None) -> None:
+def send_sms(
+    destination: str, msg: str, key: str | None, priority: str, at: datetime | None
+) -> None:
     """Accept one SMS and print its uuid; a worker sends it."""
     click.echo(SMS.send_msg(destination, msg, key, priority=priority, send_at=at))
 
@@ -71,7 +77,9 @@ def send_email(
     """Accept one email to all these addresses and print its uuid; a worker sends it."""
     words = sys.stdin.read() if body == "-" else body
     page = html.read() if html else None
-    email = Email(list(to), subject, words, page, cc=list(cc), bcc=list(bcc), sender=sender, key=key)
+    email = Email(
+        list(to), subject, words, page, cc=list(cc), bcc=list(bcc), sender=sender, key=key
+    )
     for file in files:
         email.attach(file)
     click.echo(email.send(priority=priority, send_at=at))

@@ -48,7 +48,9 @@ def list_suppressions(destination: str | None, limit: int, after: str | None) ->
 @click.option("--reason", default="manual", show_default=True)
 @click.option("--detail", help="What somebody should know who finds it here.")
 @explained
-def suppress(destination: str, sender: str | None, key: str | None, reason: str, detail: str | None) -> None:
+def suppress(
+    destination: str, sender: str | None, key: str | None, reason: str, detail: str | None
+) -> None:
     """Send nothing more to a recipient: SMS to a number, email to an address."""
     _channel(destination).suppress(destination, sender, reason, key=key, detail=detail)
     click.echo(f"{destination} is suppressed")

@@ -45,7 +45,11 @@ def list_tokens() -> None:
                 " ".join(one.scopes),
                 f"{one.created_at:%F %T}",
                 f"{one.last_used_at:%F %T}" if one.last_used_at else "never",
-                "revoked" if one.revoked_at else f"until {one.expires_at:%F}" if one.expires_at else "",
+                "revoked"
+                if one.revoked_at
+                else f"until {one.expires_at:%F}"
+                if one.expires_at
+                else "",
             )
             for one in tokens.listing(current())
         ],

@@ -49,10 +49,14 @@ def sync() -> None:
     found = Email.sync_inbox()
     click.echo(f"read {found.asked} mails of the inboxes, {found.updated} new")
     if found.open:
-        raise click.ClickException(f"{found.open} inboxes could not be read to the end; the log says why")
+        raise click.ClickException(
+            f"{found.open} inboxes could not be read to the end; the log says why"
+        )
 
 
 def _sync(name: str, ask: Callable[[Callable[[int], None]], SyncResult]) -> None:
     result = ask(lambda asked: progress(f"asked about {asked}"))
     progress("")
-    click.echo(f"asked about {result.asked} {name}, {result.updated} changed, {result.open} still open")
+    click.echo(
+        f"asked about {result.asked} {name}, {result.updated} changed, {result.open} still open"
+    )

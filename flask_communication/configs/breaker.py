@@ -1,8 +1,9 @@
 """Circuits: which configurations are well, known to all workers through one row each.
 
-A configuration that fails five times in a row, or half of the time, is paused: for 30 seconds, twice as
-long each time it fails again, at most 10 minutes. Then one message is its probe. One that refuses us
-(wrong password, no balance) is stopped until somebody changes it; one that asks for patience gets it.
+A configuration that fails five times in a row, or half of the time, is paused: for 30 seconds,
+twice as long each time it fails again, at most 10 minutes. Then one message is its probe. One that
+refuses us (wrong password, no balance) is stopped until somebody changes it; one that asks for
+patience gets it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from sqlalchemy.engine import Connection
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from ..signals import config_paused, config_resumed
-from ..storage.database import speech_of
+from ..storage.dialect import dialect_of
 
 if TYPE_CHECKING:
     from flask import Flask
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 CLOSED, OPEN, STOPPED = "closed", "open", "stopped"
 # So many failures in a row open a circuit; or this share of so many calls within so many seconds.
@@ -181,7 +182,10 @@ class Record:
 
 
 def react(circuit: Circuit, tally: Tally, too_many: bool) -> Circuit:
-    """Return what a circuit becomes by what happened; pure, and the same object if nothing changes."""
+    """Return what a circuit becomes by what happened.
+
+    Pure, and the same object if nothing changes.
+    """
     if tally.denied:
         return replace(circuit, state=STOPPED, left=None, reason=tally.reason)
     if circuit.state == STOPPED:
@@ -207,11 +211,16 @@ def _probed(circuit: Circuit, tally: Tally) -> Circuit:
 
 def _opened(circuit: Circuit, reason: str) -> Circuit:
     pause = min(FIRST_PAUSE * 2**circuit.opens, LONGEST_PAUSE)
-    return replace(circuit, state=OPEN, failures=0, opens=circuit.opens + 1, left=pause, reason=reason)
+    return replace(
+        circuit, state=OPEN, failures=0, opens=circuit.opens + 1, left=pause, reason=reason
+    )
 
 
 def settle(connection: Connection, news: Mapping[int, News]) -> Changes:
-    """Write down what batches say of their configurations; return (before, after) of those that changed."""
+    """Write down what batches say of their configurations.
+
+    Return (before, after) of those that changed.
+    """
     changes: Changes = []
     # In a fixed order, or two workers could wait for each other.
     for config_id, (tally, mine) in sorted(news.items()):
@@ -220,7 +229,9 @@ def settle(connection: Connection, news: Mapping[int, News]) -> Changes:
         tally.denied = tally.denied and tally.version == version
         count = Count(counted.ok + mine.ok, counted.failed + mine.failed)
         after = react(before, tally, tally.failed > 0 and count.is_too_much)
-        _keep_count(connection, config_id, counted, count if after.state == before.state else Count())
+        _keep_count(
+            connection, config_id, counted, count if after.state == before.state else Count()
+        )
         if after is not before:
             _store(connection, after)
             changes.append((before, after))
@@ -234,31 +245,35 @@ def _is_news(known: Circuit | None, tally: Tally) -> bool:
 
 
 def _lock(connection: Connection, config_id: int) -> tuple[Circuit, int, Count]:
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     connection.execute(
         text(
             "INSERT INTO communication_circuit (config_id, changed_at)"
-            f" VALUES (:id, {speech.now}) ON CONFLICT (config_id) DO NOTHING"
+            f" VALUES (:id, {dialect.now}) ON CONFLICT (config_id) DO NOTHING"
         ),
         {"id": config_id},
     )
-    lock = "FOR UPDATE OF k" if speech.name == "postgresql" else ""
+    lock = "FOR UPDATE OF k" if dialect.name == "postgresql" else ""
     row = connection.execute(
         text(
-            f"SELECT c.id, c.version, {COLUMNS}, 0 - {speech.since('k.until')} AS seconds,"
-            f" k.counted_ok, k.counted_failed, {speech.since('k.counted_since')} AS counted_for"
+            f"SELECT c.id, c.version, {COLUMNS}, 0 - {dialect.since('k.until')} AS seconds,"
+            f" k.counted_ok, k.counted_failed, {dialect.since('k.counted_since')} AS counted_for"
             " FROM communication_circuit AS k JOIN communication_config AS c ON c.id = k.config_id"
             f" WHERE k.config_id = :id {lock}"
         ),
         {"id": config_id},
     ).one()
     is_over = row.counted_for is None or row.counted_for > WITHIN
-    return Circuit.of(row), row.version, Count() if is_over else Count(row.counted_ok, row.counted_failed)
+    return (
+        Circuit.of(row),
+        row.version,
+        Count() if is_over else Count(row.counted_ok, row.counted_failed),
+    )
 
 
 def _keep_count(connection: Connection, config_id: int, before: Count, count: Count) -> None:
     """Store what all workers have counted, in a minute that begins with the first failure."""
-    now = speech_of(connection).now
+    now = dialect_of(connection).now
     since = "counted_since" if before.failed else now
     connection.execute(
         text(
@@ -270,12 +285,12 @@ def _keep_count(connection: Connection, config_id: int, before: Count, count: Co
 
 
 def _store(connection: Connection, circuit: Circuit) -> None:
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     connection.execute(
         text(
             "UPDATE communication_circuit SET state = :state, failures = :failures, opens = :opens,"
-            f" until = {speech.later('CAST(:left AS double precision)')}, reason = :reason,"
-            f" changed_at = {speech.now} WHERE config_id = :id"
+            f" until = {dialect.later('CAST(:left AS double precision)')}, reason = :reason,"
+            f" changed_at = {dialect.now} WHERE config_id = :id"
         ),
         {
             "id": circuit.config_id,
@@ -305,9 +320,9 @@ def paused(connection: Connection) -> list[dict[str, Any]]:
     """Return the circuits that are not closed, or ask for patience, for a person."""
     rows = connection.execute(
         text(
-            f"SELECT k.config_id AS id, {COLUMNS}, 0 - {speech_of(connection).since('k.until')} AS seconds"
-            " FROM communication_circuit AS k JOIN communication_config AS c ON c.id = k.config_id"
-            " WHERE c.deleted_at IS NULL ORDER BY k.config_id"
+            f"SELECT k.config_id AS id, {COLUMNS}, 0 - {dialect_of(connection).since('k.until')} AS "
+            "seconds FROM communication_circuit AS k JOIN communication_config AS c ON c.id = "
+            "k.config_id WHERE c.deleted_at IS NULL ORDER BY k.config_id"
         )
     )
     found = [one for one in map(Circuit.of, rows) if one.state != CLOSED or one.is_paused]
@@ -324,11 +339,11 @@ def paused(connection: Connection) -> list[dict[str, Any]]:
 
 def take_probe(connection: Connection, config_id: int) -> bool:
     """Become the one worker that sends the probe of an open circuit, if its pause is over."""
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     taken = connection.execute(
         text(
-            f"UPDATE communication_circuit SET until = {speech.later(':lease')}"
-            f" WHERE config_id = :id AND state = '{OPEN}' AND until <= {speech.now}"
+            f"UPDATE communication_circuit SET until = {dialect.later(':lease')}"
+            f" WHERE config_id = :id AND state = '{OPEN}' AND until <= {dialect.now}"
         ),
         {"id": config_id, "lease": PROBE_FOR},
     )
@@ -340,8 +355,8 @@ def close(connection: Connection, config_id: int) -> Changes:
     before, _, _ = _lock(connection, config_id)
     connection.execute(
         text(
-            "UPDATE communication_circuit SET state = 'closed', failures = 0, opens = 0, until = NULL,"
-            " reason = NULL, queued_until = NULL, counted_since = NULL WHERE config_id = :id"
+            "UPDATE communication_circuit SET state = 'closed', failures = 0, opens = 0, until = "
+            "NULL, reason = NULL, queued_until = NULL, counted_since = NULL WHERE config_id = :id"
         ),
         {"id": config_id},
     )
@@ -375,4 +390,6 @@ def _tell(app: Flask, signal: Any, circuit: Circuit) -> None:
                 reason=circuit.reason,
             )
     except Exception:
-        log.exception("a receiver of %s failed for configuration %s", signal.name, circuit.config_id)
+        log.exception(
+            "a receiver of %s failed for configuration %s", signal.name, circuit.config_id
+        )

@@ -35,8 +35,8 @@ class Vault:
         """
         if self._fernet is None:
             raise InvalidConfig(
-                "secrets are only stored encrypted; set COMMUNICATION_ENCRYPTION_KEYS to a list with a "
-                "key from: flask communication generate-key"
+                "secrets are only stored encrypted; set COMMUNICATION_ENCRYPTION_KEYS to a list "
+                "with a key from: flask communication generate-key"
             )
         # Fernet has no associated data, so the label travels inside.
         plain = json.dumps([label, dict(values)]).encode()
@@ -52,7 +52,9 @@ class Vault:
             return plain
         found, values = json.loads(self._decrypt(sealed.removeprefix(SEALED), label))
         if found != label:
-            raise SettingError(f"the secrets of {label} were moved there from {found}; store them again")
+            raise SettingError(
+                f"the secrets of {label} were moved there from {found}; store them again"
+            )
         opened: dict[str, Any] = values
         return opened
 
@@ -65,6 +67,6 @@ class Vault:
             return self._fernet.decrypt(token.encode())
         except InvalidToken:
             raise SettingError(
-                f"no key in COMMUNICATION_ENCRYPTION_KEYS opens the secrets of {label}; add the key they "
-                "were written with at the end of the list, or store them again"
+                f"no key in COMMUNICATION_ENCRYPTION_KEYS opens the secrets of {label}; add the "
+                "key they were written with at the end of the list, or store them again"
             ) from None

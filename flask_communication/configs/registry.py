@@ -73,7 +73,9 @@ class Registry:
         """Return the names that lead to a provider, sorted."""
         mounted = {name for door in self._doors() for name in door.blueprints}
         installed = {point.name for point in entry_points(group=GROUP)}
-        return sorted({*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted})
+        return sorted(
+            {*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted}
+        )
 
     def _look(self, name: str) -> Provider:
         found = _installed(name) or _bundled(name) or self._configured(name) or self._mounted(name)

@@ -16,13 +16,13 @@ from ..errors import CommunicationError, ConfigNotFound
 from ..providers import standin
 from ..providers.base import Provider
 from ..providers.net import hosts
-from ..storage.database import speech_of
+from ..storage.dialect import dialect_of
 from . import breaker
 from .breaker import Circuit
 from .state import State
 from .store import store_default, values
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ def choose(connection: Connection, channel: str, key: str | int | None) -> int:
     return int(found.id)
 
 
-_ENABLED = "SELECT id FROM communication_config WHERE type = :type AND deleted_at IS NULL AND enabled"
+_ENABLED = (
+    "SELECT id FROM communication_config WHERE type = :type AND deleted_at IS NULL AND enabled"
+)
 _CHOICE = {
     True: text(f"{_ENABLED} AND is_default"),
     # A key made of digits wins over the id it looks like.
@@ -115,10 +117,12 @@ def _missing(channel: str, key: str | None) -> str:
     if key is None:
         return (
             f"no {channel} configuration is the default; add one with: "
-            f"flask communication config add --type {channel} --provider-pkg-name simulator --default"
+            f"flask communication config add --type {channel} --provider-pkg-name simulator "
+            "--default"
         )
     return (
-        f"no enabled {channel} configuration has the key or id {key!r}; see: flask communication config list"
+        f"no enabled {channel} configuration has the key or id {key!r}; "
+        "see: flask communication config list"
     )
 
 
@@ -132,11 +136,13 @@ class Routes:
     def load(self, connection: Connection, ids: Iterable[int | None] = ()) -> dict[int, Route]:
         """Return the routes of all configurations that are in use, and of these ids if they are not."""
         wanted = sorted({one for one in ids if one is not None})
-        pause = speech_of(connection).since("k.until")
+        pause = dialect_of(connection).since("k.until")
         rows = connection.execute(_configs(pause, bool(wanted)), {"ids": wanted})
         return _with_fallbacks(self._routes(connection, rows.all()))
 
-    def _routes(self, connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, tuple[Row[Any], Route]]:
+    def _routes(
+        self, connection: Connection, rows: Sequence[Row[Any]]
+    ) -> dict[int, tuple[Row[Any], Route]]:
         stale = [row.id for row in rows if not self._is_fresh(row)]
         if stale:
             self._open(connection.execute(_SEALED, {"ids": stale}).all())
@@ -169,9 +175,16 @@ class Routes:
 
 
 def _with_fallbacks(found: Mapping[int, tuple[Row[Any], Route]]) -> dict[int, Route]:
-    named = {(row.type, name): row.id for row, _ in found.values() for name in (str(row.id), row.key) if name}
+    named = {
+        (row.type, name): row.id
+        for row, _ in found.values()
+        for name in (str(row.id), row.key)
+        if name
+    }
     return {
-        row.id: replace(route, fallback=_ids(row, named)) if row.fallback not in (None, "[]", []) else route
+        row.id: replace(route, fallback=_ids(row, named))
+        if row.fallback not in (None, "[]", [])
+        else route
         for row, route in found.values()
     }
 
@@ -210,8 +223,8 @@ def in_order(home: Route, routes: Mapping[int, Route], uuid: str) -> list[Route]
     """Return the routes a message may go by, the one it begins with first.
 
     That is the one asked for and then its fallbacks, in their order; where the weights say so, some
-    messages begin with a fallback. Which ones, their uuid decides, so a message always begins with the
-    same one.
+    messages begin with a fallback. Which ones, their uuid decides, so a message always begins with
+    the same one.
     """
     if not home.fallback:
         return [home]

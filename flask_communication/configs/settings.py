@@ -68,7 +68,10 @@ class Settings:
 
     @cached_property
     def private_hosts(self) -> tuple[str, ...]:
-        """Hosts that may be called although they are not public; those of COMMUNICATION_PROVIDERS may."""
+        """Hosts that may be called although they are not public.
+
+        Those of COMMUNICATION_PROVIDERS may.
+        """
         named = [urlsplit(one.url).netloc.rpartition("@")[2] for one in self.providers.values()]
         return (*self.allow_private_hosts, *named)
 
@@ -82,7 +85,9 @@ class Settings:
         given = {name: config[name] for name in config if name.startswith(PREFIX)}
         _refuse_strangers(given)
         values = {
-            name.removeprefix(PREFIX).lower(): _READERS[name.removeprefix(PREFIX).lower()](name, raw)
+            name.removeprefix(PREFIX).lower(): _READERS[name.removeprefix(PREFIX).lower()](
+                name, raw
+            )
             for name, raw in given.items()
         }
         return cls(**values)._consistent()
@@ -91,7 +96,8 @@ class Settings:
         texts, rows = self.keep_bodies_days, self.keep_messages_days
         if texts is not None and rows is not None and texts > rows:
             raise SettingError(
-                "COMMUNICATION_KEEP_BODIES_DAYS must not be more than COMMUNICATION_KEEP_MESSAGES_DAYS"
+                "COMMUNICATION_KEEP_BODIES_DAYS must not be more than "
+                "COMMUNICATION_KEEP_MESSAGES_DAYS"
             )
         return self
 
@@ -131,7 +137,9 @@ def _prefix(name: str, raw: Any) -> str:
         return ""
     text = _text(name, raw)
     if not text.startswith("/") or text.endswith("/"):
-        raise _wrong(name, 'a path that begins, and does not end, with "/", such as "/communication"')
+        raise _wrong(
+            name, 'a path that begins, and does not end, with "/", such as "/communication"'
+        )
     return text
 
 
@@ -230,7 +238,9 @@ def _country(name: str, text: str) -> str:
         return text
     country = text.upper()
     if not re.fullmatch("[A-Z]{2}", country):
-        raise _wrong(name, 'a list of country codes such as "IN" and calling prefixes such as "+91"')
+        raise _wrong(
+            name, 'a list of country codes such as "IN" and calling prefixes such as "+91"'
+        )
     _need_phonenumbers(name)
     import phonenumbers
 
@@ -244,7 +254,9 @@ def _is_count(raw: Any) -> bool:
 
 
 def _pairs(name: str, raw: Any) -> tuple[tuple[int, int], ...]:
-    needs = "a list of (count, seconds) pairs of whole numbers from 1, such as [(5, 600), (20, 86400)]"
+    needs = (
+        "a list of (count, seconds) pairs of whole numbers from 1, such as [(5, 600), (20, 86400)]"
+    )
     if not isinstance(raw, list | tuple):
         raise _wrong(name, needs)
     for pair in raw:
@@ -268,9 +280,13 @@ def _per_day(name: str, raw: Any) -> dict[str, int]:
 
 def _growth(name: str, raw: Any) -> Growth:
     factor, floor = raw if isinstance(raw, list | tuple) and len(raw) == 2 else (raw, Growth.floor)
-    is_factor = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MOST
+    is_factor = (
+        isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MOST
+    )
     if not is_factor or not _is_count(floor):
-        raise _wrong(name, "a number from 1 such as 10, or (10, 500): with how many a day are never too much")
+        raise _wrong(
+            name, "a number from 1 such as 10, or (10, 500): with how many a day are never too much"
+        )
     return Growth(float(factor), floor)
 
 

@@ -44,8 +44,8 @@ def values(state: State, row: Any) -> dict[str, Any]:
 def create(state: State, fields: Mapping[str, Any]) -> int:
     """Store a configuration and return its id; the first of a type becomes its default.
 
-    ``fields`` has ``type``, ``provider``, ``provider_pkg_name`` and ``config``, and may have ``key``,
-    ``is_default``, ``enabled``, ``fallback``, ``weight`` and ``rate_per_second``. Raises
+    ``fields`` has ``type``, ``provider``, ``provider_pkg_name`` and ``config``, and may have
+    ``key``, ``is_default``, ``enabled``, ``fallback``, ``weight`` and ``rate_per_second``. Raises
     :class:`InvalidConfig`.
     """
     given = _checked(fields)
@@ -58,7 +58,9 @@ def create(state: State, fields: Mapping[str, Any]) -> int:
         row["is_default"] = _becomes_default(connection, given, None)
         now = datetime.now(UTC)
         config_id: int = connection.execute(
-            insert(Config).values(sealed="{}", created_at=now, updated_at=now, **row).returning(Config.id)
+            insert(Config)
+            .values(sealed="{}", created_at=now, updated_at=now, **row)
+            .returning(Config.id)
         ).scalar_one()
         _store(connection, config_id, sealed=_seal(state, config_id, given["config"], secrets))
     return config_id
@@ -77,10 +79,9 @@ def store_default(connection: Connection, type: str, package: str) -> None:
 def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
     """Change a configuration and return its id.
 
-    A setting that is left out, or comes as the mask, is kept; None clears it. A configuration that was
-    paused gets another chance. Raises
-    :class:`ConfigNotFound`, :class:`InvalidConfig`, and :class:`Conflict` when ``version`` is given and
-    somebody else was quicker.
+    A setting that is left out, or comes as the mask, is kept; None clears it. A configuration that
+    was paused gets another chance. Raises :class:`ConfigNotFound`, :class:`InvalidConfig`, and
+    :class:`Conflict` when ``version`` is given and somebody else was quicker.
     """
     number = _id(config_id)
     with state.database.write() as connection:
@@ -223,7 +224,8 @@ def _refuse_taken_key(connection: Connection, type: str, key: str | None, mine: 
 def _refuse_old_version(row: Any, version: Any) -> None:
     if version is not None and str(version) != str(row.version):
         raise Conflict(
-            f"configuration {row.id} was changed by somebody else (version {row.version}); read it again"
+            f"configuration {row.id} was changed by somebody else (version {row.version}); read it "
+            "again"
         )
 
 
@@ -266,7 +268,9 @@ def _shown(state: State, row: Config) -> dict[str, Any]:
     except CommunicationError as wrong:
         # One row that cannot be opened must not hide the others.
         return shown | {"config": {}, "problem": str(wrong)}
-    return shown | {"config": {name: MASK if secrets.hides(name) else known[name] for name in known}}
+    return shown | {
+        "config": {name: MASK if secrets.hides(name) else known[name] for name in known}
+    }
 
 
 def _merged(state: State, row: Any, given: Mapping[str, Any], secrets: _Secrets) -> dict[str, Any]:
@@ -275,12 +279,17 @@ def _merged(state: State, row: Any, given: Mapping[str, Any], secrets: _Secrets)
     _refuse_masks(fresh)
     strangers = sorted(set(given["config"]) - set(fresh) - set(known))
     if strangers:
-        raise InvalidConfig({f"config.{name}": ["is a mask, and nothing is stored"] for name in strangers})
+        raise InvalidConfig(
+            {f"config.{name}": ["is a mask, and nothing is stored"] for name in strangers}
+        )
     merged = {**known, **fresh}
     kept = [name for name in known if secrets.hides(name) and name not in fresh]
     if kept and _goes_elsewhere(row, given, known, merged, secrets):
         raise InvalidConfig(
-            {f"config.{name}": ["enter the secret again: it would go to another place"] for name in kept}
+            {
+                f"config.{name}": ["enter the secret again: it would go to another place"]
+                for name in kept
+            }
         )
     return {name: value for name, value in merged.items() if value is not None}
 
@@ -294,7 +303,9 @@ def _goes_elsewhere(
 ) -> bool:
     if any(getattr(row, name) != given[name] for name in ("type", "provider", "provider_pkg_name")):
         return True
-    return any(known.get(name) != value for name, value in merged.items() if secrets.is_destination(name))
+    return any(
+        known.get(name) != value for name, value in merged.items() if secrets.is_destination(name)
+    )
 
 
 def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,9 +343,13 @@ def _wrong_numbers(given: Mapping[str, Any]) -> dict[str, list[str]]:
         wrong["weight"] = ["must be a whole number from 0 to 1000"]
     rate = given.get("rate_per_second")
     if rate is not None and (
-        isinstance(rate, bool) or not isinstance(rate, int | float) or not LEAST_RATE <= rate <= MOST_RATE
+        isinstance(rate, bool)
+        or not isinstance(rate, int | float)
+        or not LEAST_RATE <= rate <= MOST_RATE
     ):
-        wrong["rate_per_second"] = ["must be a number from 1/86400 (one a day) to a million, or null"]
+        wrong["rate_per_second"] = [
+            "must be a number from 1/86400 (one a day) to a million, or null"
+        ]
     return wrong
 
 
@@ -359,7 +374,9 @@ def _wrong_config(config: Any) -> dict[str, list[str]]:
         wrong["config"] = [f"must be at most {MAX_CONFIG} characters of valid Unicode, without NUL"]
     for name, value in config.items():
         if isinstance(value, str) and _URL_WITH_PASSWORD.search(value):
-            wrong[f"config.{name}"] = ["has a password in an address; store it in a setting of its own"]
+            wrong[f"config.{name}"] = [
+                "has a password in an address; store it in a setting of its own"
+            ]
     return wrong
 
 
@@ -374,4 +391,6 @@ def _is_utf8(config: Mapping[str, Any]) -> bool:
 def _refuse_masks(config: Mapping[str, Any]) -> None:
     masked = [n for n, v in config.items() if isinstance(v, str) and _LOOKS_LIKE_A_MASK.match(v)]
     if masked:
-        raise InvalidConfig({f"config.{name}": ["is a mask; enter the secret itself"] for name in masked})
+        raise InvalidConfig(
+            {f"config.{name}": ["is a mask; enter the secret itself"] for name in masked}
+        )

@@ -21,11 +21,14 @@ USED_AT_MOST_EVERY = timedelta(minutes=1)
 LONGEST = timedelta(days=36_500)
 
 
-def create(state: State, name: str, scopes: Iterable[str], expires_in: timedelta | None = None) -> str:
+def create(
+    state: State, name: str, scopes: Iterable[str], expires_in: timedelta | None = None
+) -> str:
     """Make a token and return it; it cannot be read again.
 
     ``scopes`` are actions such as ``message.send``, or ``message.*``, or ``*``. Raises
-    :class:`InvalidQuery` for none, for one that allows nothing, and for a life that is over already.
+    :class:`InvalidQuery` for none, for one that allows nothing, and for a life that is over
+    already.
     """
     wanted = sorted(set(scopes))
     if not wanted or not name.strip():

@@ -18,7 +18,7 @@ from ..email import records
 from ..errors import IdempotencyConflict
 from ..providers import standin
 from ..storage.crashpoints import crash_point
-from ..storage.database import Speech
+from ..storage.dialect import Dialect
 from . import outbox
 
 # Where a session remembers whom to tell when it commits.
@@ -37,18 +37,22 @@ def accept(
 ) -> list[str]:
     """Store messages as ``queued`` and return their uuids, in order.
 
-    ``drafts`` have the columns of ``outbox.NEW`` save uuid, channel, config_id and body_hash, and may have a
-    ``key`` of their own; ``written`` are the mails that belong to them, if they are emails. With
-    ``session`` they stand or fall with that session's transaction; without it they are committed when
-    this returns. Raises :class:`ConfigNotFound`, :class:`IdempotencyConflict`, :class:`SessionConflict`.
+    ``drafts`` have the columns of ``outbox.NEW`` save uuid, channel, config_id and body_hash, and
+    may have a ``key`` of their own; ``written`` are the mails that belong to them, if they are
+    emails. With ``session`` they stand or fall with that session's transaction; without it they are
+    committed when this returns. Raises :class:`ConfigNotFound`, :class:`IdempotencyConflict`,
+    :class:`SessionConflict`.
     """
     if not drafts:
         return []
     with _transaction(state, session) as connection:
         keys = [key if one.get("key") is None else one["key"] for one in drafts]
         chosen = {one: routes.choose(connection, channel, one) for one in dict.fromkeys(keys)}
-        speech = state.database.speech
-        rows = [_row(channel, chosen[one], draft, speech) for one, draft in zip(keys, drafts, strict=True)]
+        dialect = state.database.dialect
+        rows = [
+            _row(channel, chosen[one], draft, dialect)
+            for one, draft in zip(keys, drafts, strict=True)
+        ]
         uuids, new = _insert(connection, channel, rows)
         records.store(
             connection,
@@ -75,9 +79,9 @@ def _transaction(state: State, session: Any) -> AbstractContextManager[Connectio
     return state.database.joined(session)
 
 
-def _row(channel: str, config_id: int, draft: Draft, speech: Speech) -> dict[str, Any]:
+def _row(channel: str, config_id: int, draft: Draft, dialect: Dialect) -> dict[str, Any]:
     row = {"uuid": str(uuid4()), "channel": channel, "config_id": config_id, "body_hash": None}
-    row |= {name: speech.time(draft[name]) for name in ("send_at", "expires_at") if draft[name]}
+    row |= {name: dialect.time(draft[name]) for name in ("send_at", "expires_at") if draft[name]}
     if draft.get("idempotency_key") is not None:
         row["body_hash"] = draft.get("body_hash") or _hash(draft)
     row = {**draft, **row}
@@ -93,7 +97,8 @@ def _hash(draft: Draft) -> str:
 def _insert(
     connection: Connection, channel: str, rows: Sequence[dict[str, Any]]
 ) -> tuple[list[str], set[str]]:
-    # Looked up before anything is written, so that a conflict leaves the caller's transaction clean.
+    # Looked up before anything is written, so that a conflict leaves the caller's transaction
+    # clean.
     before = _before(connection, channel, rows)
     fresh = [row for row in rows if row["idempotency_key"] not in before]
     new = outbox.accept(connection, fresh) if fresh else set()
@@ -103,7 +108,9 @@ def _insert(
     return uuids, new
 
 
-def _before(connection: Connection, channel: str, rows: Sequence[Mapping[str, Any]]) -> dict[str | None, str]:
+def _before(
+    connection: Connection, channel: str, rows: Sequence[Mapping[str, Any]]
+) -> dict[str | None, str]:
     keyed = {row["idempotency_key"]: row for row in rows if row["idempotency_key"] is not None}
     if not keyed:
         return {}

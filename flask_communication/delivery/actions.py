@@ -25,7 +25,7 @@ from ..formats import numbers
 from ..providers import standin
 from ..storage import events
 from ..storage.crashpoints import crash_point
-from ..storage.database import Speech, speech_of
+from ..storage.dialect import Dialect, dialect_of
 from ..storage.models import Config, Message
 from ..storage.models.status import MOVES, UNKNOWN
 from ..storage.retention import REMOVED
@@ -48,7 +48,8 @@ _WHY_NOT_RETRY = {
 def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool = False) -> str:
     """Send a message again and return its uuid; one that waits for its turn is sent at once.
 
-    Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless ``force``.
+    Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless
+    ``force``.
     """
     with state.database.write() as connection:
         hurried = _hurry(connection, uuid, channel)
@@ -65,7 +66,9 @@ def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool
             if moved is None:
                 raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
             _reroute(connection, channel, moved)
-            events.note(connection, moved, "retried", "sent again by a person" + " by force" * force)
+            events.note(
+                connection, moved, "retried", "sent again by a person" + " by force" * force
+            )
     crash_point("decide.committed")
     standin.accepted(state, [uuid], None)
     state.ring()
@@ -89,7 +92,10 @@ def cancel(state: State, channel: str, uuid: str) -> str:
     with state.database.write() as connection:
         moved = _move(connection, "cancel", uuid, channel, 1.0)
         if moved is None:
-            why = {"queued": "an earlier try may have arrived, and it will be repeated until it is known"}
+            why = {
+                "queued": "an earlier try may have arrived, and it will be repeated until it is "
+                "known"
+            }
             raise _refusal(connection, channel, uuid, NotCancellable, "cancelled", why)
         events.note(connection, moved, "cancelled", "cancelled by a person")
     return uuid
@@ -99,7 +105,8 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
     """Say what became of an ``unknown`` message and return its uuid.
 
     ``sent``: it went. ``resend``: send it again, under a new key. ``drop``: let it be. Raises
-    :class:`InvalidQuery`, :class:`MessageNotFound`, or :class:`NotResolvable` if it is not ``unknown``.
+    :class:`InvalidQuery`, :class:`MessageNotFound`, or :class:`NotResolvable` if it is not
+    ``unknown``.
     """
     move = RESOLUTIONS.get(decision)
     if move is None:
@@ -144,7 +151,7 @@ def release_all(state: State, channel: str, lifetime: float, destination: str | 
     released = 0
     while True:
         with state.database.write() as connection:
-            sql = _release_sql(speech_of(connection), destination is not None)
+            sql = _release_sql(dialect_of(connection), destination is not None)
             moved = connection.execute(sql, given).all()
             events.note_all(connection, [row.id for row in moved], "released", _RELEASED)
         if not moved:
@@ -158,21 +165,21 @@ _RELEASED = "released by a person"
 
 
 @cache
-def _release_sql(speech: Speech, to_one: bool) -> TextClause:
+def _release_sql(dialect: Dialect, to_one: bool) -> TextClause:
     held = f"status IN ({among('release')})"
     only = " AND lower(destination) IN :forms" if to_one else ""
     return text(
         f"UPDATE communication_message SET status = '{MOVES['release'].target}', fence = fence + 1,"
-        f" updated_at = {speech.now}{_admitted(speech)} WHERE {held} AND id IN"
+        f" updated_at = {dialect.now}{_admitted(dialect)} WHERE {held} AND id IN"
         f" (SELECT id FROM communication_message WHERE channel = :channel AND {held}{only}"
         " ORDER BY id LIMIT 1000) RETURNING id, uuid"
     ).bindparams(*([bindparam("forms", expanding=True)] if to_one else []))
 
 
-def _admitted(speech: Speech) -> str:
+def _admitted(dialect: Dialect) -> str:
     return (
-        f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, admitted_at = {speech.now},"
-        " error = NULL"
+        f", due_at = {dialect.now}, expires_at = {dialect.later(':lifetime')}, admitted_at = "
+        f"{dialect.now}, error = NULL"
     )
 
 
@@ -184,24 +191,32 @@ def _refusal(
     done: str,
     why: dict[str, str],
 ) -> CommunicationError:
-    found = connection.scalar(select(Message.status).where(Message.uuid == uuid, Message.channel == channel))
+    found = connection.scalar(
+        select(Message.status).where(Message.uuid == uuid, Message.channel == channel)
+    )
     if found is None:
         return MessageNotFound(f"there is no {channel} message {uuid}")
     reason = why.get(found, "an earlier try may have arrived" if kind is NotRetryable else "")
-    return kind(f"message {uuid} is {found} and cannot be {done}" + (f": {reason}" if reason else ""))
+    return kind(
+        f"message {uuid} is {found} and cannot be {done}" + (f": {reason}" if reason else "")
+    )
 
 
 def _refuse_without_text(connection: Connection, uuid: str) -> None:
     extra = connection.scalar(select(Message.extra).where(Message.uuid == uuid))
     if extra == json.loads(REMOVED):
-        raise NotRetryable(f"the text of message {uuid} was removed by the retention policy; send a new one")
+        raise NotRetryable(
+            f"the text of message {uuid} was removed by the retention policy; send a new one"
+        )
 
 
 def _reroute(connection: Connection, channel: str, message_id: int) -> None:
     gone = connection.scalar(
         select(Config.id)
         .join(Message, Message.config_id == Config.id)
-        .where(Message.id == message_id, Config.deleted_at.is_not(None), Message.repeat_until.is_(None))
+        .where(
+            Message.id == message_id, Config.deleted_at.is_not(None), Message.repeat_until.is_(None)
+        )
     )
     if gone is not None:
         _send_by(connection, message_id, routes.choose(connection, channel, None))
@@ -220,15 +235,20 @@ def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
 
 
 def _move(
-    connection: Connection, move: str, uuid: str, channel: str, lifetime: float, besides: str | None = None
+    connection: Connection,
+    move: str,
+    uuid: str,
+    channel: str,
+    lifetime: float,
+    besides: str | None = None,
 ) -> int | None:
     """Make a person's move on one message; return its id, or None if its status does not allow it.
 
-    ``besides`` names what it demands besides the status, if not what the move always does. A move back to
-    ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
+    ``besides`` names what it demands besides the status, if not what the move always does. A move
+    back to ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
     """
     found = connection.execute(
-        _move_sql(speech_of(connection), move, besides or move),
+        _move_sql(dialect_of(connection), move, besides or move),
         {"uuid": uuid, "channel": channel, "lifetime": lifetime},
     )
     moved: int | None = found.scalar()
@@ -247,35 +267,37 @@ _BESIDES = {
     "cancel": " AND m.repeat_until IS NULL",
     "retry": _NO_DOUBT,
     # The others have it: only those that certainly have not are tried again.
-    "retry_refused": f" AND m.status <> '{UNKNOWN}' AND EXISTS (SELECT 1 FROM communication_recipient AS p"
+    "retry_refused": f" AND m.status <> '{UNKNOWN}' AND EXISTS (SELECT 1 FROM"
+    " communication_recipient AS p"
     f" WHERE p.message_id = m.id AND p.status IN ({records.REFUSED})){_NO_DOUBT}",
 }
 
 
 @cache
-def _move_sql(speech: Speech, move: str, besides: str) -> TextClause:
+def _move_sql(dialect: Dialect, move: str, besides: str) -> TextClause:
     target = MOVES[move].target
     change = {
-        "queued": f", due_at = {speech.now}, expires_at = {speech.later(':lifetime')}, tries = 0,"
-        " crashes = 0, resends = m.resends + 1, first_tried_at = NULL, error = NULL, error_code = NULL",
-        "sent": f", due_at = NULL, sent_at = {speech.now}",
+        "queued": f", due_at = {dialect.now}, expires_at = {dialect.later(':lifetime')}, tries = 0,"
+        " crashes = 0, resends = m.resends + 1, first_tried_at = NULL, error = NULL, error_code ="
+        " NULL",
+        "sent": f", due_at = NULL, sent_at = {dialect.now}",
     }.get(target, ", due_at = NULL")
     if move == "release":
-        change = _admitted(speech)
+        change = _admitted(dialect)
     return text(
         f"UPDATE communication_message AS m SET status = '{target}', fence = m.fence + 1,"
-        f" repeat_until = NULL, updated_at = {speech.now}{change}"
+        f" repeat_until = NULL, updated_at = {dialect.now}{change}"
         " WHERE m.uuid = :uuid AND m.channel = :channel AND CAST(:lifetime AS double precision) > 0"
-        f" AND m.status IN ({among(move)}){_BESIDES.get(besides, '')}{speech.returning('id')}"
+        f" AND m.status IN ({among(move)}){_BESIDES.get(besides, '')}{dialect.returning('id')}"
     )
 
 
 def _hurry(connection: Connection, uuid: str, channel: str) -> int | None:
     """Make a message that waits in ``queued`` due now; return its id, or None."""
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     found = connection.execute(
         text(
-            f"UPDATE communication_message SET due_at = {speech.now}, updated_at = {speech.now}"
+            f"UPDATE communication_message SET due_at = {dialect.now}, updated_at = {dialect.now}"
             " WHERE uuid = :uuid AND channel = :channel AND status = 'queued' RETURNING id"
         ),
         {"uuid": uuid, "channel": channel},

@@ -14,23 +14,32 @@ from ..signals import BY_STATUS
 if TYPE_CHECKING:
     from flask import Flask
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 
 def announce(app: Flask, moved: Iterable[Mapping[str, Any] | Row[Any]]) -> None:
-    """Send the signal of each message's new status; ``moved`` have ``uuid``, ``channel`` and ``status``."""
+    """Send the signal of each message's new status.
+
+    ``moved`` have ``uuid``, ``channel`` and ``status``.
+    """
     for row in moved:
         told = row._mapping if isinstance(row, Row) else row
         signal = BY_STATUS.get(told["status"])
         if signal is not None:
-            tell(app, signal, message_uuid=told["uuid"], channel=told["channel"], status=told["status"])
+            tell(
+                app,
+                signal,
+                message_uuid=told["uuid"],
+                channel=told["channel"],
+                status=told["status"],
+            )
 
 
 def tell(app: Flask, signal: NamedSignal, **told: Any) -> None:
     """Send a signal inside an application context.
 
-    A receiver that raises is logged, and the others are told all the same: what happened cannot be undone
-    by not listening.
+    A receiver that raises is logged, and the others are told all the same: what happened cannot be
+    undone by not listening.
     """
     if not signal.receivers:
         return

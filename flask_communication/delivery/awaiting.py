@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection, Row
 
-from ..storage.database import Speech, as_rows, speech_of
+from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models.status import THRESHOLD
 from .outbox import LEASE, Rows
 
@@ -23,32 +23,34 @@ REPORTING = {
 
 def claim_silent(connection: Connection, limit: int, lease: float = LEASE) -> list[Row[Any]]:
     """Take up to ``limit`` messages whose delivery report is due to be asked for."""
-    found = connection.execute(_claim_silent(speech_of(connection)), {"limit": limit, "lease": lease})
+    found = connection.execute(
+        _claim_silent(dialect_of(connection)), {"limit": limit, "lease": lease}
+    )
     return list(found.all())
 
 
 @cache
-def _claim_silent(speech: Speech) -> TextClause:
+def _claim_silent(dialect: Dialect) -> TextClause:
     return text(
-        f"UPDATE communication_message SET due_at = {speech.later(':lease')} WHERE id IN ("
+        f"UPDATE communication_message SET due_at = {dialect.later(':lease')} WHERE id IN ("
         "SELECT id FROM communication_message WHERE status IN ('sent', 'unknown')"
-        f" AND priority IN (0, 5, 9) AND due_at <= {speech.now} LIMIT :limit {speech.skip_locked})"
-        f" RETURNING id, channel, config_id, provider_ref, {speech.since('sent_at')} AS age"
+        f" AND priority IN (0, 5, 9) AND due_at <= {dialect.now} LIMIT :limit {dialect.skip_locked})"
+        f" RETURNING id, channel, config_id, provider_ref, {dialect.since('sent_at')} AS age"
     )
 
 
 def ask_again(connection: Connection, rows: Rows) -> None:
     """Set when to ask for the reports of ``{"id", "delay"}`` next; a NULL delay is never."""
     if rows:
-        connection.execute(_ask_again(speech_of(connection)), {"rows": as_rows(rows)})
+        connection.execute(_ask_again(dialect_of(connection)), {"rows": as_rows(rows)})
 
 
 @cache
-def _ask_again(speech: Speech) -> TextClause:
+def _ask_again(dialect: Dialect) -> TextClause:
     columns = {"id": "bigint", "delay": "double precision"}
     return text(
-        f"UPDATE communication_message AS m SET due_at = {speech.later('r.delay')}"
-        f" FROM {speech.rows(columns)} AS r WHERE {speech.chosen('m.id')}m.id = r.id"
+        f"UPDATE communication_message AS m SET due_at = {dialect.later('r.delay')}"
+        f" FROM {dialect.rows(columns)} AS r WHERE {dialect.chosen('m.id')}m.id = r.id"
         " AND m.status || '' IN ('sent', 'unknown')"
     )
 
@@ -60,20 +62,20 @@ def report(connection: Connection, rows: Rows) -> list[Row[Any]]:
     """
     if not rows:
         return []
-    return list(connection.execute(_report(speech_of(connection)), {"rows": as_rows(rows)}).all())
+    return list(connection.execute(_report(dialect_of(connection)), {"rows": as_rows(rows)}).all())
 
 
 @cache
-def _report(speech: Speech) -> TextClause:
+def _report(dialect: Dialect) -> TextClause:
     threshold = " ".join(f"WHEN '{status}' THEN {rank}" for status, rank in THRESHOLD.items())
     return text(
         "UPDATE communication_message AS m SET status = r.status, repeat_until = NULL,"
-        f" due_at = {speech.later('r.delay')}, error = CASE WHEN r.status = 'undelivered'"
+        f" due_at = {dialect.later('r.delay')}, error = CASE WHEN r.status = 'undelivered'"
         " THEN COALESCE(r.detail, m.error) ELSE NULL END,"
         " error_code = CASE WHEN r.status = 'undelivered' THEN r.code ELSE NULL END,"
-        f" updated_at = {speech.now} FROM"
-        f" {speech.rows(REPORTING | {'detail': 'text', 'code': 'text'})} AS r"
+        f" updated_at = {dialect.now} FROM"
+        f" {dialect.rows(REPORTING | {'detail': 'text', 'code': 'text'})} AS r"
         " WHERE m.config_id = r.config_id AND m.provider_ref = r.ref"
         f" AND r.rank >= CASE m.status {threshold} END"
-        + speech.returning("id", "uuid", "channel", "status", "config_id", "provider_ref")
+        + dialect.returning("id", "uuid", "channel", "status", "config_id", "provider_ref")
     )

@@ -18,7 +18,9 @@ MAX_KEY = 255
 MAX_METADATA = 10_000
 LARGEST_FILE = 10 * 1024 * 1024
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,80}"
-_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]{{0,80}}\")){{0,5}}")
+_TYPE = re.compile(
+    rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]{{0,80}}\")){{0,5}}"
+)
 LONGEST_TYPE = 127
 # RFC 2392 has it in an address, so it is ASCII.
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,255}")
@@ -51,10 +53,18 @@ def checked_file(file: File) -> File:
         raise InvalidMessage({"file": [f"{file.filename} is larger than {LARGEST_FILE} bytes"]})
     # The boundaries of a multipart type are its writer's business.
     kind = file.content_type
-    if len(kind) > LONGEST_TYPE or not _TYPE.fullmatch(kind) or kind.lower().startswith("multipart/"):
-        raise InvalidMessage({"content_type": [f"must be such as image/png, and not {kind[:50]!r}"]})
+    if (
+        len(kind) > LONGEST_TYPE
+        or not _TYPE.fullmatch(kind)
+        or kind.lower().startswith("multipart/")
+    ):
+        raise InvalidMessage(
+            {"content_type": [f"must be such as image/png, and not {kind[:50]!r}"]}
+        )
     if file.content_id is not None and not _CONTENT_ID.fullmatch(file.content_id):
-        raise InvalidMessage({"inline": ["must be an ASCII name without spaces and angle brackets"]})
+        raise InvalidMessage(
+            {"inline": ["must be an ASCII name without spaces and angle brackets"]}
+        )
     return file
 
 
@@ -102,7 +112,9 @@ def moment(name: str, raw: Any) -> datetime | None:
         raise InvalidMessage({name: ["is out of range"]}) from None
 
 
-def _expiry(send_at: datetime | None, expires_at: datetime | None, lifetime: float) -> datetime | None:
+def _expiry(
+    send_at: datetime | None, expires_at: datetime | None, lifetime: float
+) -> datetime | None:
     if expires_at is None:
         return send_at and send_at + timedelta(seconds=lifetime)
     if expires_at <= (send_at or datetime.now(UTC)):
@@ -117,8 +129,17 @@ def _metadata(raw: Any) -> dict[str, Any] | None:
         text = json.dumps(raw, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise InvalidMessage({"metadata": ["must be a dictionary that JSON can carry"]}) from None
-    if not isinstance(raw, Mapping) or len(text) > MAX_METADATA or "\\u0000" in text or "\\ud" in text:
+    if (
+        not isinstance(raw, Mapping)
+        or len(text) > MAX_METADATA
+        or "\\u0000" in text
+        or "\\ud" in text
+    ):
         raise InvalidMessage(
-            {"metadata": [f"must be a dictionary of at most {MAX_METADATA} characters of valid JSON"]}
+            {
+                "metadata": [
+                    f"must be a dictionary of at most {MAX_METADATA} characters of valid JSON"
+                ]
+            }
         )
     return dict(raw)

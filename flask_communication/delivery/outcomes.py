@@ -13,10 +13,12 @@ from ..configs.routes import Route
 from ..configs.settings import Settings
 from ..errors import NotSent, ProviderError, Refused
 from ..formats import addresses
+from ..formats.text import clean
 from ..providers.base import Accepted, OutboundSMS
 from ..storage.models import status
 
-# Seconds until the next try of a message that was not sent, by number of tries; the last one repeats.
+# Seconds until the next try of a message that was not sent, by number of tries; the last one
+# repeats.
 BACKOFF = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 # Email may be later, and its servers are asked for patience more often (greylisting).
 EMAIL_BACKOFF = (10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
@@ -45,9 +47,9 @@ class Wait:
 class Order:
     """A claimed message, the route it goes by, and when it was claimed (monotonic seconds).
 
-    ``family`` is how many routes it may go by in turn, ``others`` how many of them are still to be tried
-    before a pause. ``wait`` says that it cannot go now; ``is_probe`` that it finds out whether a paused
-    configuration is well again.
+    ``family`` is how many routes it may go by in turn, ``others`` how many of them are still to be
+    tried before a pause. ``wait`` says that it cannot go now; ``is_probe`` that it finds out
+    whether a paused configuration is well again.
     """
 
     row: Row[Any]
@@ -185,11 +187,15 @@ def dismissal(order: Order, settings: Settings) -> Verdict | None:
         return _dismissed(order, status.QUEUED, reason, _jittered(_step(BACKOFF, 99)))
     # An email's recipients are looked at one by one.
     if row.channel != "email" and recipient(row.destination, settings) is None:
-        return _dismissed(order, status.REJECTED, "COMMUNICATION_ONLY_TO does not list the recipient")
+        return _dismissed(
+            order, status.REJECTED, "COMMUNICATION_ONLY_TO does not list the recipient"
+        )
     return None
 
 
-def _dismissed(order: Order, moved_to: str, error: str | None, delay: float | None = None) -> Verdict:
+def _dismissed(
+    order: Order, moved_to: str, error: str | None, delay: float | None = None
+) -> Verdict:
     return {
         "id": order.row.id,
         "fence": order.row.fence,
@@ -247,11 +253,3 @@ def stranding(row: Row[Any], route: Route | None) -> Verdict:
         "repeat_for": left if again else None,
         "error": error,
     }
-
-
-def clean(said: str, limit: int = 500) -> str:
-    """Return outside text fit for a row and a log: no control characters, no surrogates, not long."""
-    if isinstance(said, str) and len(said) <= limit and said.isascii() and said.isprintable():
-        return said
-    printable = "".join(sign if sign.isprintable() else " " for sign in str(said)[: limit * 2])
-    return printable.encode("utf-8", "replace").decode("utf-8")[:limit]

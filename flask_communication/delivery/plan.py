@@ -18,20 +18,23 @@ from ..configs.routes import Route, in_order
 from .outcomes import BACKOFF, Order, Wait
 from .policy import rate as pace
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # While a probe is on its way, the others look again after so many seconds.
 LOOK_AGAIN = 3.0
 
 
-def plan(connection: Connection, rows: Sequence[Row[Any]], routes: Mapping[int, Route]) -> list[Order]:
+def plan(
+    connection: Connection, rows: Sequence[Row[Any]], routes: Mapping[int, Route]
+) -> list[Order]:
     """Return an order for each claimed row, in the transaction of the claim.
 
-    A message in doubt stays with the provider that may have it; any other goes by the first route of its
-    family that is well, after the one that failed last. What cannot go now has a ``wait``.
+    A message in doubt stays with the provider that may have it; any other goes by the first route
+    of its family that is well, after the one that failed last. What cannot go now has a ``wait``.
     """
     breaker.lock(
-        connection, [one.config_id for one in routes.values() if one.rate or one.circuit.wants_probe]
+        connection,
+        [one.config_id for one in routes.values() if one.rate or one.circuit.wants_probe],
     )
     probes = _Probes(connection)
     now = time.monotonic()
@@ -70,7 +73,8 @@ def _family(row: Row[Any], routes: Mapping[int, Route]) -> list[Route]:
     """Return the routes a message may go by now, the next one first."""
     last = routes.get(row.config_id)
     home = routes.get(row.route_id or row.config_id)
-    # An earlier try may have arrived, or the provider knows it by its own id: nobody else may have it.
+    # An earlier try may have arrived, or the provider knows it by its own id: nobody else may have
+    # it.
     if row.repeat_until is not None or (row.provider_ref and row.resends):
         return [last or _nowhere(row)]
     if home is None:
@@ -90,7 +94,9 @@ def _nowhere(row: Row[Any]) -> Route:
 def _wait(family: Sequence[Route]) -> Wait:
     """Say why none of these can be used, and until when."""
     soonest = min((_pause(route) for route in family), default=BACKOFF[-1])
-    troubles = dict.fromkeys(route.trouble or f"{route.name} is {route.circuit}" for route in family)
+    troubles = dict.fromkeys(
+        route.trouble or f"{route.name} is {route.circuit}" for route in family
+    )
     # Spread out, so that what waited together does not come back at one moment.
     return Wait(soonest * random.uniform(1.0, 1.2), "; ".join(troubles))
 

@@ -1,4 +1,7 @@
-"""Delivery reports: asked for when they are due, or now; kept as events; applied if they are news."""
+"""Delivery reports: asked for when they are due, or now; kept as events.
+
+Applied if they are news.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ from ..configs.routes import Route, Routes
 from ..configs.state import State
 from ..email import records
 from ..errors import ProviderError
+from ..formats.text import clean
 from ..providers.base import Report
 from ..storage import events
 from ..storage.crashpoints import crash_point
-from ..storage.database import speech_of
+from ..storage.dialect import dialect_of
 from ..storage.models.status import FINAL, RANK, REPORTED
 from . import awaiting
-from .outcomes import clean
 from .policy import suppression
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # One call asks for so many reports.
 ASK_AT_ONCE = 200
@@ -137,9 +140,14 @@ def _next(row: Row[Any], route: Route | None) -> float | None:
 
 
 def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> list[Row[Any]]:
-    """Keep every report as an event and apply those that are news; return the messages that moved."""
+    """Keep every report as an event and apply those that are news.
+
+    Return the messages that moved.
+    """
     known = [report for report in found if report.status in REPORTED]
-    news, follows = records.report(connection, config_id, [one for one in known if one.recipient is not None])
+    news, follows = records.report(
+        connection, config_id, [one for one in known if one.recipient is not None]
+    )
     whole = [one for one in known if one.recipient is None] + follows
     best: dict[str, Report] = {}
     for report in sorted(whole, key=lambda one: RANK[one.status]):
@@ -157,7 +165,8 @@ def _warn_of_shared_ids(config_id: int, moved: Sequence[Row[Any]]) -> None:
     for ref, count in Counter(row.provider_ref for row in moved).items():
         if count > 1:
             log.warning(
-                "configuration %s: the provider calls %s messages by one id, %s; a report of one moved all",
+                "configuration %s: the provider calls %s messages by one id, %s; a report of one "
+                "moved all",
                 config_id,
                 count,
                 clean(ref, 50),
@@ -195,7 +204,10 @@ def _event(config_id: int, report: Report, applied: set[_Told]) -> dict[str, Any
 def sync(
     state: State, channel: str, progress: Callable[[int], None] = lambda asked: None
 ) -> tuple[SyncResult, list[Row[Any]]]:
-    """Ask now about every message of ``channel`` that has no final report; also return who moved."""
+    """Ask now about every message of ``channel`` that has no final report.
+
+    Also return who moved.
+    """
     routes, asked, last = Routes(state), 0, 0
     moved: list[Row[Any]] = []
     while rows := _silent(state, channel, last):
@@ -220,7 +232,7 @@ def _silent(state: State, channel: str, after: int) -> list[Row[Any]]:
             connection.execute(
                 text(
                     "SELECT id, channel, config_id, provider_ref,"
-                    f" {speech_of(connection).since('sent_at')} AS age FROM communication_message"
+                    f" {dialect_of(connection).since('sent_at')} AS age FROM communication_message"
                     " WHERE channel = :channel AND status IN ('sent', 'unknown')"
                     " AND provider_ref IS NOT NULL AND id > :after ORDER BY id LIMIT 1000"
                 ),

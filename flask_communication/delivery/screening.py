@@ -21,7 +21,7 @@ from .policy.limits import Hold
 if TYPE_CHECKING:
     from flask import Flask
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ class Screened:
                 hold.row.channel,
                 reason,
             )
-            told = {"message_uuid": hold.row.uuid, "channel": hold.row.channel, "status": status.HELD}
+            told = {
+                "message_uuid": hold.row.uuid,
+                "channel": hold.row.channel,
+                "status": status.HELD,
+            }
             tell(app, limit_reached, limit=setting, reason=reason, **told)
 
 

@@ -53,11 +53,12 @@ _MEANT = {
 class Email:
     """One email to write, attach to, and send.
 
-    ``to``, ``cc``, ``bcc`` and ``reply_to`` are one mailbox (``ann@x.example``, ``Ann <ann@x.example>``) or
-    a list of them; ``sender`` is one (None: COMMUNICATION_DEFAULT_SENDER, or the configuration's). ``body``
-    is plain text; with only ``html``, it is made from that. ``in_reply_to`` is the uuid of one of our
-    messages, or a Message-ID. ``unsubscribe`` is an https address that takes a POST (RFC 8058). All of them
-    may also be set afterwards; setting anything else raises AttributeError.
+    ``to``, ``cc``, ``bcc`` and ``reply_to`` are one mailbox (``ann@x.example``, ``Ann
+    <ann@x.example>``) or a list of them; ``sender`` is one (None: COMMUNICATION_DEFAULT_SENDER, or
+    the configuration's). ``body`` is plain text; with only ``html``, it is made from that.
+    ``in_reply_to`` is the uuid of one of our messages, or a Message-ID. ``unsubscribe`` is an https
+    address that takes a POST (RFC 8058). All of them may also be set afterwards; setting anything
+    else raises AttributeError.
     """
 
     def __init__(
@@ -103,11 +104,13 @@ class Email:
         super().__setattr__(name, value)
 
     @classmethod
-    def from_template(cls, name: str, context: Mapping[str, Any] | None = None, **fields: Any) -> Self:
+    def from_template(
+        cls, name: str, context: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Self:
         """Return an email whose words are templates of the application, rendered with ``context``.
 
-        ``name.subject``, ``name.txt`` and ``name.html`` are used as far as they exist; one of the last two
-        must. ``fields`` are those of :class:`Email`. Raises :class:`InvalidMessage`.
+        ``name.subject``, ``name.txt`` and ``name.html`` are used as far as they exist; one of the
+        last two must. ``fields`` are those of :class:`Email`. Raises :class:`InvalidMessage`.
         """
         subject, body, html = (
             _rendered(f"{name}.{kind}", context or {}) for kind in ("subject", "txt", "html")
@@ -126,9 +129,9 @@ class Email:
     ) -> Self:
         """Add a file and return the email; without a source nothing is added.
 
-        ``source`` is a path, bytes, an open binary file, or what Flask gives for an upload. An ``inline`` one
-        is shown by the HTML as ``cid:`` and its file name (or the string given). Raises
-        :class:`InvalidMessage` for one that is too large, or a name that is none.
+        ``source`` is a path, bytes, an open binary file, or what Flask gives for an upload. An
+        ``inline`` one is shown by the HTML as ``cid:`` and its file name (or the string given).
+        Raises :class:`InvalidMessage` for one that is too large, or a name that is none.
         """
         if source is None:
             return self
@@ -152,8 +155,8 @@ class Email:
     ) -> str:
         """Accept the email and return its uuid; a worker sends it.
 
-        The arguments are those of :meth:`SMS.send_msg`; it expires a day later unless you say. Raises
-        :class:`InvalidMessage`, :class:`ConfigNotFound`, :class:`IdempotencyConflict`,
+        The arguments are those of :meth:`SMS.send_msg`; it expires a day later unless you say.
+        Raises :class:`InvalidMessage`, :class:`ConfigNotFound`, :class:`IdempotencyConflict`,
         :class:`SessionConflict`.
         """
         options = {
@@ -167,13 +170,16 @@ class Email:
 
     @staticmethod
     def send_bulk(
-        items: Sequence[Email | Mapping[str, Any]], key: str | int | None = None, *, session: Any = None
+        items: Sequence[Email | Mapping[str, Any]],
+        key: str | int | None = None,
+        *,
+        session: Any = None,
     ) -> list[str]:
         """Accept many emails in one transaction, all or none, and return their uuids in order.
 
-        Each item is an :class:`Email`, or a dictionary of its fields and of what :meth:`send` takes; the
-        priority is bulk unless it says otherwise, and ``key`` is for those without their own. Raises
-        what :meth:`send` raises, and names the item.
+        Each item is an :class:`Email`, or a dictionary of its fields and of what :meth:`send`
+        takes; the priority is bulk unless it says otherwise, and ``key`` is for those without their
+        own. Raises what :meth:`send` raises, and names the item.
         """
         return _accept([_item(place, one) for place, one in enumerate(items)], key, session)
 
@@ -182,8 +188,8 @@ class Email:
         """Send an email again to those it has not reached, and return its uuid.
 
         Where it reached some, those go again who were refused, or whose mail came back. Raises
-        :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force`` takes that
-        risk, and sends it to everybody.
+        :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force``
+        takes that risk, and sends it to everybody.
         """
         return actions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
 
@@ -225,10 +231,10 @@ class Email:
     ) -> SyncResult:
         """Read what is new in one mailbox, or in all of them, now and in this process.
 
-        ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the mailboxes
-        that could not be read to their end. ``key`` names an email configuration: then trouble is raised, as
-        a :class:`ProviderError`; without one it is logged. Raises :class:`ConfigNotFound`, and
-        :class:`InvalidQuery` for a configuration without an inbox.
+        ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the
+        mailboxes that could not be read to their end. ``key`` names an email configuration: then
+        trouble is raised, as a :class:`ProviderError`; without one it is logged. Raises
+        :class:`ConfigNotFound`, and :class:`InvalidQuery` for a configuration without an inbox.
         """
         return inbox.sync(current(), key, progress)
 
@@ -251,25 +257,35 @@ class Email:
         suppression.suppress(current(), CHANNEL, to or "", by, key, reason, about)
 
     @staticmethod
-    def unsuppress(destination: str, sender: str | None = None, *, key: str | int | None = None) -> None:
+    def unsuppress(
+        destination: str, sender: str | None = None, *, key: str | int | None = None
+    ) -> None:
         """Take back a :meth:`suppress` of the same address with the same ``sender`` or ``key``.
 
-        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress` raises.
+        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress`
+        raises.
         """
         to, by = _address("destination", destination), _address("sender", sender)
         suppression.unsuppress(current(), CHANNEL, to or "", by, key)
 
     @staticmethod
-    def suppressed(destination: str | None = None, after: str | None = None, limit: int = 50) -> Suppressed:
+    def suppressed(
+        destination: str | None = None, after: str | None = None, limit: int = 50
+    ) -> Suppressed:
         """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
 
         Raises :class:`InvalidMessage` and :class:`InvalidQuery`.
         """
-        return suppression.page(current(), CHANNEL, _address("destination", destination), after, limit)
+        return suppression.page(
+            current(), CHANNEL, _address("destination", destination), after, limit
+        )
 
     @staticmethod
     def get(msg_uuid: str) -> Message:
-        """Return one email with its attempts, events and recipients; raise :class:`MessageNotFound`."""
+        """Return one email with its attempts, events and recipients.
+
+        Raise :class:`MessageNotFound`.
+        """
         return messages.get(current(), CHANNEL, msg_uuid)
 
     @staticmethod
@@ -284,8 +300,8 @@ class Email:
     def raw(msg_uuid: str) -> bytes:
         """Return a received email as it came (RFC 5322).
 
-        Raises :class:`MessageNotFound`, and :class:`FileNotFound` for one that was sent, or whose texts were
-        removed.
+        Raises :class:`MessageNotFound`, and :class:`FileNotFound` for one that was sent, or whose
+        texts were removed.
         """
         return incoming.raw(current(), msg_uuid)
 
@@ -302,8 +318,9 @@ class Email:
     ) -> Page:
         """Return a page of emails, newest first: ``items``, and ``next`` to pass as ``after``.
 
-        ``destination`` is any of its recipients; ``since`` is inclusive, ``until`` is not; ``thread`` is the
-        uuid of any email of a conversation. Raises :class:`InvalidQuery` that names the filter.
+        ``destination`` is any of its recipients; ``since`` is inclusive, ``until`` is not;
+        ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that
+        names the filter.
         """
         return messages.page(
             current(),
@@ -344,7 +361,9 @@ def _item(place: int, item: Any) -> tuple[Email, dict[str, Any]]:
         return Email(**fields), {"priority": "bulk", **options}
     except TypeError:
         strangers = ", ".join(sorted(map(str, fields)))
-        raise InvalidMessage({f"[{place}]": [f"has a field that no email has, among {strangers}"]}) from None
+        raise InvalidMessage(
+            {f"[{place}]": [f"has a field that no email has, among {strangers}"]}
+        ) from None
 
 
 def _accept(
@@ -356,7 +375,9 @@ def _accept(
     wrong: dict[str, Sequence[str]] = {}
     for place, (email, options) in enumerate(items):
         try:
-            draft, mail = compose.draft(state, {name: getattr(email, name) for name in FIELDS}, options)
+            draft, mail = compose.draft(
+                state, {name: getattr(email, name) for name in FIELDS}, options
+            )
             drafts.append(draft)
             written.append(mail)
         except InvalidMessage as invalid:

@@ -57,14 +57,19 @@ def kind(name: str, given: str | None) -> str:
 
 
 def checked(files: Any) -> tuple[File, ...]:
-    """Return the files of one email; raise :class:`InvalidMessage` for too many, or too large ones."""
+    """Return the files of one email.
+
+    Raise :class:`InvalidMessage` for too many, or too large ones.
+    """
     if not isinstance(files, list | tuple) or not all(isinstance(one, File) for one in files):
         raise InvalidMessage({"files": ["are added with attach()"]})
     if len(files) > MOST_FILES:
         raise InvalidMessage({"files": [f"at most {MOST_FILES} files go in one email"]})
     size = sum(len(one.content) for one in files)
     if size > LARGEST_EMAIL:
-        raise InvalidMessage({"files": [f"have {size} bytes; at most {LARGEST_EMAIL} go in one email"]})
+        raise InvalidMessage(
+            {"files": [f"have {size} bytes; at most {LARGEST_EMAIL} go in one email"]}
+        )
     return tuple(drafting.checked_file(one) for one in files)
 
 

@@ -35,7 +35,9 @@ def draft(
 
     Raises :class:`InvalidMessage` that names the fields.
     """
-    groups = {kind: addresses.mailboxes(kind, fields[kind]) for kind in ("to", "cc", "bcc", "reply_to")}
+    groups = {
+        kind: addresses.mailboxes(kind, fields[kind]) for kind in ("to", "cc", "bcc", "reply_to")
+    }
     people = addresses.recipients(groups)
     sender = _sender(fields["sender"], state.settings)
     body, html = _words(fields["body"], fields["html"])
@@ -50,7 +52,9 @@ def draft(
     files = attachments.checked(fields["files"])
     _refuse_too_large(body, html, files)
     if not (columns["subject"].strip() or body.strip() or html or files):
-        raise InvalidMessage({"body": ["is empty, as the subject is; an email needs some words, or a file"]})
+        raise InvalidMessage(
+            {"body": ["is empty, as the subject is; an email needs some words, or a file"]}
+        )
     draft = {
         "destination": people[0][1],
         "body": body,
@@ -67,7 +71,11 @@ def _sender(raw: Any, settings: Settings) -> str | None:
     if raw is not None:
         return addresses.mailbox("sender", raw)
     default = settings.default_sender
-    return addresses.mailbox("COMMUNICATION_DEFAULT_SENDER", default) if default and "@" in default else None
+    return (
+        addresses.mailbox("COMMUNICATION_DEFAULT_SENDER", default)
+        if default and "@" in default
+        else None
+    )
 
 
 def _words(body: Any, html: Any) -> tuple[str, str | None]:
@@ -86,9 +94,14 @@ def _unsubscribe(address: Any) -> dict[str, str]:
         return {}
     usable = isinstance(address, str) and address.startswith("https://") and address.isascii()
     if not usable or ">" in address or " " in address:
-        raise InvalidMessage({"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]})
+        raise InvalidMessage(
+            {"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]}
+        )
     addresses.line("unsubscribe", address, 900)
-    return {"List-Unsubscribe": f"<{address}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+    return {
+        "List-Unsubscribe": f"<{address}>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }
 
 
 def _answered(state: State, raw: Any) -> dict[str, Any]:
@@ -101,30 +114,47 @@ def _answered(state: State, raw: Any) -> dict[str, Any]:
     assert earlier.mail is not None
     name, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
     if name is None and earlier.direction == "in":
-        # Its writer gave it none that can be named (RFC 5322 §3.6.4); here it is answered all the same.
+        # Its writer gave it none that can be named (RFC 5322 §3.6.4); here it is answered all the
+        # same.
         return {"refs": [], "in_reply_to": None, "thread_id": thread}
     if name is None:
         raise InvalidMessage({"in_reply_to": ["that message has no Message-ID to answer to"]})
-    return {"refs": [*earlier.mail.refs, name][-MOST_REFERENCES:], "in_reply_to": name, "thread_id": thread}
+    return {
+        "refs": [*earlier.mail.refs, name][-MOST_REFERENCES:],
+        "in_reply_to": name,
+        "thread_id": thread,
+    }
 
 
 def _uuid(raw: Any) -> str:
     try:
         return str(UUID(str(raw)))
     except ValueError:
-        raise InvalidMessage({"in_reply_to": ["must be the uuid of a message, or <id@host>"]}) from None
+        raise InvalidMessage(
+            {"in_reply_to": ["must be the uuid of a message, or <id@host>"]}
+        ) from None
 
 
 def _refuse_too_large(body: str, html: str | None, files: Sequence[File]) -> None:
-    size = len(body.encode()) + len((html or "").encode()) + sum(len(file.content) for file in files)
+    size = (
+        len(body.encode()) + len((html or "").encode()) + sum(len(file.content) for file in files)
+    )
     if size > LARGEST_EMAIL:
-        raise InvalidMessage({"files": [f"the email has {size} bytes; at most {LARGEST_EMAIL} go in all"]})
+        raise InvalidMessage(
+            {"files": [f"the email has {size} bytes; at most {LARGEST_EMAIL} go in all"]}
+        )
 
 
 def _hash(draft: Mapping[str, Any], columns: Mapping[str, Any], attached: Sequence[File]) -> str:
     said = [
         [draft["body"], draft["sender"], draft["meta"]],
-        {name: columns.get(name) for name in ("subject", "html", "mailboxes", "headers", "in_reply_to")},
-        [[file.filename, file.content_type, file.content_id, sha256(file.content)] for file in attached],
+        {
+            name: columns.get(name)
+            for name in ("subject", "html", "mailboxes", "headers", "in_reply_to")
+        },
+        [
+            [file.filename, file.content_type, file.content_id, sha256(file.content)]
+            for file in attached
+        ],
     ]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

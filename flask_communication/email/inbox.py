@@ -17,16 +17,16 @@ from ..configs import routes as routing
 from ..configs.routes import Route, Routes
 from ..configs.state import State
 from ..delivery.announce import announce
-from ..delivery.outcomes import clean
 from ..delivery.reports import SyncResult
 from ..errors import InvalidQuery, NotSent, ProviderError
+from ..formats.text import clean
 from ..providers.base import Inbox
 from ..storage.crashpoints import crash_point
-from ..storage.database import Speech, speech_of
+from ..storage.dialect import Dialect, dialect_of
 from . import incoming
 from .incoming import Arrival
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # Mails that are asked for, and stored, together.
 BATCH = 100
@@ -90,10 +90,17 @@ class Reading:
             raise
         except Exception as failure:
             log.exception("the inbox of %s failed in an unforeseen way", self.route.name)
-            raise NotSent(f"the provider failed in an unforeseen way: {type(failure).__name__}") from failure
+            raise NotSent(
+                f"the provider failed in an unforeseen way: {type(failure).__name__}"
+            ) from failure
 
-    def _file(self, arrivals: Sequence[Arrival], cursor: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """Store mails together with how far we are; None if the mailbox is somebody else's by now."""
+    def _file(
+        self, arrivals: Sequence[Arrival], cursor: dict[str, Any]
+    ) -> list[dict[str, Any]] | None:
+        """Store mails together with how far we are.
+
+        None if the mailbox is somebody else's by now.
+        """
         try:
             return self._commit(arrivals, cursor)
         except _UNSTORABLE:
@@ -112,7 +119,9 @@ class Reading:
         except _UNSTORABLE as wrong:
             return self._commit([incoming.unreadable(arrival, type(wrong).__name__)], self.cursor)
 
-    def _commit(self, arrivals: Sequence[Arrival], cursor: dict[str, Any]) -> list[dict[str, Any]] | None:
+    def _commit(
+        self, arrivals: Sequence[Arrival], cursor: dict[str, Any]
+    ) -> list[dict[str, Any]] | None:
         with self.state.database.write() as connection:
             turn = _move_on(connection, self.route.config_id, self.turn, cursor)
             if turn is None:
@@ -126,19 +135,21 @@ class Reading:
         """Let it be read again in ``pause`` seconds; return whether it was still ours."""
         given = {"id": self.route.config_id, "turn": self.turn, "pause": pause}
         with self.state.database.write() as connection:
-            sql = _leave(speech_of(connection), error is None)
+            sql = _leave(dialect_of(connection), error is None)
             return bool(connection.execute(sql, given | {"error": error and clean(error)}).rowcount)
 
 
 def sync(
-    state: State, key: str | int | None = None, progress: Callable[[int], None] = lambda fetched: None
+    state: State,
+    key: str | int | None = None,
+    progress: Callable[[int], None] = lambda fetched: None,
 ) -> SyncResult:
     """Read one mailbox, or all of them, to the end, now and in this process.
 
-    ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the mailboxes
-    that could not be read to the end. With a ``key`` (of an email configuration, or its id) that is raised
-    as a :class:`ProviderError`; without one it is logged. Raises :class:`ConfigNotFound`, and
-    :class:`InvalidQuery` for a configuration that has no inbox.
+    ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the
+    mailboxes that could not be read to the end. With a ``key`` (of an email configuration, or its
+    id) that is raised as a :class:`ProviderError`; without one it is logged. Raises
+    :class:`ConfigNotFound`, and :class:`InvalidQuery` for a configuration that has no inbox.
     """
     fetched = came = left = 0
     for route in _named(state, key):
@@ -172,7 +183,8 @@ def _named(state: State, key: str | int | None) -> list[Route]:
 
 
 _MAILBOXES = text(
-    "SELECT id FROM communication_config WHERE type = 'email' AND deleted_at IS NULL AND enabled ORDER BY id"
+    "SELECT id FROM communication_config WHERE type = 'email' AND deleted_at IS NULL AND enabled "
+    "ORDER BY id"
 )
 
 
@@ -184,10 +196,17 @@ def _has_inbox(route: Route) -> bool:
 
 
 def sync_due(state: State, stop: Callable[[], bool] = lambda: False) -> None:
-    """Read the mailboxes whose turn it is; what goes wrong is logged, and kept for people to see."""
+    """Read the mailboxes whose turn it is.
+
+    What goes wrong is logged, and kept for people to see.
+    """
     routes = Routes(state)
     with state.database.read() as connection:
-        ids = connection.scalars(_due(speech_of(connection))).all() if state.settings.inbox_every else []
+        ids = (
+            connection.scalars(_due(dialect_of(connection))).all()
+            if state.settings.inbox_every
+            else []
+        )
         known = routes.load(connection, ids) if ids else {}
     for one in ids:
         if stop():
@@ -218,16 +237,16 @@ def is_due(state: State) -> bool:
     if not state.settings.inbox_every:
         return False
     with state.database.read() as connection:
-        return connection.execute(_due(speech_of(connection))).first() is not None
+        return connection.execute(_due(dialect_of(connection))).first() is not None
 
 
 @cache
-def _due(speech: Speech) -> TextClause:
+def _due(dialect: Dialect) -> TextClause:
     return text(
         "SELECT c.id FROM communication_config AS c"
         " LEFT JOIN communication_mailbox AS b ON b.config_id = c.id"
         " WHERE c.type = 'email' AND c.deleted_at IS NULL AND c.enabled"
-        f" AND (b.config_id IS NULL OR b.due_at <= {speech.now}) ORDER BY b.due_at"
+        f" AND (b.config_id IS NULL OR b.due_at <= {dialect.now}) ORDER BY b.due_at"
     )
 
 
@@ -235,7 +254,7 @@ def take(state: State, route: Route, *, only_if_due: bool = False) -> Reading | 
     """Begin to read a mailbox, and end whoever else reads it; None if it must be due and is not."""
     with state.database.write() as connection:
         given = {"id": route.config_id, "lease": LEASE}
-        row = connection.execute(_take(speech_of(connection), only_if_due), given).first()
+        row = connection.execute(_take(dialect_of(connection), only_if_due), given).first()
     if row is None:
         return None
     cursor = json.loads(row.cursor) if isinstance(row.cursor, str) else row.cursor
@@ -243,9 +262,9 @@ def take(state: State, route: Route, *, only_if_due: bool = False) -> Reading | 
 
 
 @cache
-def _take(speech: Speech, only_if_due: bool) -> TextClause:
-    lease = speech.later(":lease")
-    due = f" WHERE b.due_at <= {speech.now}" if only_if_due else ""
+def _take(dialect: Dialect, only_if_due: bool) -> TextClause:
+    lease = dialect.later(":lease")
+    due = f" WHERE b.due_at <= {dialect.now}" if only_if_due else ""
     return text(
         "INSERT INTO communication_mailbox AS b (config_id, cursor, due_at, reading)"
         f" VALUES (:id, '{{}}', {lease}, true)"
@@ -255,24 +274,27 @@ def _take(speech: Speech, only_if_due: bool) -> TextClause:
 
 
 def _move_on(connection: Connection, config_id: int, turn: Any, cursor: Mapping[str, Any]) -> Any:
-    """Write down how far a mailbox has been read; return the next turn, or None if it is another's."""
+    """Write down how far a mailbox has been read.
+
+    Return the next turn, or None if it is another's.
+    """
     given = {"id": config_id, "turn": turn, "lease": LEASE, "cursor": json.dumps(cursor)}
-    return connection.execute(_move_on_sql(speech_of(connection)), given).scalar()
+    return connection.execute(_move_on_sql(dialect_of(connection)), given).scalar()
 
 
 @cache
-def _move_on_sql(speech: Speech) -> TextClause:
+def _move_on_sql(dialect: Dialect) -> TextClause:
     return text(
-        f"UPDATE communication_mailbox SET cursor = {speech.json(':cursor')},"
-        f" due_at = {speech.later(':lease')}"
+        f"UPDATE communication_mailbox SET cursor = {dialect.json(':cursor')},"
+        f" due_at = {dialect.later(':lease')}"
         " WHERE config_id = :id AND due_at = :turn RETURNING due_at"
     )
 
 
 @cache
-def _leave(speech: Speech, is_read: bool) -> TextClause:
-    done = f", synced_at = {speech.now}" if is_read else ""
+def _leave(dialect: Dialect, is_read: bool) -> TextClause:
+    done = f", synced_at = {dialect.now}" if is_read else ""
     return text(
-        f"UPDATE communication_mailbox SET due_at = {speech.later(':pause')}, reading = false,"
+        f"UPDATE communication_mailbox SET due_at = {dialect.later(':pause')}, reading = false,"
         f" error = :error{done} WHERE config_id = :id AND due_at = :turn"
     )

@@ -1,4 +1,7 @@
-"""Incoming mail, put where it belongs: stored once, in its conversation; what came back is told of."""
+"""Incoming mail, put where it belongs: stored once, in its conversation.
+
+What came back is told of.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
 from ..delivery import reports
-from ..delivery.outcomes import clean
 from ..delivery.policy import suppression
 from ..errors import FileNotFound
+from ..formats.text import clean
 from ..providers.base import File, InboundEmail, Report
 from ..storage import files, messages
-from ..storage.database import Speech, as_rows, speech_of
+from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models import Mail, Message, StoredFile
 from ..storage.models.status import DELIVERED, RECEIVED, SENT, UNDELIVERED
 from . import records
@@ -75,7 +78,9 @@ def unreadable(arrival: Arrival, why: str) -> Arrival:
     return Arrival(arrival.mail, letters.unread(f"could not be read: {why}"), arrival.fingerprint)
 
 
-def file(connection: Connection, config_id: int, arrivals: Iterable[Arrival]) -> list[dict[str, Any]]:
+def file(
+    connection: Connection, config_id: int, arrivals: Iterable[Arrival]
+) -> list[dict[str, Any]]:
     """Store the mails that are new; return the messages that came or moved, to be announced.
 
     Each has ``uuid``, ``channel`` and ``status``.
@@ -89,18 +94,20 @@ def file(connection: Connection, config_id: int, arrivals: Iterable[Arrival]) ->
     _join(connection, {uuid: one.letter for uuid, one in named.items()})
     moved = _returned(connection, [one.letter for one in named.values() if one.letter.bounce])
     came = [{"uuid": uuid, "channel": "email", "status": RECEIVED} for uuid in named]
-    return came + [{name: getattr(row, name) for name in ("uuid", "channel", "status")} for row in moved]
+    return came + [
+        {name: getattr(row, name) for name in ("uuid", "channel", "status")} for row in moved
+    ]
 
 
 def _store(connection: Connection, config_id: int, named: Mapping[str, Arrival]) -> None:
-    speech = speech_of(connection)
-    rows = [_message(speech, uuid, one) for uuid, one in named.items()]
-    connection.execute(_insert(speech), {"rows": as_rows(rows), "config_id": config_id})
+    dialect = dialect_of(connection)
+    rows = [_message(dialect, uuid, one) for uuid, one in named.items()]
+    connection.execute(_insert(dialect), {"rows": as_rows(rows), "config_id": config_id})
     files.store(connection, [one.mail.raw for one in named.values() if one.mail.raw])
     records.store(connection, [_draft(uuid, one) for uuid, one in named.items()])
 
 
-def _message(speech: Speech, uuid: str, arrival: Arrival) -> dict[str, Any]:
+def _message(dialect: Dialect, uuid: str, arrival: Arrival) -> dict[str, Any]:
     letter = arrival.letter
     reached = arrival.mail.received_at or letter.sent_at
     return {
@@ -108,7 +115,7 @@ def _message(speech: Speech, uuid: str, arrival: Arrival) -> dict[str, Any]:
         "destination": letter.recipients[0][1] if letter.recipients else "",
         "sender": letter.sender or None,
         "body": letter.text,
-        "reached_at": reached and speech.time(reached),
+        "reached_at": reached and dialect.time(reached),
     }
 
 
@@ -126,24 +133,29 @@ def _draft(uuid: str, arrival: Arrival) -> records.Draft:
         "problem": arrival.problem,
         "arrival": arrival.fingerprint,
     }
-    carried = [File(one.filename, one.content_type, one.content, one.content_id) for one in letter.files]
+    carried = [
+        File(one.filename, one.content_type, one.content, one.content_id) for one in letter.files
+    ]
     return records.Draft(uuid, columns, letter.recipients, carried)
 
 
 @cache
-def _insert(speech: Speech) -> TextClause:
+def _insert(dialect: Dialect) -> TextClause:
     return text(
-        "INSERT INTO communication_message (uuid, channel, direction, status, destination, sender, body,"
-        " config_id, route_id, priority, expires_at, sent_at,"
-        " fence, tries, crashes, resends, created_at, updated_at)"
-        f" SELECT r.uuid, 'email', 'in', '{RECEIVED}', r.destination, r.sender, r.body,"
-        f" CAST(:config_id AS int), CAST(:config_id AS int), 5, {speech.now}, r.reached_at,"
-        f" 0, 0, 0, 0, {speech.now}, {speech.now} FROM {speech.rows(_RECEIVED)} AS r WHERE true"
+        "INSERT INTO communication_message (uuid, channel, direction, status, destination, "
+        "sender, body, config_id, route_id, priority, expires_at, sent_at, fence, tries, crashes, "
+        f"resends, created_at, updated_at) SELECT r.uuid, 'email', 'in', '{RECEIVED}', "
+        "r.destination, r.sender, r.body, CAST(:config_id AS int), CAST(:config_id AS int), 5, "
+        f"{dialect.now}, r.reached_at, 0, 0, 0, 0, {dialect.now}, {dialect.now} FROM "
+        f"{dialect.rows(_RECEIVED)} AS r WHERE true"
     )
 
 
 def raw(state: State, uuid: str) -> bytes:
-    """Return an incoming email as it came; raise :class:`MessageNotFound` or :class:`FileNotFound`."""
+    """Return an incoming email as it came.
+
+    Raise :class:`MessageNotFound` or :class:`FileNotFound`.
+    """
     wanted = (
         select(StoredFile.content)
         .join(Mail, Mail.raw_sha256 == StoredFile.sha256)
@@ -154,12 +166,17 @@ def raw(state: State, uuid: str) -> bytes:
         found = connection.scalar(wanted)
     if found is None:
         came = messages.get(state, "email", uuid).direction == "in"
-        why = "nothing of it is kept as it came" if came else "it was sent from here, and did not come in"
+        why = (
+            "nothing of it is kept as it came"
+            if came
+            else "it was sent from here, and did not come in"
+        )
         raise FileNotFound(f"email {uuid} has no raw mail: {why}")
     return bytes(found)
 
 
-# --- Conversations -----------------------------------------------------------------------------------
+# --- Conversations
+# -----------------------------------------------------------------------------------
 
 
 def _join(connection: Connection, named: Mapping[str, Letter]) -> None:
@@ -180,7 +197,7 @@ def _join(connection: Connection, named: Mapping[str, Letter]) -> None:
             # What comes after it in this batch may know no other of this conversation.
             roots[named[uuid].message_id or ""] = root
     if joined:
-        connection.execute(_thread(speech_of(connection)), {"rows": as_rows(joined)})
+        connection.execute(_thread(dialect_of(connection)), {"rows": as_rows(joined)})
 
 
 def _answers_to(letter: Letter) -> list[str]:
@@ -198,16 +215,17 @@ _NAMED = text(
 
 
 @cache
-def _thread(speech: Speech) -> TextClause:
+def _thread(dialect: Dialect) -> TextClause:
     return text(
         "UPDATE communication_mail AS e SET thread_id = r.thread_id"
-        f" FROM {speech.rows({'uuid': 'text', 'thread_id': 'bigint'})} AS r"
+        f" FROM {dialect.rows({'uuid': 'text', 'thread_id': 'bigint'})} AS r"
         " JOIN communication_message AS m ON m.uuid = r.uuid"
         " WHERE e.message_id = m.id AND r.thread_id <> e.message_id"
     )
 
 
-# --- What came back ----------------------------------------------------------------------------------
+# --- What came back
+# ----------------------------------------------------------------------------------
 
 
 def _returned(connection: Connection, found: Sequence[Letter]) -> list[Row[Any]]:
@@ -229,7 +247,8 @@ def _returned(connection: Connection, found: Sequence[Letter]) -> list[Row[Any]]
 _OURS = text(
     "SELECT e.rfc_message_id, m.id, m.config_id, m.route_id, m.sender, m.provider_ref"
     " FROM communication_mail AS e JOIN communication_message AS m ON m.id = e.message_id"
-    " WHERE e.rfc_message_id IN :names AND m.direction = 'out' AND m.config_id IS NOT NULL ORDER BY m.id"
+    " WHERE e.rfc_message_id IN :names AND m.direction = 'out' AND m.config_id IS NOT NULL ORDER BY"
+    " m.id"
 ).bindparams(bindparam("names", expanding=True))
 _PEOPLE = text("SELECT address FROM communication_recipient WHERE message_id = :id")
 
@@ -241,7 +260,8 @@ def _told(people: Sequence[str], said: Sequence[Failed]) -> list[tuple[str, Fail
     return [
         (address, one)
         for address, one in told
-        if one.action in _ACTIONS and (one.status or "").startswith(_CLASSES.get(one.action, ("2.",)))
+        if one.action in _ACTIONS
+        and (one.status or "").startswith(_CLASSES.get(one.action, ("2.",)))
     ]
 
 
@@ -249,8 +269,8 @@ def _apply(
     connection: Connection, row: Row[Any], people: Sequence[str], said: Sequence[Failed]
 ) -> list[Row[Any]]:
     news = _told(people, said)
-    # Only the recipient, and the servers on the way to it, know the Message-ID of a mail to one. That of a
-    # mail to several each of them knows, and could write such a report about the others.
+    # Only the recipient, and the servers on the way to it, know the Message-ID of a mail to one.
+    # That of a mail to several each of them knows, and could write such a report about the others.
     alone = len(people) == 1
     if not alone:
         news = [(address, one) for address, one in news if one.action == "failed"]

@@ -13,12 +13,13 @@ from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
 from ..delivery import outcomes as verdicts
-from ..delivery.outcomes import Order, Result, Verdict, clean
+from ..delivery.outcomes import Order, Result, Verdict
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from ..formats import addresses
+from ..formats.text import clean
 from ..providers.base import Accepted, File, OutboundEmail, Report
 from ..storage import files
-from ..storage.database import Speech, as_rows, speech_of
+from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models import Mail, status
 
 MAIL = {
@@ -79,19 +80,22 @@ def message_id(uuid: str, sender: str) -> str:
 
 
 def store(connection: Connection, drafts: Sequence[Draft]) -> None:
-    """Insert the mails of messages that were inserted in this transaction; files are stored once."""
+    """Insert the mails of messages that were inserted in this transaction.
+
+    Files are stored once.
+    """
     if not drafts:
         return
     files.store(connection, [file.content for draft in drafts for file in draft.files])
     blank = dict.fromkeys(MAIL)
     rows = [{**blank, **draft.columns, "uuid": draft.uuid} for draft in drafts]
-    connection.execute(_insert_mails(speech_of(connection)), {"rows": as_rows(rows)})
+    connection.execute(_insert_mails(dialect_of(connection)), {"rows": as_rows(rows)})
     people = [
         {"uuid": draft.uuid, "address": address, "kind": kind, "place": place}
         for draft in drafts
         for place, (kind, address) in enumerate(draft.recipients)
     ]
-    connection.execute(_insert_recipients(speech_of(connection)), {"rows": as_rows(people)})
+    connection.execute(_insert_recipients(dialect_of(connection)), {"rows": as_rows(people)})
     carried = [
         {
             "uuid": draft.uuid,
@@ -105,35 +109,35 @@ def store(connection: Connection, drafts: Sequence[Draft]) -> None:
         for place, file in enumerate(draft.files)
     ]
     if carried:
-        connection.execute(_insert_attachments(speech_of(connection)), {"rows": as_rows(carried)})
+        connection.execute(_insert_attachments(dialect_of(connection)), {"rows": as_rows(carried)})
 
 
 @cache
-def _insert_mails(speech: Speech) -> TextClause:
+def _insert_mails(dialect: Dialect) -> TextClause:
     names = ", ".join(name for name in MAIL if name != "uuid")
     values = ", ".join(f"r.{name}" for name in MAIL if name != "uuid")
     return text(
         f"INSERT INTO communication_mail (message_id, {names}) SELECT m.id, {values}"
-        f" FROM {speech.rows(MAIL)} AS r JOIN communication_message AS m ON m.uuid = r.uuid"
+        f" FROM {dialect.rows(MAIL)} AS r JOIN communication_message AS m ON m.uuid = r.uuid"
     )
 
 
 @cache
-def _insert_recipients(speech: Speech) -> TextClause:
+def _insert_recipients(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_recipient (message_id, address, kind, place)"
         " SELECT m.id, r.address, r.kind, r.place"
-        f" FROM {speech.rows(RECIPIENT)} AS r JOIN communication_message AS m ON m.uuid = r.uuid"
+        f" FROM {dialect.rows(RECIPIENT)} AS r JOIN communication_message AS m ON m.uuid = r.uuid"
     )
 
 
 @cache
-def _insert_attachments(speech: Speech) -> TextClause:
+def _insert_attachments(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_attachment"
         " (message_id, place, sha256, filename, content_type, content_id)"
         " SELECT m.id, r.place, r.sha256, r.filename, r.content_type, r.content_id"
-        f" FROM {speech.rows(ATTACHMENT)} AS r JOIN communication_message AS m ON m.uuid = r.uuid"
+        f" FROM {dialect.rows(ATTACHMENT)} AS r JOIN communication_message AS m ON m.uuid = r.uuid"
     )
 
 
@@ -169,14 +173,14 @@ def _remember_ids(connection: Connection, found: Sequence[tuple[Row[Any], Letter
         if mail.rfc_message_id != letter.email.message_id and letter.email.sender
     ]
     if new:
-        connection.execute(_remember(speech_of(connection)), {"rows": as_rows(new)})
+        connection.execute(_remember(dialect_of(connection)), {"rows": as_rows(new)})
 
 
 @cache
-def _remember(speech: Speech) -> TextClause:
+def _remember(dialect: Dialect) -> TextClause:
     return text(
         "UPDATE communication_mail AS e SET rfc_message_id = r.name"
-        f" FROM {speech.rows({'id': 'bigint', 'name': 'text'})} AS r WHERE e.message_id = r.id"
+        f" FROM {dialect.rows({'id': 'bigint', 'name': 'text'})} AS r WHERE e.message_id = r.id"
     )
 
 
@@ -201,7 +205,8 @@ def _letter(
     sender = order.row.sender or str(order.route.config.get("sender") or "")
     email = OutboundEmail(
         key=_key(order, pending, len(people)),
-        message_id=_sendable(mail.rfc_message_id) or message_id(order.row.uuid, sender or "x@localhost"),
+        message_id=_sendable(mail.rfc_message_id)
+        or message_id(order.row.uuid, sender or "x@localhost"),
         sender=sender,
         recipients=pending,
         subject=mail.subject,
@@ -213,9 +218,14 @@ def _letter(
         headers=mail.headers,
         in_reply_to=mail.in_reply_to,
         references=mail.refs,
-        files=[File(one.filename, one.content_type, contents[one.sha256], one.content_id) for one in carried],
+        files=[
+            File(one.filename, one.content_type, contents[one.sha256], one.content_id)
+            for one in carried
+        ],
         # To fewer it is another message, and the provider may know nobody's but the whole one.
-        provider_ref=order.row.provider_ref if order.is_retry and len(pending) == len(people) else None,
+        provider_ref=order.row.provider_ref
+        if order.is_retry and len(pending) == len(people)
+        else None,
     )
     return Letter(email, any(person.status in status.REPORTED for person in people))
 
@@ -244,7 +254,9 @@ def ending(
         return _partly(order, letter, result, verdict)
     if letter.reached and isinstance(result, Refused) and verdict["status"] == status.REJECTED:
         told = dict.fromkeys(letter.email.recipients, result)
-        return verdict | {"status": status.SENT, "delay": _asked_after(order)}, _outcomes(order, told)
+        return verdict | {"status": status.SENT, "delay": _asked_after(order)}, _outcomes(
+            order, told
+        )
     return verdict, []
 
 
@@ -282,7 +294,9 @@ def _outcomes(order: Order, told: Mapping[str, ProviderError | None]) -> list[di
         {
             "id": order.row.id,
             "address": address,
-            "status": next((word for kind, word in kinds.items() if isinstance(why, kind)), status.SENT),
+            "status": next(
+                (word for kind, word in kinds.items() if isinstance(why, kind)), status.SENT
+            ),
             "error": why and clean(why.reason),
             "code": why and why.code and clean(why.code, 50),
         }
@@ -293,14 +307,15 @@ def _outcomes(order: Order, told: Mapping[str, ProviderError | None]) -> list[di
 def settle(connection: Connection, outcomes: Sequence[Mapping[str, Any]]) -> None:
     """Write down the outcomes of single recipients."""
     if outcomes:
-        connection.execute(_settle(speech_of(connection)), {"rows": as_rows(outcomes)})
+        connection.execute(_settle(dialect_of(connection)), {"rows": as_rows(outcomes)})
 
 
 @cache
-def _settle(speech: Speech) -> TextClause:
+def _settle(dialect: Dialect) -> TextClause:
     return text(
-        "UPDATE communication_recipient AS p SET status = r.status, error = r.error, error_code = r.code"
-        f" FROM {speech.rows(OUTCOME)} AS r WHERE p.message_id = r.id AND p.address = r.address"
+        "UPDATE communication_recipient AS p SET status = r.status, error = r.error, error_code = "
+        "r.code"
+        f" FROM {dialect.rows(OUTCOME)} AS r WHERE p.message_id = r.id AND p.address = r.address"
     )
 
 
@@ -309,19 +324,23 @@ def report(
 ) -> tuple[list[Report], list[Report]]:
     """Apply reports about single recipients; return those that were news, and what follows for messages.
 
-    A message ends when the last of its recipients has an outcome of its own: as delivered if it reached
-    anybody, else as undelivered.
+    A message ends when the last of its recipients has an outcome of its own: as delivered if it
+    reached anybody, else as undelivered.
     """
     news: list[Report] = []
     told: list[Report] = []
     for one in found:
-        moved = connection.execute(_report(speech_of(connection)), _reported(config_id, one)).scalar()
+        moved = connection.execute(
+            _report(dialect_of(connection)), _reported(config_id, one)
+        ).scalar()
         if moved is not None:
             news.append(one)
             states = connection.execute(_STATES, {"id": moved}).scalars().all()
             if None not in states:
                 best = max(states, key=lambda state: status.RANK[state])
-                told.append(replace(one, status=best if best in status.REPORTED else status.UNDELIVERED))
+                told.append(
+                    replace(one, status=best if best in status.REPORTED else status.UNDELIVERED)
+                )
     return news, told
 
 
@@ -338,7 +357,7 @@ def _reported(config_id: int, one: Report) -> dict[str, Any]:
 
 
 @cache
-def _report(speech: Speech) -> TextClause:
+def _report(dialect: Dialect) -> TextClause:
     ranks = " ".join(f"WHEN '{name}' THEN {rank}" for name, rank in status.RANK.items())
     return text(
         "UPDATE communication_recipient SET status = :status, error = :error, error_code = :code"
@@ -374,7 +393,8 @@ def part(connection: Connection, uuid: str) -> None:
     reached = ", ".join(f"'{one}'" for one in sorted(status.REPORTED - {status.UNDELIVERED}))
     connection.execute(
         text(
-            "UPDATE communication_recipient SET status = (SELECT m.status FROM communication_message AS m"
+            "UPDATE communication_recipient SET status = (SELECT m.status FROM "
+            "communication_message AS m"
             " WHERE m.id = message_id) WHERE status IS NULL AND message_id IN"
             f" (SELECT id FROM communication_message WHERE uuid = :uuid AND status IN ({reached}))"
         ),

@@ -48,8 +48,8 @@ def is_address(text: str) -> bool:
 def mailbox(field: str, raw: Any) -> str:
     """Return one mailbox, ``ann@x.example`` or ``Ann <ann@x.example>``; raise :class:`InvalidMessage`.
 
-    A pair (name, address) will do, too, and what ``email.utils.formataddr`` makes. The domain comes out in
-    small ASCII letters. Quoted local parts and several addresses in one string are refused.
+    A pair (name, address) will do, too, and what ``email.utils.formataddr`` makes. The domain comes
+    out in small ASCII letters. Quoted local parts and several addresses in one string are refused.
     """
     if isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(one, str) for one in raw):
         raw = f"{raw[0]} <{raw[1]}>"
@@ -66,7 +66,10 @@ def _is_short_line(raw: Any) -> bool:
 
 
 def canonical(address: str) -> str:
-    """Return an address as it is stored, its domain in small ASCII letters; what is none stays as it is."""
+    """Return an address as it is stored, its domain in small ASCII letters.
+
+    What is none stays as it is.
+    """
     try:
         return header.canonical(address)
     except ValueError:
@@ -123,7 +126,9 @@ def mailboxes(field: str, raw: Any) -> list[str]:
 
 def _is_many(raw: Any) -> bool:
     # ("Ann", "ann@x.example") is one mailbox, ("ann@x.example", "bob@x.example") are two.
-    return isinstance(raw, tuple) and not (len(raw) == 2 and "@" not in str(raw[0]) and "@" in str(raw[1]))
+    return isinstance(raw, tuple) and not (
+        len(raw) == 2 and "@" not in str(raw[0]) and "@" in str(raw[1])
+    )
 
 
 def line(field: str, raw: Any, limit: int) -> str:
@@ -134,11 +139,16 @@ def line(field: str, raw: Any, limit: int) -> str:
 
 
 def headers(raw: Any) -> dict[str, str]:
-    """Return extra headers; raise :class:`InvalidMessage` for one that is ours or would break the mail."""
+    """Return extra headers.
+
+    Raise :class:`InvalidMessage` for one that is ours or would break the mail.
+    """
     if raw is None:
         return {}
     if not isinstance(raw, Mapping) or len(raw) > MOST_HEADERS:
-        raise InvalidMessage({"headers": [f"must be a dictionary of at most {MOST_HEADERS} headers"]})
+        raise InvalidMessage(
+            {"headers": [f"must be a dictionary of at most {MOST_HEADERS} headers"]}
+        )
     wrong = {
         f"headers.{name!s:.70}": ["is no name of a header that may be set here"]
         for name in raw
@@ -154,7 +164,8 @@ def headers(raw: Any) -> dict[str, str]:
 
 def _value(field: str, raw: Any) -> str:
     value = line(field, raw, 2000)
-    # A line has 998 octets at most (RFC 5322 §2.1.1) and is folded between words, which grow when encoded.
+    # A line has 998 octets at most (RFC 5322 §2.1.1) and is folded between words, which grow when
+    # encoded.
     if any(len(word) > LONGEST_WORD for word in value.split(" ")):
         raise InvalidMessage({field: [f"must have no word of more than {LONGEST_WORD} characters"]})
     return value
@@ -169,5 +180,7 @@ def recipients(groups: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     if not found:
         raise InvalidMessage({"to": ["has no recipient"]})
     if len(found) > MOST_RECIPIENTS:
-        raise InvalidMessage({"to": [f"there are {len(found)} recipients; at most {MOST_RECIPIENTS}"]})
+        raise InvalidMessage(
+            {"to": [f"there are {len(found)} recipients; at most {MOST_RECIPIENTS}"]}
+        )
     return [(kind, address) for address, kind in found.items()]

@@ -20,8 +20,8 @@ MOST = 500
 class Failed:
     """What became of an email for one recipient.
 
-    ``action`` is failed, delayed, delivered, relayed or expanded (RFC 3464 §2.3.3); ``status`` is that of
-    RFC 3463, such as "5.1.1"; ``diagnostic`` is what the server said.
+    ``action`` is failed, delayed, delivered, relayed or expanded (RFC 3464 §2.3.3); ``status`` is
+    that of RFC 3463, such as "5.1.1"; ``diagnostic`` is what the server said.
     """
 
     address: str
@@ -61,7 +61,9 @@ def _recipient(block: Message) -> Iterator[Failed]:
     action = _line(block, "action").lower()
     if _ADDRESS.fullmatch(address) and action:
         status = _STATUS.search(_line(block, "status"))
-        yield Failed(address, action, status and status[0], _typed(block, "diagnostic-code") or None)
+        yield Failed(
+            address, action, status and status[0], _typed(block, "diagnostic-code") or None
+        )
 
 
 def _returned(message: Message) -> str | None:

@@ -9,11 +9,13 @@ from html import unescape
 from typing import NamedTuple
 from urllib.parse import unquote
 
-# HTML parsers take time with the square of the depth, of the attributes of a tag, and of stray ampersands.
+# HTML parsers take time with the square of the depth, of the attributes of a tag, and of stray
+# ampersands.
 DEEPEST = 1_000
 MOST_ATTRIBUTES = 200
 MOST_AMPERSANDS = 100_000
-# Tags, each times the depth it stands at: what is left open may be repeated in every block that follows.
+# Tags, each times the depth it stands at: what is left open may be repeated in every block that
+# follows.
 MOST_WORK = 3_000_000
 # Where a tag, a comment or the like begins; any other "<" is text.
 _BEGINNING = re.compile(r"<(?:/?[a-zA-Z]|[!?/])")
@@ -35,7 +37,9 @@ _RAW = {
     for name in "script style title textarea xmp iframe noembed noframes noscript".split()
 }
 # These close themselves, or are closed by what follows.
-_SHALLOW = frozenset("area base br col embed hr img input li link meta p param source td th tr wbr".split())
+_SHALLOW = frozenset(
+    "area base br col embed hr img input li link meta p param source td th tr wbr".split()
+)
 # A closing tag does not reach past these.
 _WALLS = frozenset(
     "applet button marquee object select svg math table template"
@@ -44,8 +48,8 @@ _WALLS = frozenset(
 # In these, what is markup and what is not follows rules of its own.
 _FOREIGN = frozenset(("svg", "math", "select"))
 _BLOCKS = frozenset(
-    "address article aside blockquote br caption dd div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6"
-    " header hr li main nav ol option p pre section table tr ul".split()
+    "address article aside blockquote br caption dd div dl dt figcaption figure footer form h1 h2 "
+    "h3 h4 h5 h6 header hr li main nav ol option p pre section table tr ul".split()
 )
 _CELLS = frozenset(("td", "th"))
 _UNSEEN = frozenset("script style title template iframe noembed noframes".split())
@@ -102,7 +106,9 @@ def _tag(html: str, start: int) -> tuple[_Tag | None, int]:
         count, place = count + 1, found.end()
     end = _END.match(html, place)
     closes = html.startswith("</", start)
-    return (_Tag(name[1].lower(), closes, attributes, count), end.end()) if end else (None, len(html))
+    return (
+        (_Tag(name[1].lower(), closes, attributes, count), end.end()) if end else (None, len(html))
+    )
 
 
 def _unescaped(raw: str) -> str:
@@ -112,7 +118,8 @@ def _unescaped(raw: str) -> str:
 def text_of(html: str) -> str:
     """Return the plain text of HTML, in linear time.
 
-    Blocks are lines, cells have a space between them, links are ``text (address)``, pictures their ``alt``.
+    Blocks are lines, cells have a space between them, links are ``text (address)``, pictures their
+    ``alt``.
     """
     reader = _Reader()
     for piece in _pieces(html):
@@ -281,21 +288,22 @@ _MORE_TAGS = frozenset("font u s strike big small tt main header footer nav".spl
 # What a style reaches outside by, or hides that it does.
 _REACHING = ("url", "expression", "image", "import", "\\", "/*")
 _STYLES = frozenset(
-    "color background-color font font-family font-size font-style font-weight line-height text-align"
-    " text-decoration text-indent text-transform letter-spacing vertical-align white-space direction"
-    " width height max-width max-height min-width min-height margin margin-top margin-right margin-bottom"
-    " margin-left padding padding-top padding-right padding-bottom padding-left border border-top"
-    " border-right border-bottom border-left border-color border-style border-width border-collapse"
-    " border-spacing border-radius display list-style-type table-layout".split()
+    "color background-color font font-family font-size font-style font-weight line-height "
+    "text-align text-decoration text-indent text-transform letter-spacing vertical-align "
+    "white-space direction width height max-width max-height min-width min-height margin "
+    "margin-top margin-right margin-bottom margin-left padding padding-top padding-right "
+    "padding-bottom padding-left border border-top border-right border-bottom border-left "
+    "border-color border-style border-width border-collapse border-spacing border-radius display "
+    "list-style-type table-layout".split()
 )
 
 
 def safe(html: str, pictures: Mapping[str, str], *, remote: bool = False) -> str:
     """Return what of HTML is safe to show: no scripts, forms, frames, or styles that reach outside.
 
-    ``pictures`` are addresses (data:) by Content-ID, for what the mail shows in place (cid:). Pictures from
-    elsewhere, by which a sender learns who reads when, stay only if ``remote``. Give it only HTML that
-    :func:`is_tame`.
+    ``pictures`` are addresses (data:) by Content-ID, for what the mail shows in place (cid:).
+    Pictures from elsewhere, by which a sender learns who reads when, stay only if ``remote``. Give
+    it only HTML that :func:`is_tame`.
     """
     import nh3
 

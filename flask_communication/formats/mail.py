@@ -21,7 +21,7 @@ from .addresses import is_address
 from .bounces import Bounce
 from .text import LONGEST_HEADER, line, storable
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 LONGEST_TEXT = 1_000_000
 LONGEST_LINE = 998
@@ -36,23 +36,25 @@ MOST_BOUNDARIES = 200
 MOST_PARTS = 5_000
 MOST_LINES = 600_000
 _KEPT = (
-    "return-path delivered-to authentication-results auto-submitted precedence list-id list-unsubscribe"
-    " list-unsubscribe-post importance x-priority"
+    "return-path delivered-to authentication-results auto-submitted precedence list-id "
+    "list-unsubscribe list-unsubscribe-post importance x-priority"
 ).split()
 # A reply names it in a line of its own, of 998 octets at most; longer ones are nobody's.
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,920}>")
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*")
 # Marks that turn the direction of what follows: "exe.gpj" would be read as "jpg.exe".
-_TURNING = dict.fromkeys(map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"))
+_TURNING = dict.fromkeys(
+    map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+)
 
 
 @dataclass(frozen=True)
 class Letter:
     """An incoming mail, as far as it could be read; ``problem`` says what could not.
 
-    ``mailboxes`` are those of From, To, Cc and Reply-To as a person reads them, ``recipients`` the bare
-    addresses of To and Cc with the header's name. Every string can be stored as UTF-8, and none is longer
-    than its column.
+    ``mailboxes`` are those of From, To, Cc and Reply-To as a person reads them, ``recipients`` the
+    bare addresses of To and Cc with the header's name. Every string can be stored as UTF-8, and
+    none is longer than its column.
     """
 
     message_id: str | None = None
@@ -119,13 +121,16 @@ class _Reader:
             html=html,
             files=self.files,
             headers={
-                name: self._header(name)[:LONGEST_LINE] for name in _KEPT if message.get(name) is not None
+                name: self._header(name)[:LONGEST_LINE]
+                for name in _KEPT
+                if message.get(name) is not None
             },
             bounce=self._bounce(),
             problem="; ".join(dict.fromkeys(self.problems))[:500] or None,
         )
 
-    # --- The whole -----------------------------------------------------------------------------------
+    # --- The whole
+    # -----------------------------------------------------------------------------------
 
     def _parsed(self, raw: bytes) -> Message:
         if not raw.strip():
@@ -151,7 +156,8 @@ class _Reader:
     def _note(self, problem: str) -> None:
         self.problems.append(problem)
 
-    # --- Headers -------------------------------------------------------------------------------------
+    # --- Headers
+    # -------------------------------------------------------------------------------------
 
     def _header(self, name: str) -> str:
         """Return a header's text, decoded (RFC 2047), on one line."""
@@ -164,7 +170,8 @@ class _Reader:
 
     def _raw_header(self, name: str) -> str:
         found = self.message.get(name, "")
-        # Bytes above 127 come as surrogates, or in a Header: mostly they are UTF-8, as RFC 6532 allows.
+        # Bytes above 127 come as surrogates, or in a Header: mostly they are UTF-8, as RFC 6532
+        # allows.
         raw = _text_of(found)
         if len(raw) > LONGEST_HEADER:
             self._note(f"its {name} is too long, and was cut")
@@ -212,7 +219,8 @@ class _Reader:
             self._note(f"what came back could not be understood ({type(wrong).__name__})")
             return None
 
-    # --- Parts ---------------------------------------------------------------------------------------
+    # --- Parts
+    # ---------------------------------------------------------------------------------------
 
     def _read_parts(self) -> None:
         for place, part in enumerate(_leaves(self.message) if self.is_whole else ()):
@@ -232,7 +240,9 @@ class _Reader:
             return
         content = part.get_payload(decode=True)
         content = (
-            content if isinstance(content, bytes) else str(part.get_payload()).encode("utf-8", "replace")
+            content
+            if isinstance(content, bytes)
+            else str(part.get_payload()).encode("utf-8", "replace")
         )
         name = _filename(part)
         if kind.startswith("multipart/"):
@@ -269,7 +279,9 @@ class _Reader:
             self._note("its text is too long, and was cut")
         if not is_sure:
             self._note("its text is not in the character set it names")
-        (self.htmls if kind == "text/html" else self.texts).append(storable(text.removeprefix("\ufeff")))
+        (self.htmls if kind == "text/html" else self.texts).append(
+            storable(text.removeprefix("\ufeff"))
+        )
 
     def _words(self) -> tuple[str, str | None]:
         text, html = "\n\n".join(self.texts), "\n".join(self.htmls)
@@ -291,7 +303,9 @@ def _outsize(raw: bytes) -> str | None:
         "parts": (raw.count(b"\n--"), MOST_PARTS),
         "lines": (raw.count(b"\n") + raw.count(b"\r") // 2, MOST_LINES),
     }
-    return next((f"it has too many {what}" for what, (count, most) in counts.items() if count > most), None)
+    return next(
+        (f"it has too many {what}" for what, (count, most) in counts.items() if count > most), None
+    )
 
 
 def _leaves(message: Message) -> Iterator[Message]:
@@ -313,7 +327,9 @@ def _within(part: Message) -> list[Message]:
 
 def _plain(message: Message) -> str:
     return (
-        storable("\n".join(f"{name}: {' '.join(str(value).split())}" for name, value in message.items()))
+        storable(
+            "\n".join(f"{name}: {' '.join(str(value).split())}" for name, value in message.items())
+        )
         + "\n"
     )
 
@@ -340,8 +356,13 @@ def _filename(part: Message) -> str:
 
 
 def tidy_name(raw: str) -> str:
-    """Return a file's name without folders, controls and marks that turn the text; "" if nothing is left."""
-    last = line(raw.replace("\\", "/")).rstrip("/").rpartition("/")[2].translate(_TURNING).strip(" .")
+    """Return a file's name without folders, controls and marks that turn the text.
+
+    "" if nothing is left.
+    """
+    last = (
+        line(raw.replace("\\", "/")).rstrip("/").rpartition("/")[2].translate(_TURNING).strip(" .")
+    )
     if not any(sign.isprintable() and not sign.isspace() for sign in last):
         return ""
     if len(last) <= LONGEST_NAME:

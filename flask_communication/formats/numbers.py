@@ -48,8 +48,8 @@ def _national(digits: str, region: str) -> str:
 def meant(raw: str, region: str | None = None) -> list[str]:
     """Return the forms in which messages may keep the recipient that a person names, the best first.
 
-    Numbers may be spaced, and addresses have a name before them. What is neither (a short code, a name
-    that wrote to us) is meant as it is.
+    Numbers may be spaced, and addresses have a name before them. What is neither (a short code, a
+    name that wrote to us) is meant as it is.
     """
     plain = raw.strip()
     if "@" in plain:
@@ -75,4 +75,6 @@ def spelled(connection: Connection, raw: str, region: str | None = None) -> list
 
 
 # The first recipient, which a message itself names, is among them.
-_SPELLED = text("SELECT DISTINCT address FROM communication_recipient WHERE lower(address) = lower(:address)")
+_SPELLED = text(
+    "SELECT DISTINCT address FROM communication_recipient WHERE lower(address) = lower(:address)"
+)

@@ -21,8 +21,8 @@ MOST_SEGMENTS = 255
 class Estimate(NamedTuple):
     """What a text costs: ``units`` are septets in GSM-7 and 16-bit units in UCS-2.
 
-    ``remaining`` units are left in the last segment; ``offending`` are the characters that force UCS-2,
-    each once, in order.
+    ``remaining`` units are left in the last segment; ``offending`` are the characters that force
+    UCS-2, each once, in order.
     """
 
     encoding: str
@@ -36,11 +36,15 @@ def estimate(text: str) -> Estimate:
     """Count the segments of a text as the network will."""
     offending = [sign for sign in dict.fromkeys(text) if sign not in BASIC | EXTENDED]
     if offending:
-        return _count("UCS-2", [len(sign.encode("utf-16-be")) // 2 for sign in text], UCS_2, offending)
+        return _count(
+            "UCS-2", [len(sign.encode("utf-16-be")) // 2 for sign in text], UCS_2, offending
+        )
     return _count("GSM-7", [2 if sign in EXTENDED else 1 for sign in text], GSM_7, offending)
 
 
-def _count(encoding: str, costs: list[int], sizes: tuple[int, int], offending: list[str]) -> Estimate:
+def _count(
+    encoding: str, costs: list[int], sizes: tuple[int, int], offending: list[str]
+) -> Estimate:
     single, joined = sizes
     units = sum(costs)
     if units <= single:

@@ -12,8 +12,9 @@ from .headers import NOT_IN_A_LINE
 LONGEST_HEADER = 50_000
 # These codecs are no character sets, or take time with the square of the text.
 _NOT_CHARSETS = frozenset({"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"})
-# What writers of mail mean by these names: the supersets by which browsers read them, from the table of
-# the WHATWG Encoding Standard, §4.2 "Names and labels" (https://encoding.spec.whatwg.org/).
+# What writers of mail mean by these names: the supersets by which browsers read them, from the
+# table of the WHATWG Encoding Standard, §4.2 "Names and labels"
+# (https://encoding.spec.whatwg.org/).
 _LABELS = {
     "x-sjis": "cp932",
     "windows-31j": "cp932",
@@ -34,13 +35,16 @@ _MEANS = {
     "euc_kr": "cp949",
     "big5": "big5hkscs",
 }
-_ENCODED = re.compile(r"=\?[^?\s]+\?[bq]\?[^?]*\?=(?:\s+=\?[^?\s]+\?[bq]\?[^?]*\?=)*", re.IGNORECASE)
+_ENCODED = re.compile(
+    r"=\?[^?\s]+\?[bq]\?[^?]*\?=(?:\s+=\?[^?\s]+\?[bq]\?[^?]*\?=)*", re.IGNORECASE
+)
 
 
 def decoded(content: bytes, charset: str | None, *, is_cut: bool = False) -> tuple[str, bool]:
     """Return text, and whether it is certainly what was written.
 
-    A single wrong byte spoils no more than itself. ``is_cut``: the last character may be incomplete.
+    A single wrong byte spoils no more than itself. ``is_cut``: the last character may be
+    incomplete.
     """
     named = _codec(charset)
     if named in ("utf-16", "utf-32") and content[:2] not in (codecs.BOM_LE, codecs.BOM_BE):
@@ -87,7 +91,9 @@ def words(raw: str) -> str:
 
 def _words(raw: str) -> str:
     parts = email.header.decode_header(raw)
-    return "".join(part if isinstance(part, str) else decoded(part, charset)[0] for part, charset in parts)
+    return "".join(
+        part if isinstance(part, str) else decoded(part, charset)[0] for part, charset in parts
+    )
 
 
 def recoded(text: str) -> str:
@@ -104,6 +110,19 @@ def storable(text: str) -> str:
 
 
 def line(text: str) -> str:
-    """Return text on one line, without controls and marks that turn it; what joins letters stays."""
-    shown = NOT_IN_A_LINE.sub(lambda found: " " if found[0] < "\u202a" else "", text[:LONGEST_HEADER])
+    """Return text on one line, without controls and marks that turn it.
+
+    What joins letters stays.
+    """
+    shown = NOT_IN_A_LINE.sub(
+        lambda found: " " if found[0] < "\u202a" else "", text[:LONGEST_HEADER]
+    )
     return re.sub(" {2,}", " ", shown).strip()
+
+
+def clean(said: str, limit: int = 500) -> str:
+    """Return outside text fit for a row and a log: no control characters, no surrogates, not long."""
+    if isinstance(said, str) and len(said) <= limit and said.isascii() and said.isprintable():
+        return said
+    printable = "".join(sign if sign.isprintable() else " " for sign in str(said)[: limit * 2])
+    return printable.encode("utf-8", "replace").decode("utf-8")[:limit]

@@ -57,10 +57,11 @@ class File:
 class OutboundEmail:
     """One email on its way out.
 
-    ``sender``, ``to``, ``cc`` and ``reply_to`` are mailboxes as a header shows them ("Ann <ann@x.example>");
-    ``recipients`` are the bare addresses this call is for: all of to, cc and bcc, less those that an
-    earlier attempt reached. ``message_id`` is ours (RFC 5322 §3.6.4, with its angle brackets) and stays
-    the same for every attempt, as ``key`` does. ``headers`` are extra ones, checked already.
+    ``sender``, ``to``, ``cc`` and ``reply_to`` are mailboxes as a header shows them ("Ann
+    <ann@x.example>"); ``recipients`` are the bare addresses this call is for: all of to, cc and
+    bcc, less those that an earlier attempt reached. ``message_id`` is ours (RFC 5322 §3.6.4, with
+    its angle brackets) and stays the same for every attempt, as ``key`` does. ``headers`` are extra
+    ones, checked already.
     """
 
     key: str
@@ -85,7 +86,8 @@ class OutboundEmail:
 class Accepted:
     """The provider has taken the message; ``ref`` is the id it gave it.
 
-    ``failed`` names those of an email's recipients that it did not take, and how that ended for each.
+    ``failed`` names those of an email's recipients that it did not take, and how that ended for
+    each.
     """
 
     ref: str
@@ -116,8 +118,9 @@ class InboundEmail:
 class Inbox:
     """A part of what is new in a mailbox.
 
-    ``cursor`` is what the provider wants to be given next time; it is stored together with ``mails``,
-    and may be any small JSON object. ``more`` says that asking again at once will bring more.
+    ``cursor`` is what the provider wants to be given next time; it is stored together with
+    ``mails``, and may be any small JSON object. ``more`` says that asking again at once will bring
+    more.
     """
 
     mails: Sequence[InboundEmail]
@@ -149,9 +152,9 @@ class Provider:
     """A way to reach people: subclass it, name it, and implement what its ``types`` promise.
 
     Every method gets ``config``, the decrypted dictionary that the operator stored. A send returns
-    :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said no),
-    :class:`Denied` (said no to us, whatever we send) or :class:`OutcomeUnknown` (may
-    have left). Any other exception counts as *unknown*. Methods are called from several threads at once,
+    :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said
+    no), :class:`Denied` (said no to us, whatever we send) or :class:`OutcomeUnknown` (may have
+    left). Any other exception counts as *unknown*. Methods are called from several threads at once,
     so instances must not keep state between calls.
     """
 
@@ -206,8 +209,8 @@ class Provider:
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
         """Send one email to all its ``recipients``; return :class:`Accepted` if it took it for any.
 
-        What it says of single recipients goes into ``Accepted.failed``; if all failed in the same way,
-        raise that :class:`ProviderError` instead.
+        What it says of single recipients goes into ``Accepted.failed``; if all failed in the same
+        way, raise that :class:`ProviderError` instead.
         """
         raise Refused(f"{self.name} does not send email")
 
@@ -219,11 +222,13 @@ class Provider:
         """Tell whether there is a mailbox to fetch from: by default, if the feature ``inbox`` says so."""
         return "inbox" in self.features
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         """Fetch up to ``limit`` mails that are new since ``cursor``, which is empty the first time.
 
-        Each has at most 25 MB, and together they have 50. Raise a :class:`ProviderError` when the mailbox
-        could not be read; nothing is lost then.
+        Each has at most 25 MB, and together they have 50. Raise a :class:`ProviderError` when the
+        mailbox could not be read; nothing is lost then.
         """
         raise Refused(f"{self.name} has no inbox")
 

@@ -16,7 +16,16 @@ from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from ..formats.strict_json import encode_json, parse_json
-from .base import Accepted, Inbox, NotSent, OutboundSMS, OutcomeUnknown, Provider, ProviderError, Refused
+from .base import (
+    Accepted,
+    Inbox,
+    NotSent,
+    OutboundSMS,
+    OutcomeUnknown,
+    Provider,
+    ProviderError,
+    Refused,
+)
 from .contract import email as mail_contract
 from .contract import sms as contract
 from .http import clean
@@ -79,7 +88,9 @@ def provider_blueprint(
 
     def serve(path: str, endpoint: str, view: _View, method: str) -> None:
         # Both spellings of a path are served; a redirect would lose the body of a post.
-        blueprint.add_url_rule(path, endpoint, _answering(view), methods=[method], strict_slashes=False)
+        blueprint.add_url_rule(
+            path, endpoint, _answering(view), methods=[method], strict_slashes=False
+        )
 
     serve("/", "manifest", doors.manifest, "GET")
     serve(f"/{contract.SEND}", "send", doors.send, "POST")
@@ -123,7 +134,9 @@ class _Doors:
         given = self._read(_RETRY)
         alone = given["destination"] is None or given["msg"] is None
         if alone and type(self._provider).retry_sms is Provider.retry_sms:
-            raise _Answer(422, "this provider is stateless: send msg, destination and config with a retry")
+            raise _Answer(
+                422, "this provider is stateless: send msg, destination and config with a retry"
+            )
         sms = OutboundSMS(
             _key(), given["destination"] or "", given["msg"] or "", provider_ref=given["msg_uuid"]
         )
@@ -157,7 +170,9 @@ class _Doors:
         email, config = mail_contract.email_of(given, _key()), given["config"]
         accepted = _call(self._provider.send_email, email, config)
         failed = {one: _result(why, config) for one, why in getattr(accepted, "failed", {}).items()}
-        return _queued(accepted, None if failed else email.provider_ref, {"failed": failed} if failed else {})
+        return _queued(
+            accepted, None if failed else email.provider_ref, {"failed": failed} if failed else {}
+        )
 
     def inbox(self) -> ResponseReturnValue:
         if mail_contract.INBOX_FEATURE not in self._provider.features:
@@ -168,7 +183,8 @@ class _Doors:
             return self._provider.fetch_inbox(cursor, given["limit"], config)
 
         return jsonify(
-            success=True, data=mail_contract.inbox_data(_call(fetch, given["cursor"], given["config"]))
+            success=True,
+            data=mail_contract.inbox_data(_call(fetch, given["cursor"], given["config"])),
         )
 
     def _check_type(self, wanted: str) -> None:
@@ -183,7 +199,8 @@ class _Doors:
         if len(given["messages"]) > limit:
             raise _Answer(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
         batch = [
-            OutboundSMS(one["idempotency_key"], one["destination"], one["msg"]) for one in given["messages"]
+            OutboundSMS(one["idempotency_key"], one["destination"], one["msg"])
+            for one in given["messages"]
         ]
         results = _call(self._provider.send_sms_bulk, batch, given["config"])
         if len(results) != len(batch):
@@ -211,7 +228,9 @@ class _Doors:
             if not _signed(self._keys, raw):
                 raise _Answer(401, "sign the body with the shared secret (Standard Webhooks)")
         elif not self._unsigned:
-            raise _Answer(401, "closed: give provider_blueprint a secret, or unsigned=True to let anyone in")
+            raise _Answer(
+                401, "closed: give provider_blueprint a secret, or unsigned=True to let anyone in"
+            )
 
 
 _SEND = contract.SendBody()
@@ -277,7 +296,11 @@ def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -
 
 
 def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
-    status = 403 if _denies(exc) else next(_STATUSES[kind] for kind in _STATUSES if isinstance(exc, kind))
+    status = (
+        403
+        if _denies(exc)
+        else next(_STATUSES[kind] for kind in _STATUSES if isinstance(exc, kind))
+    )
     answer = _Answer(status, clean(exc.reason, config))
     if isinstance(exc, NotSent):
         answer.retry_after = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)

@@ -164,8 +164,9 @@ def classify(reply: Reply, config: Mapping[str, Any] | None = None) -> Reply:
     429, 425 (RFC 8470: not risked) and 503 with Retry-After are :class:`NotSent`; other 4xx are
     :class:`Refused`; all else is :class:`OutcomeUnknown`. So is 408, although RFC 9110 §15.5.9
     means "your request did not arrive": gateways also say it when a server behind them was slow.
-    What the answer says is quoted, without the strings of ``config`` that it repeats; ``only_this: true``
-    in it says that the failure is this message's alone, ``opted_out: true`` that its recipient wants none.
+    What the answer says is quoted, without the strings of ``config`` that it repeats; ``only_this:
+    true`` in it says that the failure is this message's alone, ``opted_out: true`` that its
+    recipient wants none.
     """
     status = reply.status
     if 200 <= status < 300 and reply.flaw is None:

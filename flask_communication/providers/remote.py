@@ -78,7 +78,9 @@ class RemoteProvider(Provider):
         self._key = None if secret is None else contract.signature_key(secret)
         self._http = Http(transport=transport)
         # Mails are longer than answers, and take longer to fetch.
-        self._mails = Http(_INBOX_DEADLINE, body_cap=mail_contract.LONGEST_INBOX, transport=transport)
+        self._mails = Http(
+            _INBOX_DEADLINE, body_cap=mail_contract.LONGEST_INBOX, transport=transport
+        )
         self._slash = trailing_slash
         self._lock = threading.Lock()
         self._known: manifest.Known | None = None
@@ -163,7 +165,8 @@ class RemoteProvider(Provider):
     ) -> Sequence[Accepted | ProviderError]:
         """Post a batch to ``sms/send/bulk/``; one result each, in order."""
         messages = [
-            {"msg": sms.msg, "destination": sms.destination, "idempotency_key": sms.key} for sms in batch
+            {"msg": sms.msg, "destination": sms.destination, "idempotency_key": sms.key}
+            for sms in batch
         ]
         body = {"messages": messages, "config": dict(config)}
         results = self._call(contract.BULK, body, uuid.uuid4().hex, config)["data"]
@@ -184,8 +187,13 @@ class RemoteProvider(Provider):
         """Post references to ``email/delivery_report/``; strangers' refs and words are left out."""
         return self._ask_reports(mail_contract.REPORT, refs, config)
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
-        """Post the cursor to ``email/inbox/``; an answer that is too long is asked for mail by mail."""
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
+        """Post the cursor to ``email/inbox/``.
+
+        An answer that is too long is asked for mail by mail.
+        """
         try:
             data = self._inbox(cursor, limit, config)
         except OutcomeUnknown as failure:
@@ -208,7 +216,9 @@ class RemoteProvider(Provider):
         """Post references to ``sms/delivery_report/``; strangers' refs and words are left out."""
         return self._ask_reports(contract.REPORT, refs, config)
 
-    def _ask_reports(self, path: str, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
+    def _ask_reports(
+        self, path: str, refs: Sequence[str], config: Mapping[str, Any]
+    ) -> Sequence[Report]:
         reports: list[Report] = []
         for start in range(0, len(refs), _REPORTS_A_CALL):
             asked = refs[start : start + _REPORTS_A_CALL]
@@ -330,13 +340,20 @@ def _accepted(data: Any) -> Accepted:
     return Accepted(given["msg_uuid"], extra if isinstance(extra, dict) else {})
 
 
-def _failed(given: Any, recipients: Sequence[str], config: Mapping[str, Any]) -> Mapping[str, ProviderError]:
-    """Read what became of single recipients; what is unclear may have arrived, strangers are left out."""
+def _failed(
+    given: Any, recipients: Sequence[str], config: Mapping[str, Any]
+) -> Mapping[str, ProviderError]:
+    """Read what became of single recipients.
+
+    What is unclear may have arrived, strangers are left out.
+    """
     if not isinstance(given, dict):
         return {}
     results = {one: _bulk_result(given[one], config) for one in recipients if one in given}
     return {
-        one: result if isinstance(result, ProviderError) else _unclear("says nothing clear of a recipient")
+        one: result
+        if isinstance(result, ProviderError)
+        else _unclear("says nothing clear of a recipient")
         for one, result in results.items()
     }
 

@@ -77,11 +77,11 @@ class Simulator(Provider):
     9      opted_out    Refused: the recipient has opted out of this sender
     ====== ===========  =========================================================
 
-    Of an email the local part of each address names the story (rejected@example.com), and any other is
-    delivered; the reports are those of the first that was accepted.
+    Of an email the local part of each address names the story (rejected@example.com), and any other
+    is delivered; the reports are those of the first that was accepted.
 
-    The setting ``story`` gives every number the same story: a rehearsal of an outage, which pauses the
-    configuration and sends by its fallbacks.
+    The setting ``story`` gives every number the same story: a rehearsal of an outage, which pauses
+    the configuration and sends by its fallbacks.
 
     The story and the time are in the reference it hands out, so any process can report later.
     """
@@ -103,7 +103,8 @@ class Simulator(Provider):
             },
             "story": {
                 "type": "string",
-                "title": "What happens to every message, whatever its number: a rehearsal of trouble",
+                "title": "What happens to every message, whatever its number: a rehearsal of "
+                "trouble",
                 "enum": ["", *STORIES],
                 "default": "",
             },
@@ -143,7 +144,9 @@ class Simulator(Provider):
         stories = {one: _story_of_address(one, config) for one in email.recipients}
         _wait(_latency(config) + max((STORIES[one].takes for one in stories.values()), default=0.0))
         results = {one: _tell(story, config) for one, story in stories.items()}
-        failed = {one: result for one, result in results.items() if isinstance(result, ProviderError)}
+        failed = {
+            one: result for one, result in results.items() if isinstance(result, ProviderError)
+        }
         taken = [result for result in results.values() if isinstance(result, Accepted)]
         if not taken:
             raise next(iter(failed.values()), Refused("the email has no recipient"))
@@ -197,7 +200,9 @@ def _tell(story: str, config: Mapping[str, Any]) -> Accepted | ProviderError:
     # A magic number's trouble is its own; only a rehearsal is the provider's.
     only_this = not config.get("story")
     if told.failure is NotSent:
-        return NotSent(told.says, retry_after=1 if story == "throttled" else None, only_this=only_this)
+        return NotSent(
+            told.says, retry_after=1 if story == "throttled" else None, only_this=only_this
+        )
     if told.failure is Refused:
         return Refused(told.says, only_this=only_this, opted_out=told.opted_out)
     if told.failure is not None:

@@ -1,7 +1,8 @@
 """A hush: while a test keeps one, nothing leaves this process.
 
-Workers rest, nobody is rung for, providers have stand-ins, and a channel without a default configuration
-gets one. The fixture of ``testing`` keeps it; the rooms that would send ask here first.
+Workers rest, nobody is rung for, providers have stand-ins, and a channel without a default
+configuration gets one. The fixture of ``testing`` keeps it; the rooms that would send ask here
+first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ class Keeper(Protocol):
     """Who keeps the hush, and is told what would have been sent."""
 
     def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
-        """Hear of messages that are new, or sent again; with ``session`` they stand or fall with it."""
+        """Hear of messages that are new, or sent again.
+
+        With ``session`` they stand or fall with it.
+        """
 
     def in_place_of(self, provider: Provider) -> Provider:
         """Return the stand-in of a provider."""

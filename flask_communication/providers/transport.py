@@ -15,10 +15,16 @@ TROUBLE = (httpx.TransportError, httpx.StreamError, *_TROUBLE)
 
 
 def exchange(
-    transport: httpx.BaseTransport, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes
+    transport: httpx.BaseTransport,
+    method: str,
+    url: httpx.URL,
+    headers: Mapping[str, str],
+    body: bytes,
 ) -> Answer:
     """Make a request and return the beginning of its answer; raise one of TROUBLE."""
-    response = transport.handle_request(httpx.Request(method, url, content=body, headers=dict(headers)))
+    response = transport.handle_request(
+        httpx.Request(method, url, content=body, headers=dict(headers))
+    )
     # The stream of a response made in memory was read when it was made.
     parts = iter([response.content]) if response.is_stream_consumed else response.iter_raw()
     return Answer(response.status_code, response.headers, parts, response.close)

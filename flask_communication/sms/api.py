@@ -26,7 +26,8 @@ from . import incoming
 __all__ = ["SMS", "Estimate", "Page", "Suppressed", "SyncResult", "statuses"]
 
 CHANNEL = "sms"
-# An SMS that could not be sent by then is worthless (GOV.UK Notify gives up after the same 4 hours).
+# An SMS that could not be sent by then is worthless (GOV.UK Notify gives up after the same 4
+# hours).
 LIFETIME = 4 * 3600.0
 # Ten times what a telephone can send in one message.
 LONGEST_RECEIVED = 16_000
@@ -52,10 +53,10 @@ class SMS:
     ) -> str:
         """Accept one SMS and return its uuid; a worker sends it.
 
-        ``key`` names a configuration (None: the default one). ``send_at`` and ``expires_at`` are aware
-        datetimes (None: now; four hours later). The same ``idempotency_key`` with the same message
-        returns the same uuid. ``priority`` is high, normal or bulk. With ``session`` the message is sent
-        if and only if that session's transaction commits.
+        ``key`` names a configuration (None: the default one). ``send_at`` and ``expires_at`` are
+        aware datetimes (None: now; four hours later). The same ``idempotency_key`` with the same
+        message returns the same uuid. ``priority`` is high, normal or bulk. With ``session`` the
+        message is sent if and only if that session's transaction commits.
 
         Raises :class:`InvalidMessage`, :class:`ConfigNotFound`, :class:`IdempotencyConflict`, and
         :class:`SessionConflict` where it would wait for, or commit, your own transaction (SQLite).
@@ -78,9 +79,9 @@ class SMS:
     ) -> list[str]:
         """Accept many SMS in one transaction, all or none, and return their uuids in order.
 
-        Each item has ``destination`` and ``msg``, and may have what :meth:`send_msg` takes besides; the
-        priority is bulk unless it says otherwise, and ``key`` is for those without their own. Raises what
-        :meth:`send_msg` raises, and names the item.
+        Each item has ``destination`` and ``msg``, and may have what :meth:`send_msg` takes besides;
+        the priority is bulk unless it says otherwise, and ``key`` is for those without their own.
+        Raises what :meth:`send_msg` raises, and names the item.
         """
         return SMS._accept(items, key, session, "bulk")
 
@@ -105,8 +106,8 @@ class SMS:
     def retry_send(msg_uuid: str, force: bool = False) -> str:
         """Send an SMS again and return its uuid; one that waits for its turn is sent at once.
 
-        Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice; ``force``
-        takes that risk.
+        Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice;
+        ``force`` takes that risk.
         """
         return actions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
 
@@ -144,9 +145,9 @@ class SMS:
     ) -> str:
         """Store an SMS that ``source`` sent to our number ``destination``, and return its uuid.
 
-        The same ``provider_ref`` is stored and announced once. STOP, STOPALL, UNSUBSCRIBE, CANCEL, END or
-        QUIT suppresses the source for this number, and for messages without a sender that go by the
-        configuration ``key`` (None: the default one); START, YES or UNSTOP lifts that.
+        The same ``provider_ref`` is stored and announced once. STOP, STOPALL, UNSUBSCRIBE, CANCEL,
+        END or QUIT suppresses the source for this number, and for messages without a sender that go
+        by the configuration ``key`` (None: the default one); START, YES or UNSTOP lifts that.
 
         Raises :class:`InvalidMessage` and :class:`ConfigNotFound`.
         """
@@ -174,22 +175,33 @@ class SMS:
         :class:`InvalidQuery` and :class:`ConfigNotFound`.
         """
         state = current()
-        to, by = number(destination, state.settings.default_region), drafting.line("sender", sender, 320)
+        to, by = (
+            number(destination, state.settings.default_region),
+            drafting.line("sender", sender, 320),
+        )
         about = None if detail is None else drafting.text("detail", detail, 500)
         suppression.suppress(state, CHANNEL, to, by, key, reason, about)
 
     @staticmethod
-    def unsuppress(destination: str, sender: str | None = None, *, key: str | int | None = None) -> None:
+    def unsuppress(
+        destination: str, sender: str | None = None, *, key: str | int | None = None
+    ) -> None:
         """Take back a :meth:`suppress` of the same recipient with the same ``sender`` or ``key``.
 
-        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress` raises.
+        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress`
+        raises.
         """
         state = current()
-        to, by = number(destination, state.settings.default_region), drafting.line("sender", sender, 320)
+        to, by = (
+            number(destination, state.settings.default_region),
+            drafting.line("sender", sender, 320),
+        )
         suppression.unsuppress(state, CHANNEL, to, by, key)
 
     @staticmethod
-    def suppressed(destination: str | None = None, after: str | None = None, limit: int = 50) -> Suppressed:
+    def suppressed(
+        destination: str | None = None, after: str | None = None, limit: int = 50
+    ) -> Suppressed:
         """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
 
         Raises :class:`InvalidQuery` that names the filter.
@@ -224,7 +236,8 @@ class SMS:
     ) -> Page:
         """Return a page of SMS, newest first: ``items``, and ``next`` to pass as ``after``.
 
-        ``since`` is inclusive, ``until`` is not. Raises :class:`InvalidQuery` that names the filter.
+        ``since`` is inclusive, ``until`` is not. Raises :class:`InvalidQuery` that names the
+        filter.
         """
         return messages.page(
             current(),

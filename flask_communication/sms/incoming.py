@@ -12,11 +12,11 @@ from sqlalchemy.engine import Connection
 
 from ..configs.state import State
 from ..delivery.announce import announce
-from ..delivery.outcomes import clean
 from ..delivery.policy import suppression
 from ..errors import ConfigNotFound
+from ..formats.text import clean
 from ..storage import events
-from ..storage.database import Speech, speech_of
+from ..storage.dialect import Dialect, dialect_of
 from ..storage.models import Message
 from ..storage.models.status import RECEIVED
 
@@ -74,19 +74,19 @@ def _store(
 ) -> int | None:
     given: dict[str, Any] = {**mail._asdict(), "uuid": uuid, "channel": channel, "status": RECEIVED}
     given |= {"config_id": config_id, "ref": provider_ref, "once": once}
-    stored: int | None = connection.execute(_insert(speech_of(connection)), given).scalar()
+    stored: int | None = connection.execute(_insert(dialect_of(connection)), given).scalar()
     return stored
 
 
 @cache
-def _insert(speech: Speech) -> TextClause:
+def _insert(dialect: Dialect) -> TextClause:
     return text(
-        "INSERT INTO communication_message (uuid, channel, direction, status, destination, sender, body,"
-        " config_id, route_id, priority, expires_at, idempotency_key, provider_ref,"
-        " fence, tries, crashes, resends, created_at, updated_at)"
-        " VALUES (:uuid, :channel, 'in', :status, :destination, :source, :body, :config_id, :config_id, 5,"
-        f" {speech.now}, :once, :ref, 0, 0, 0, 0, {speech.now}, {speech.now})"
-        " ON CONFLICT (channel, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id"
+        "INSERT INTO communication_message (uuid, channel, direction, status, destination, "
+        "sender, body, config_id, route_id, priority, expires_at, idempotency_key, provider_ref, "
+        "fence, tries, crashes, resends, created_at, updated_at) VALUES (:uuid, :channel, 'in', "
+        f":status, :destination, :source, :body, :config_id, :config_id, 5, {dialect.now}, :once, "
+        f":ref, 0, 0, 0, 0, {dialect.now}, {dialect.now}) ON CONFLICT (channel, idempotency_key) "
+        "WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING id"
     )
 
 
@@ -111,7 +111,8 @@ def _obey(
         return
     scopes = [suppression.sender_scope(mail.destination)]
     if config_id is not None:
-        # A message that named no sender came from the configuration's own number, which may be this one.
+        # A message that named no sender came from the configuration's own number, which may be this
+        # one.
         meant = {config_id, _stood_in_for(connection, channel, mail.source, config_id)}
         scopes += [suppression.config_scope(one) for one in sorted(meant)]
     if said == "start":
@@ -132,7 +133,9 @@ def _stood_in_for(connection: Connection, channel: str, recipient: str, config_i
     """Return the configuration in whose place, as a fallback, this one last wrote to a recipient."""
     found = connection.scalar(
         select(Message.route_id)
-        .where(Message.channel == channel, Message.destination == recipient, Message.direction == "out")
+        .where(
+            Message.channel == channel, Message.destination == recipient, Message.direction == "out"
+        )
         .where(Message.config_id == config_id, Message.sender.is_(None))
         .order_by(Message.id.desc())
         .limit(1)

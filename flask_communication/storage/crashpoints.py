@@ -1,7 +1,7 @@
 """Places where a test lets this process die, to see what it leaves behind. An instrument of the tests.
 
-``COMMUNICATION_CRASH_AT=name`` ends the process at that point, as ``kill -9`` would; ``name:3`` at the
-third pass. It is read once, when the package is imported. Never set it where messages matter.
+``COMMUNICATION_CRASH_AT=name`` ends the process at that point, as ``kill -9`` would; ``name:3`` at
+the third pass. It is read once, when the package is imported. Never set it where messages matter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 
 from ..errors import SettingError
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 VARIABLE = "COMMUNICATION_CRASH_AT"
 # What kill -9 would give is 137; this one tells a planned death from any other.
@@ -59,8 +59,8 @@ def arm(spec: str | None) -> None:
     name, colon, passes = (spec or "").partition(":")
     if spec and (name not in POINTS or (colon and not (passes.isdecimal() and int(passes)))):
         raise SettingError(
-            f"{VARIABLE}={spec!r} names no crash point; it is an instrument of the tests: unset it, or use "
-            f"NAME or NAME:N with one of {', '.join(POINTS)}"
+            f"{VARIABLE}={spec!r} names no crash point; it is an instrument of the tests: unset "
+            f"it, or use NAME or NAME:N with one of {', '.join(POINTS)}"
         )
     _wanted, _passes = name or None, int(passes or 1)
     if _wanted:
@@ -68,7 +68,10 @@ def arm(spec: str | None) -> None:
 
 
 def crash_point(name: str, about: object = True) -> None:
-    """Die here if it was asked for; a pass with nothing to do (an empty ``about``) does not count."""
+    """Die here if it was asked for.
+
+    A pass with nothing to do (an empty ``about``) does not count.
+    """
     if _wanted == name and about:
         _pass()
 

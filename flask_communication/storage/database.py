@@ -1,169 +1,53 @@
 """Our tables' base, our sessions on the host's database, and the two dialects we speak.
 
 The host's ``db.session`` is never used, unless the caller passes it. On PostgreSQL our short
-transactions run on the host's engine. On an SQLite file they run on an engine of our own for the same
-file, because they need BEGIN IMMEDIATE, WAL and full durability, and the host's engine is not ours to
-change. An in-memory SQLite database lives in one connection, so there we share the host's engine.
+transactions run on the host's engine. On an SQLite file they run on an engine of our own for the
+same file, because they need BEGIN IMMEDIATE, WAL and full durability, and the host's engine is not
+ours to change. An in-memory SQLite database lives in one connection, so there we share the host's
+engine.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import DateTime, MetaData, create_engine, event
-from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
-from sqlalchemy.types import TypeDecorator
 
-from ..errors import SessionConflict, SettingError
-from . import complaints
+from ..errors import DatabaseError, InvalidQuery, NotUpgraded, SessionConflict, SettingError
+from .dialect import Dialect, dialect_of
 
 if TYPE_CHECKING:
     from flask import Flask
 
 BUSY_TIMEOUT_MS = 15_000
+_NO_TEXT = "a text has a NUL character or half of a surrogate pair"
+_TOO_LARGE = "a number, or a time, is too large or too small for the database"
+# By SQLSTATE (PostgreSQL's appendix A); psycopg refuses a NUL by itself, and so without one.
+_WORDS = {
+    None: _NO_TEXT,
+    "22021": _NO_TEXT,
+    "22P05": _NO_TEXT,
+    "22001": "a text is longer than the database keeps",
+    "22003": _TOO_LARGE,
+    "22008": _TOO_LARGE,
+    "22015": _TOO_LARGE,
+}
 PASS_THE_SESSION = (
-    "this thread's db.session has unsaved changes open on SQLite, and a transaction of our own would "
+    "this thread's db.session has unsaved changes open on SQLite, and a transaction of our own "
+    "would "
     "{harm}. Pass session=db.session, so that the message is sent if and only if your transaction "
     "commits, or commit first"
 )
-
-
-class Base(DeclarativeBase):
-    """The declarative base of our tables; it has its own MetaData, apart from the host's."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-class UTCDateTime(TypeDecorator[datetime]):
-    """An aware UTC time: ``timestamptz`` on PostgreSQL, sortable text on SQLite."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times, which would mean another moment on every machine."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a time without a time zone; use datetime.now(timezone.utc)")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware UTC time."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-@dataclass(frozen=True)
-class Speech:
-    """How one database says what the other says otherwise; fragments of SQL text.
-
-    The outbox is written as SQL text because Core costs it half of its speed; these few fragments are
-    all that differs. The clock is always the database's, never the worker's.
-    """
-
-    name: str
-    now: str
-    skip_locked: str
-
-    def later(self, seconds: str) -> str:
-        """Say "``seconds`` from now", NULL if ``seconds`` is NULL."""
-        if self.name == "postgresql":
-            return f"statement_timestamp() + make_interval(secs => {seconds})"
-        # SQLAlchemy stores six digits; SQLite's %f gives three.
-        return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
-
-    def since(self, column: str) -> str:
-        """Say "seconds since ``column``"."""
-        if self.name == "postgresql":
-            return f"extract(epoch from statement_timestamp() - {column})::double precision"
-        return f"((julianday('now') - julianday({column})) * 86400.0)"
-
-    def rows(self, columns: Mapping[str, str], parameter: str = "rows") -> str:
-        """Say "the rows of this JSON array", so that one statement serves any number of rows.
-
-        ``columns`` maps names to PostgreSQL types; pass the array through :func:`as_rows`.
-        """
-        if self.name == "postgresql":
-            typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-            return f"(SELECT * FROM json_to_recordset(CAST(:{parameter} AS json)) AS j({typed}))"
-        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
-        return f"(SELECT {picked} FROM json_each(:{parameter}))"
-
-    def chosen(self, column: str, parameter: str = "rows") -> str:
-        """Say "``column`` is an ``id`` of :meth:`rows`, and", so that PostgreSQL looks the ids up."""
-        if self.name != "postgresql":
-            return ""
-        ids = f"SELECT j.id FROM json_to_recordset(CAST(:{parameter} AS json)) AS j(id bigint)"
-        return f"{self.among(column, ids)} AND "
-
-    def among(self, column: str, ids: str) -> str:
-        """Say "``column`` is one of what this SELECT returns", so that each is looked up."""
-        return f"{column} = ANY(ARRAY({ids}))" if self.name == "postgresql" else f"{column} IN ({ids})"
-
-    def json(self, parameter: str) -> str:
-        """Say "the JSON text that this parameter is"."""
-        return f"CAST({parameter} AS json)" if self.name == "postgresql" else parameter
-
-    def returning(self, *columns: str) -> str:
-        """Say "return these columns of the updated table ``m``"."""
-        # SQLite knows only that table there, and not by its alias.
-        prefix = "m." if self.name == "postgresql" else ""
-        return " RETURNING " + ", ".join(prefix + column for column in columns)
-
-    def time(self, value: datetime) -> str:
-        """Write a moment as this database stores it."""
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + (
-            "+00" if self.name == "postgresql" else ""
-        )
-
-    def least(self, one: str, other: str) -> str:
-        """Say "the earlier of two moments"."""
-        return f"{'least' if self.name == 'postgresql' else 'min'}({one}, {other})"
-
-
-SPEECHES = {
-    # statement_timestamp(), unlike clock_timestamp(), is stable, and so may be looked up in an index.
-    "postgresql": Speech("postgresql", "statement_timestamp()", "FOR UPDATE SKIP LOCKED"),
-    # One writer at a time: BEGIN IMMEDIATE has locked everything already.
-    "sqlite": Speech("sqlite", "strftime('%Y-%m-%d %H:%M:%f000', 'now')", ""),
-}
-
-
-def as_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows for :meth:`Speech.rows`."""
-    return json.dumps(rows, ensure_ascii=True, separators=(",", ":"))
-
-
-def speech_of(connection: Connection | Engine) -> Speech:
-    """Return the dialect's speech; raise :class:`SettingError` for a database we do not support."""
-    name = connection.dialect.name
-    if name not in SPEECHES:
-        raise SettingError(
-            f"Flask-Communication keeps its messages in PostgreSQL or SQLite, not in {name}; "
-            "set COMMUNICATION_DATABASE_URL to a database of one of these kinds"
-        )
-    return SPEECHES[name]
 
 
 class Database:
@@ -174,7 +58,7 @@ class Database:
         self._db = db
         self._url = url
         self._engine: Engine | None = None
-        self._speech: Speech | None = None
+        self._dialect: Dialect | None = None
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
@@ -188,11 +72,11 @@ class Database:
         return self._engine
 
     @property
-    def speech(self) -> Speech:
+    def dialect(self) -> Dialect:
         """How our database speaks."""
-        if self._speech is None:
-            self._speech = speech_of(self.engine)
-        return self._speech
+        if self._dialect is None:
+            self._dialect = dialect_of(self.engine)
+        return self._dialect
 
     @property
     def host(self) -> Any:
@@ -216,7 +100,7 @@ class Database:
         if self._url is not None:
             return _own_engine(make_url(self._url))
         host = self._host_engine()
-        speech_of(host)
+        dialect_of(host)
         if host.dialect.name == "sqlite" and not _in_memory(host.url):
             return _own_engine(host.url)
         return host
@@ -245,14 +129,14 @@ class Database:
         ``db.session`` holds open on SQLite; :class:`NotUpgraded` when our tables are missing.
         """
         self.refuse_conflict()
-        with complaints.explained(), self.engine.begin() as connection:
+        with _explained(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a connection that only reads, and so never waits for a writer."""
         lent = self._lent()
-        with complaints.explained():
+        with _explained():
             if lent is not None:
                 yield lent.connection()
                 return
@@ -283,7 +167,7 @@ class Database:
                 f"the session is bound to {_name(connection.engine.url)}, our tables are in "
                 f"{_name(self.engine.url)}; leave session= out, or bind it to our database"
             )
-        with complaints.explained():
+        with _explained():
             yield connection
 
     def _is_ours(self, engine: Engine) -> bool:
@@ -293,7 +177,7 @@ class Database:
 
     def refuse_conflict(self) -> None:
         """Raise :class:`SessionConflict` if this thread's ``db.session`` has an open write on SQLite."""
-        if self._url is not None or self.speech.name != "sqlite":
+        if self._url is not None or self.dialect.name != "sqlite":
             return
         session = _session_in_use(self.host)
         if session is not None and _holds_a_write(session):
@@ -335,7 +219,8 @@ def _prepare_sqlite(dbapi: Any, record: Any) -> None:
 
 
 def _use_wal(cursor: Any) -> None:
-    # For this lock alone SQLite does not wait: processes that start together change a new file together.
+    # For this lock alone SQLite does not wait: processes that start together change a new file
+    # together.
     give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -376,4 +261,35 @@ def _holds_a_write(session: Session) -> bool:
     return bool(getattr(driver, "in_transaction", False))
 
 
-__all__ = ["Base", "Database", "Speech", "UTCDateTime", "as_rows", "speech_of"]
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the database errors that a user can mend into words."""
+    try:
+        yield
+    except UnicodeEncodeError as wrong:
+        raise InvalidQuery(_NO_TEXT) from wrong
+    except OverflowError as wrong:
+        # SQLite's driver says so before it asks.
+        if "SQLite" not in str(wrong):
+            raise
+        raise InvalidQuery(_TOO_LARGE) from wrong
+    except DataError as wrong:
+        raise InvalidQuery(_said(wrong)) from wrong
+    except (OperationalError, ProgrammingError) as wrong:
+        said = str(wrong.orig)
+        if "communication_" in said and ("no such" in said or "does not exist" in said):
+            raise NotUpgraded(
+                "our tables are missing or old; run: flask communication upgrade"
+            ) from wrong
+        if "database is locked" in said:
+            raise DatabaseError(
+                "SQLite stayed locked by another transaction; if it is your own, pass its session "
+                "as session=, else commit it sooner"
+            ) from wrong
+        raise
+
+
+def _said(wrong: DataError) -> str:
+    state = getattr(wrong.orig, "sqlstate", None) or getattr(wrong.orig, "pgcode", None)
+    # Its own words may repeat the value, which may be a secret.
+    return _WORDS.get(state, f"the database refuses a value ({type(wrong.orig).__name__}, {state})")

@@ -23,8 +23,8 @@ class Erased(NamedTuple):
 def erase(state: State, recipient: str) -> Erased:
     """Delete every message to and from a recipient, of all channels, with all that was said of it.
 
-    A number may be spaced, an address capitalised in any way. What is being sent at this moment is left.
-    Opt-outs stay: they are what keeps the recipient from being written to again. Raises
+    A number may be spaced, an address capitalised in any way. What is being sent at this moment is
+    left. Opt-outs stay: they are what keeps the recipient from being written to again. Raises
     :class:`InvalidQuery` for nobody.
     """
     if not isinstance(recipient, str) or not recipient.strip():
@@ -35,7 +35,9 @@ def erase(state: State, recipient: str) -> Erased:
     deleted = 0
     while True:
         with state.database.write() as connection:
-            ids = list(connection.execute(_theirs(" AND m.status <> 'sending' LIMIT 500"), given).scalars())
+            ids = list(
+                connection.execute(_theirs(" AND m.status <> 'sending' LIMIT 500"), given).scalars()
+            )
             if not ids:
                 break
             retention.delete(connection, ids)
@@ -54,6 +56,6 @@ def _theirs(more: str) -> TextClause:
         "SELECT m.id FROM communication_message AS m WHERE"
         " (m.channel IN ('sms', 'email', 'telephony') AND m.destination IN :forms"
         " OR m.direction = 'in' AND lower(m.sender) IN :lowered"
-        " OR m.id IN (SELECT p.message_id FROM communication_recipient AS p WHERE p.address IN :forms))"
-        + more
+        " OR m.id IN (SELECT p.message_id FROM communication_recipient AS p WHERE p.address IN"
+        " :forms))" + more
     ).bindparams(bindparam("forms", expanding=True), bindparam("lowered", expanding=True))

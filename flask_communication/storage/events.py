@@ -11,7 +11,7 @@ from uuid import uuid4
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection
 
-from .database import Speech, as_rows, speech_of
+from .dialect import Dialect, as_rows, dialect_of
 
 COLUMNS = {
     "message_id": "bigint",
@@ -38,24 +38,25 @@ def store(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     A row without ``message_id`` is matched by ``config_id`` and ``ref``, and kept in any case.
     """
     if rows:
-        speech = speech_of(connection)
+        dialect = dialect_of(connection)
         given = [
-            {**row, "occurred_at": speech.time(row["occurred_at"])} if row.get("occurred_at") else row
+            {**row, "occurred_at": dialect.time(row["occurred_at"])}
+            if row.get("occurred_at")
+            else row
             for row in rows
         ]
-        connection.execute(_store(speech), {"rows": as_rows(given)})
+        connection.execute(_store(dialect), {"rows": as_rows(given)})
 
 
 @cache
-def _store(speech: Speech) -> TextClause:
+def _store(dialect: Dialect) -> TextClause:
     return text(
-        "INSERT INTO communication_event (message_id, config_id, kind, status, provider_ref, dedupe_key,"
-        " detail, code, occurred_at, received_at, applied)"
-        " SELECT COALESCE(r.message_id, (SELECT max(m.id) FROM communication_message AS m"
-        " WHERE m.config_id = r.config_id AND m.provider_ref = r.ref)),"
-        " r.config_id, r.kind, r.status, r.ref, r.dedupe_key, r.detail, r.code, r.occurred_at,"
-        f" {speech.now}, COALESCE(r.applied, false) FROM {speech.rows(COLUMNS)} AS r WHERE true"
-        " ON CONFLICT (dedupe_key) DO NOTHING"
+        "INSERT INTO communication_event (message_id, config_id, kind, status, provider_ref, "
+        "dedupe_key, detail, code, occurred_at, received_at, applied) SELECT "
+        "COALESCE(r.message_id, (SELECT max(m.id) FROM communication_message AS m WHERE "
+        "m.config_id = r.config_id AND m.provider_ref = r.ref)), r.config_id, r.kind, r.status, "
+        f"r.ref, r.dedupe_key, r.detail, r.code, r.occurred_at, {dialect.now}, COALESCE(r.applied, "
+        f"false) FROM {dialect.rows(COLUMNS)} AS r WHERE true ON CONFLICT (dedupe_key) DO NOTHING"
     )
 
 
@@ -67,4 +68,6 @@ def note(connection: Connection, message_id: int, kind: str, detail: str) -> Non
 def note_all(connection: Connection, message_ids: Sequence[int], kind: str, detail: str) -> None:
     """Keep what a person or a worker did to several messages."""
     told = {"kind": kind, "detail": detail[:500], "applied": True}
-    store(connection, [{**told, "message_id": one, "dedupe_key": uuid4().hex} for one in message_ids])
+    store(
+        connection, [{**told, "message_id": one, "dedupe_key": uuid4().hex} for one in message_ids]
+    )

@@ -10,7 +10,7 @@ from functools import cache
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.engine import Connection
 
-from .database import Speech, speech_of
+from .dialect import Dialect, dialect_of
 from .models import StoredFile
 
 # Those that many mails carry are kept in memory, up to so many bytes.
@@ -30,7 +30,7 @@ def store(connection: Connection, contents: Iterable[bytes]) -> None:
     for name, content in unique:
         if name not in known:
             connection.execute(
-                _insert_file(speech_of(connection)),
+                _insert_file(dialect_of(connection)),
                 {"sha256": name, "size": len(content), "content": content},
             )
 
@@ -42,10 +42,10 @@ def _known_files(connection: Connection, names: Sequence[str]) -> set[str]:
 
 
 @cache
-def _insert_file(speech: Speech) -> TextClause:
+def _insert_file(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_file (sha256, size, content, created_at)"
-        f" VALUES (:sha256, :size, :content, {speech.now}) ON CONFLICT (sha256) DO NOTHING"
+        f" VALUES (:sha256, :size, :content, {dialect.now}) ON CONFLICT (sha256) DO NOTHING"
     )
 
 

@@ -16,8 +16,8 @@ from ..configs.state import State
 from ..errors import FileNotFound, InvalidQuery, MessageNotFound
 from ..formats import numbers
 from ..providers.base import File
-from .database import UTCDateTime
 from .models import Attachment, Config, Mail, Message, Recipient
+from .models.base import UTCDateTime
 from .models.status import STATUSES
 
 MOST_A_PAGE = 500
@@ -31,7 +31,10 @@ Lead = list[Condition]
 
 
 class Page(NamedTuple):
-    """Messages, newest first, and the cursor of the next page: pass it as ``after``; None at the end."""
+    """Messages, newest first, and the cursor of the next page: pass it as ``after``.
+
+    None at the end.
+    """
 
     items: list[Message]
     next: str | None
@@ -99,7 +102,8 @@ def page(
 ) -> Page:
     """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
 
-    ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names the filter.
+    ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names
+    the filter.
     """
     if channel is not None and channel not in KNOWN:
         raise InvalidQuery({"channel": [f"must be one of {', '.join(KNOWN)}"]})
@@ -108,7 +112,9 @@ def page(
     with state.database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
         if configs is not None and not configs:
-            raise InvalidQuery({"key": [f"no configuration has, or had, the key or id {str(key)!r}"]})
+            raise InvalidQuery(
+                {"key": [f"no configuration has, or had, the key or id {str(key)!r}"]}
+            )
         people = None if destination is None else _people(session, destination, state)
         leads = _leads(channel, people, configs, _status(status))
         if thread is not None:
@@ -116,7 +122,9 @@ def page(
             leads = _of_thread(session, thread) if channel in (None, "email") else []
         if destination is not None or thread is not None:
             rest += _unindexed(configs, status)
-        found = list(session.scalars(_newest(leads, rest, number).options(*_listed()))) if leads else []
+        found = (
+            list(session.scalars(_newest(leads, rest, number).options(*_listed()))) if leads else []
+        )
     items = found[:limit]
     return Page(items, _cursor_of(items[-1]) if len(found) > limit else None)
 
@@ -135,13 +143,20 @@ def _people(session: Session, destination: str, state: State) -> list[str]:
 
 
 def _leads(
-    channel: str | None, people: Sequence[str] | None, configs: Sequence[int] | None, statuses: Iterable[str]
+    channel: str | None,
+    people: Sequence[str] | None,
+    configs: Sequence[int] | None,
+    statuses: Iterable[str],
 ) -> list[Lead]:
     """Return what each index to walk begins with: a recipient, or a configuration and status, or a status."""
     if people is not None:
         leads = _for_recipient(channel, people)
     elif configs is not None:
-        leads = [[Message.config_id == one, Message.status == each] for one in configs for each in statuses]
+        leads = [
+            [Message.config_id == one, Message.status == each]
+            for one in configs
+            for each in statuses
+        ]
     else:
         leads = [[Message.status == each] for each in statuses]
     channels = CHANNELS if channel is None else (channel,)
@@ -185,12 +200,18 @@ def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Se
     if len(leads) == 1:
         return select(Message).where(*leads[0], *rest).order_by(*_ORDER).limit(number)
     each = [
-        select(Message.id, Message.created_at).where(*lead, *rest).order_by(*_ORDER).limit(number).subquery()
+        select(Message.id, Message.created_at)
+        .where(*lead, *rest)
+        .order_by(*_ORDER)
+        .limit(number)
+        .subquery()
         for lead in leads
     ]
     # UNION, because an email may be found twice: by its first recipient, and by any.
     of_all = union(*(select(one.c.id, one.c.created_at) for one in each)).subquery()
-    newest = select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(number)
+    newest = (
+        select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(number)
+    )
     return select(Message).where(Message.id.in_(newest)).order_by(*_ORDER)
 
 

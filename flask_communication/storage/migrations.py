@@ -11,7 +11,8 @@ from sqlalchemy import DateTime, MetaData, inspect, text
 from sqlalchemy.engine import Connection
 
 from ..errors import DatabaseError
-from .database import Base, Database, UTCDateTime
+from .database import Database
+from .models.base import Base, UTCDateTime
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -59,7 +60,8 @@ def _run(database: Database, command: str, revision: str) -> None:
 
     if _host_owns(database):
         raise DatabaseError(
-            'with COMMUNICATION_MIGRATIONS="host" our tables are in your history; run: flask db upgrade'
+            'with COMMUNICATION_MIGRATIONS="host" our tables are in your history; run: flask db '
+            "upgrade"
         )
     config = _config()
     with database.write() as connection:
@@ -134,7 +136,9 @@ def _wrap(app: Flask) -> None:
     migrate.configure_args["include_object"] = include
 
 
-def include_object(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: Any) -> bool:
+def include_object(
+    thing: Any, name: str | None, kind: str, reflected: bool, compare_to: Any
+) -> bool:
     """Tell Alembic whether a table, or what belongs to one, is the host's and not ours."""
     table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)
     return table != VERSION_TABLE and table not in Base.metadata.tables

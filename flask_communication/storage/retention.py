@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ..configs.state import State
-from .database import Speech, speech_of
+from .dialect import Dialect, dialect_of
 from .models.status import FINAL, SENT
 
 BATCH = 500
@@ -19,9 +19,8 @@ DAY = 86_400.0
 EVENTS_FOR = 90 * DAY
 # What stands in `extra` of a message whose text is gone.
 REMOVED = json.dumps({"removed": "by the retention policy"})
-_AT_REST = (
-    f"(status IN ({', '.join(repr(one) for one in sorted(FINAL))}) OR status = '{SENT}' AND due_at IS NULL)"
-)
+_FINAL = ", ".join(repr(one) for one in sorted(FINAL))
+_AT_REST = f"(status IN ({_FINAL}) OR status = '{SENT}' AND due_at IS NULL)"
 
 Step = Callable[[Connection], int]
 
@@ -29,24 +28,25 @@ Step = Callable[[Connection], int]
 def is_my_turn(state: State) -> bool:
     """Tell whether this process is the one that sweeps in this hour."""
     with state.database.read() as connection:
-        if connection.execute(_taken(speech_of(connection))).first():
+        if connection.execute(_taken(dialect_of(connection))).first():
             return False
     with state.database.write() as connection:
-        return bool(connection.execute(_turn(speech_of(connection))).rowcount)
+        return bool(connection.execute(_turn(dialect_of(connection))).rowcount)
 
 
 @cache
-def _taken(speech: Speech) -> TextClause:
+def _taken(dialect: Dialect) -> TextClause:
     return text(
-        f"SELECT 1 FROM communication_usage WHERE scope = 'retention' AND period = {_HOUR[speech.name]}"
+        "SELECT 1 FROM communication_usage WHERE scope = 'retention' AND period = "
+        f"{_HOUR[dialect.name]}"
     )
 
 
 @cache
-def _turn(speech: Speech) -> TextClause:
+def _turn(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_usage (scope, period, count, alerted, expires_at)"
-        f" VALUES ('retention', {_HOUR[speech.name]}, 1, false, {speech.later('7200')})"
+        f" VALUES ('retention', {_HOUR[dialect.name]}, 1, false, {dialect.later('7200')})"
         " ON CONFLICT (scope, period) DO NOTHING"
     )
 
@@ -60,8 +60,8 @@ _HOUR = {
 def sweep(state: State) -> Iterator[tuple[str, int]]:
     """Do what the policy asks, a small batch at each step; yield what was done and to how many rows.
 
-    Whoever stops half-way loses nothing: the next sweep goes on. Messages that wait for something (queued,
-    being sent, held, unknown, or a report that is still asked for) are never touched.
+    Whoever stops half-way loses nothing: the next sweep goes on. Messages that wait for something
+    (queued, being sent, held, unknown, or a report that is still asked for) are never touched.
     """
     settings = state.settings
     if settings.keep_messages_days is not None:
@@ -89,7 +89,8 @@ def plan(state: State) -> dict[str, int]:
                 upper = _newest_before(connection, days * DAY)
                 found[what] = connection.execute(
                     text(
-                        f"SELECT count(*) FROM communication_message WHERE id <= :upper AND {_AT_REST}{extra}"
+                        "SELECT count(*) FROM communication_message WHERE id <= :upper AND "
+                        f"{_AT_REST}{extra}"
                     ),
                     {"upper": upper, **({"removed": REMOVED} if extra else {})},
                 ).scalar_one()
@@ -119,8 +120,8 @@ def _old(
 def _batch(connection: Connection, after: int, upper: int, extra: str) -> list[int]:
     found = connection.execute(
         text(
-            f"SELECT id FROM communication_message WHERE id > :after AND id <= :upper AND {_AT_REST}{extra}"
-            f" ORDER BY id LIMIT {BATCH} {speech_of(connection).skip_locked}"
+            "SELECT id FROM communication_message WHERE id > :after AND id <= :upper AND "
+            f"{_AT_REST}{extra} ORDER BY id LIMIT {BATCH} {dialect_of(connection).skip_locked}"
         ),
         {"after": after, "upper": upper, **({"removed": REMOVED} if extra else {})},
     )
@@ -130,14 +131,17 @@ def _batch(connection: Connection, after: int, upper: int, extra: str) -> list[i
 def _newest_before(connection: Connection, seconds: float) -> int:
     """Return the largest id that is older than so many seconds, 0 if none is.
 
-    Ids grow with the time, so a few looks into the primary key find it, however many rows there are.
+    Ids grow with the time, so a few looks into the primary key find it, however many rows there
+    are.
     """
     low, high = (
         0,
-        connection.execute(text("SELECT COALESCE(max(id), 0) FROM communication_message")).scalar_one(),
+        connection.execute(
+            text("SELECT COALESCE(max(id), 0) FROM communication_message")
+        ).scalar_one(),
     )
     ask = text(
-        f"SELECT id, {speech_of(connection).since('created_at')} AS age FROM communication_message"
+        f"SELECT id, {dialect_of(connection).since('created_at')} AS age FROM communication_message"
         " WHERE id >= :id ORDER BY id LIMIT 1"
     )
     while low < high:
@@ -152,33 +156,41 @@ def _newest_before(connection: Connection, seconds: float) -> int:
 
 def _strip(connection: Connection, ids: list[int]) -> None:
     rows = {"ids": json.dumps(ids), "removed": REMOVED}
-    these = _ids(speech_of(connection))
+    these = _ids(dialect_of(connection))
     # To SQLite JSON is text, and a cast to it would make a number.
-    as_json = "CAST(:removed AS json)" if speech_of(connection).name == "postgresql" else ":removed"
+    as_json = (
+        "CAST(:removed AS json)" if dialect_of(connection).name == "postgresql" else ":removed"
+    )
     connection.execute(
         text(
-            f"UPDATE communication_message SET body = '', meta = NULL, extra = {as_json} WHERE id IN {these}"
+            f"UPDATE communication_message SET body = '', meta = NULL, extra = {as_json} WHERE id "
+            f"IN {these}"
         ),
         rows,
     )
     connection.execute(
-        text(f"UPDATE communication_mail SET html = NULL, raw_sha256 = NULL WHERE message_id IN {these}"),
+        text(
+            "UPDATE communication_mail SET html = NULL, raw_sha256 = NULL WHERE message_id IN "
+            f"{these}"
+        ),
         rows,
     )
-    connection.execute(text(f"DELETE FROM communication_attachment WHERE message_id IN {these}"), rows)
+    connection.execute(
+        text(f"DELETE FROM communication_attachment WHERE message_id IN {these}"), rows
+    )
 
 
 def delete(connection: Connection, ids: list[int]) -> None:
     """Delete messages with all that belongs to them."""
     # Attempts, events, mails, recipients and attachments go with their message.
     connection.execute(
-        text(f"DELETE FROM communication_message WHERE id IN {_ids(speech_of(connection))}"),
+        text(f"DELETE FROM communication_message WHERE id IN {_ids(dialect_of(connection))}"),
         {"ids": json.dumps(ids)},
     )
 
 
-def _ids(speech: Speech) -> str:
-    if speech.name == "postgresql":
+def _ids(dialect: Dialect) -> str:
+    if dialect.name == "postgresql":
         return "(SELECT CAST(value AS bigint) FROM json_array_elements_text(CAST(:ids AS json)))"
     return "(SELECT value FROM json_each(:ids))"
 
@@ -200,7 +212,7 @@ def _drop_usage(connection: Connection) -> int:
     return connection.execute(
         text(
             "DELETE FROM communication_usage WHERE (scope, period) IN (SELECT scope, period FROM"
-            f" communication_usage WHERE expires_at < {speech_of(connection).now} LIMIT {BATCH})"
+            f" communication_usage WHERE expires_at < {dialect_of(connection).now} LIMIT {BATCH})"
         )
     ).rowcount
 
@@ -209,7 +221,7 @@ def _drop_events(connection: Connection) -> int:
     return connection.execute(
         text(
             "DELETE FROM communication_event WHERE id IN (SELECT id FROM communication_event"
-            f" WHERE message_id IS NULL AND {speech_of(connection).since('received_at')} > :age"
+            f" WHERE message_id IS NULL AND {dialect_of(connection).since('received_at')} > :age"
             f" LIMIT {BATCH})"
         ),
         {"age": EVENTS_FOR},
@@ -220,10 +232,11 @@ def drop_files(connection: Connection) -> int:
     """Delete files that no email has carried for a day; return how many."""
     return connection.execute(
         text(
-            "DELETE FROM communication_file WHERE sha256 IN (SELECT f.sha256 FROM communication_file AS f"
-            " WHERE NOT EXISTS (SELECT 1 FROM communication_attachment AS a WHERE a.sha256 = f.sha256)"
-            " AND NOT EXISTS (SELECT 1 FROM communication_mail AS m WHERE m.raw_sha256 = f.sha256)"
-            f" AND {speech_of(connection).since('f.created_at')} > :age LIMIT {BATCH})"
+            "DELETE FROM communication_file WHERE sha256 IN (SELECT f.sha256 FROM "
+            "communication_file AS f WHERE NOT EXISTS (SELECT 1 FROM communication_attachment AS "
+            "a WHERE a.sha256 = f.sha256) AND NOT EXISTS (SELECT 1 FROM communication_mail AS m "
+            f"WHERE m.raw_sha256 = f.sha256) AND {dialect_of(connection).since('f.created_at')} > "
+            f":age LIMIT {BATCH})"
         ),
         {"age": DAY},
     ).rowcount

@@ -91,7 +91,11 @@ class _Accepted:
     @property
     def within(self) -> Connection | None:
         """The connection of a session that lives in a transaction of its test: no other sees its rows."""
-        lasts = isinstance(self._bind, Connection) and not self._bind.closed and self._bind.in_transaction()
+        lasts = (
+            isinstance(self._bind, Connection)
+            and not self._bind.closed
+            and self._bind.in_transaction()
+        )
         return self._bind if lasts else None
 
 
@@ -118,9 +122,9 @@ class Outbox(Sequence[Sent]):
     def deliver(self) -> None:
         """Let what is due pass, so that statuses move and signals are sent; nobody is reached.
 
-        Everything becomes ``delivered``, except what limits or suppressions stop, what is scheduled for
-        later, and what goes to one of the simulator's magic numbers. Raises :class:`SessionConflict` where
-        your own transaction is open on SQLite.
+        Everything becomes ``delivered``, except what limits or suppressions stop, what is scheduled
+        for later, and what goes to one of the simulator's magic numbers. Raises
+        :class:`SessionConflict` where your own transaction is open on SQLite.
         """
         for state in self._states():
             with ThreadPoolExecutor(state.settings.concurrency) as pool:
@@ -138,7 +142,9 @@ class Outbox(Sequence[Sent]):
         """Hear of messages; see :class:`.hush.Keeper`."""
         with self._lock:
             known = {one.uuid for one in self._accepted}
-            self._accepted += [_Accepted(state, uuid, session) for uuid in uuids if uuid not in known]
+            self._accepted += [
+                _Accepted(state, uuid, session) for uuid in uuids if uuid not in known
+            ]
 
     def in_place_of(self, provider: Provider) -> Provider:
         """Return who answers in place of a provider."""
@@ -204,7 +210,9 @@ def _read(state: State, within: Connection | None, uuids: Iterable[str]) -> dict
         )
     )
     if within is not None:
-        with Session(within, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
+        with Session(
+            within, expire_on_commit=False, join_transaction_mode="rollback_only"
+        ) as session:
             return {one.uuid: one for one in session.scalars(wanted)}
     with state.database.session() as session:
         return {one.uuid: one for one in session.scalars(wanted)}
@@ -247,9 +255,9 @@ def _shown(message: Message) -> Sent:
 def communication_outbox() -> Iterator[Outbox]:
     """Let nothing leave this process, and give what would have: ``.sms``, ``.email``, or all in order.
 
-    It needs no application, whatever your fixture of one is called and whenever it is made; no stored
-    configuration, because a channel without a default one gets the simulator; and starts no thread that
-    outlives a call. What still waits when the test ends is cancelled.
+    It needs no application, whatever your fixture of one is called and whenever it is made; no
+    stored configuration, because a channel without a default one gets the simulator; and starts no
+    thread that outlives a call. What still waits when the test ends is cancelled.
     """
     outbox = Outbox()
     with standin.kept(outbox):

@@ -17,7 +17,10 @@ class Understudy(Simulator):
     """
 
     def __init__(self, provider: Provider) -> None:
-        self.name, self.label = provider.name, provider.label if provider.is_known else provider.name
+        self.name, self.label = (
+            provider.name,
+            provider.label if provider.is_known else provider.name,
+        )
         # The settings are the provider's own: what the simulator would make of them is chance.
         self._obeys = isinstance(provider, Simulator)
         if provider.is_known:

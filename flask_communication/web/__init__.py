@@ -54,7 +54,9 @@ def make_blueprint() -> Blueprint:
     )
     for endpoint, path, methods, view in ROUTES:
         for rule in (path, f"{path}/"):
-            blueprint.add_url_rule(rule, endpoint, view, methods=methods, provide_automatic_options=False)
+            blueprint.add_url_rule(
+                rule, endpoint, view, methods=methods, provide_automatic_options=False
+            )
     nowhere.answer_the_rest(blueprint, [(path, methods) for _, path, methods, _ in ROUTES])
     handle_errors(blueprint)
     exempt_from_the_hosts_csrf(blueprint)

@@ -1,4 +1,7 @@
-"""Who may do what: a token's scopes, or the host's ``authorize``; and no one else's browser for them."""
+"""Who may do what: a token's scopes, or the host's ``authorize``.
+
+And no one else's browser for them.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ from ..configs.actions import ACTIONS
 from ..configs.state import State, current
 from .envelope import BadRequest
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # Endpoints that anybody may call.
-PUBLIC = frozenset(f"communication.{name}" for name in ("health", "static", "wrong_method", "no_such_call"))
+PUBLIC = frozenset(
+    f"communication.{name}" for name in ("health", "static", "wrong_method", "no_such_call")
+)
 
 COOKIE = "communication_csrf"
 HEADER = "X-CSRF-Token"
@@ -123,8 +128,14 @@ def _check_csrf() -> None:
     _serializer()
     given = request.headers.get(HEADER) or request.form.get(FIELD, "")
     cookie = request.cookies.get(COOKIE, "")
-    if not given or not hmac.compare_digest(given.encode(), cookie.encode()) or not _is_ours(cookie):
-        raise BadRequest(403, f"send the cookie {COOKIE} again as {HEADER}; any GET of ours sets it")
+    if (
+        not given
+        or not hmac.compare_digest(given.encode(), cookie.encode())
+        or not _is_ours(cookie)
+    ):
+        raise BadRequest(
+            403, f"send the cookie {COOKIE} again as {HEADER}; any GET of ours sets it"
+        )
 
 
 def _is_same_origin() -> bool:

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, default_exceptions
 from .. import errors
 from ..formats.strict_json import parse_json
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 MAX_BODY = 1_000_000
 
@@ -71,7 +71,9 @@ def json_field(name: str, raw: str) -> Any:
     try:
         given = parse_json(raw.encode(), last_wins=True)
     except ValueError as wrong:
-        raise BadRequest(422, "these fields are wrong", {name: [f"is not valid JSON: {wrong}"]}) from None
+        raise BadRequest(
+            422, "these fields are wrong", {name: [f"is not valid JSON: {wrong}"]}
+        ) from None
     _refuse_large_numbers(given)
     return given
 
@@ -123,7 +125,10 @@ def _is_storable(text: str) -> bool:
 
 
 def query(*names: str) -> dict[str, str]:
-    """Return the query's parameters of these names; raise :class:`BadRequest` for others or repeats."""
+    """Return the query's parameters of these names.
+
+    Raise :class:`BadRequest` for others or repeats.
+    """
     strangers = sorted(set(request.args) - set(names))
     repeated = sorted(name for name in names if len(request.args.getlist(name)) > 1)
     if strangers or repeated:
@@ -138,7 +143,10 @@ def query(*names: str) -> dict[str, str]:
 
 
 def handle_errors(blueprint: Blueprint) -> None:
-    """Give a blueprint's views our envelope for every error; the host's own pages stay as they are."""
+    """Give a blueprint's views our envelope for every error.
+
+    The host's own pages stay as they are.
+    """
     blueprint.register_error_handler(BadRequest, _bad_request)
     blueprint.register_error_handler(errors.CommunicationError, _ours)
     # Each by its number too: else a handler of the application for, say, 404 would come first.

@@ -32,7 +32,11 @@ def _catch_the_rest(setup: BlueprintSetupState) -> None:
     if (setup.url_prefix or "").strip("/"):
         for rule in ("/", "/<path:path>"):
             setup.add_url_rule(
-                rule, "no_such_call", no_such_call, methods=sorted(METHODS), provide_automatic_options=False
+                rule,
+                "no_such_call",
+                no_such_call,
+                methods=sorted(METHODS),
+                provide_automatic_options=False,
             )
 
 

@@ -36,7 +36,12 @@ class _Call:
 
 CALLS = (
     _Call(
-        "/config/create", "post", "Store a configuration", "config.write", schemas.ConfigCreate, schemas.Id
+        "/config/create",
+        "post",
+        "Store a configuration",
+        "config.write",
+        schemas.ConfigCreate,
+        schemas.Id,
     ),
     _Call(
         "/config/update",
@@ -113,7 +118,8 @@ CALLS = (
     _Call(
         "/email/send",
         "post",
-        "Accept an email, as JSON or as multipart/form-data; the same Idempotency-Key is one message",
+        "Accept an email, as JSON or as multipart/form-data; the same Idempotency-Key is one "
+        "message",
         "message.send",
         schemas.SendEmail,
         schemas.Uuid,
@@ -170,10 +176,25 @@ CALLS = (
         "message.read",
         data=schemas.Message,
         many=True,
-        query=("channel", "status", "destination", "key", "since", "until", "after", "limit", "thread"),
+        query=(
+            "channel",
+            "status",
+            "destination",
+            "key",
+            "since",
+            "until",
+            "after",
+            "limit",
+            "thread",
+        ),
     ),
     _Call(
-        "/messages/{uuid}", "get", "Tell a message's story", "message.read", data=schemas.Story, errors=(404,)
+        "/messages/{uuid}",
+        "get",
+        "Tell a message's story",
+        "message.read",
+        data=schemas.Story,
+        errors=(404,),
     ),
     _Call(
         "/messages/{uuid}/raw",
@@ -279,7 +300,9 @@ def _document() -> dict[str, Any]:
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.schema("Error", schema=schemas.Error)
     for call in CALLS:
-        spec.path(path=call.path, operations={call.method: _operation(call)}, parameters=_in_path(call))
+        spec.path(
+            path=call.path, operations={call.method: _operation(call)}, parameters=_in_path(call)
+        )
     document: dict[str, Any] = spec.to_dict()
     return document
 
@@ -293,7 +316,9 @@ def _version() -> str:
 
 def _in_path(call: _Call) -> list[dict[str, Any]]:
     names = re.findall(r"{(\w+)}", call.path)
-    return [{"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in names]
+    return [
+        {"name": one, "in": "path", "required": True, "schema": {"type": "string"}} for one in names
+    ]
 
 
 def _operation(call: _Call) -> dict[str, Any]:
@@ -310,7 +335,9 @@ def _operation(call: _Call) -> dict[str, Any]:
         "responses": {"200": _answer("it worked", _success(call))},
     }
     if call.text:
-        kind = next((kind for path, kind in _KINDS.items() if call.path.startswith(path)), "text/plain")
+        kind = next(
+            (kind for path, kind in _KINDS.items() if call.path.startswith(path)), "text/plain"
+        )
         operation["responses"]["200"]["content"] = {kind: {"schema": {"type": "string"}}}
     for status in sorted({*_usual(call), *call.errors}):
         operation["responses"][str(status)] = _answer(_WORDS[status], "Error")
@@ -329,7 +356,9 @@ def _operation(call: _Call) -> dict[str, Any]:
 
 def _sent_as(call: _Call) -> tuple[str, ...]:
     return (
-        ("application/json", "multipart/form-data") if call.path == "/email/send" else ("application/json",)
+        ("application/json", "multipart/form-data")
+        if call.path == "/email/send"
+        else ("application/json",)
     )
 
 

@@ -22,7 +22,8 @@ LARGEST_PICTURE = 1_000_000
 ALL_PICTURES = 5_000_000
 # The sandbox allows links to open, and nothing else; the sanitiser is the second wall.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src {pictures}; form-action 'none'; base-uri 'none';"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src {pictures}; form-action 'none'; "
+    "base-uri 'none';"
     " frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
 )
 _PAGE = (
@@ -65,7 +66,9 @@ def _pictures(message: Message) -> dict[str, str]:
         if one.content_id is None or one.content_type.lower() not in markup.RASTER:
             continue
         content = messages.file(current(), message.uuid, one.place).content
-        if len(content) <= min(LARGEST_PICTURE, room) and markup.is_picture(one.content_type, content):
+        if len(content) <= min(LARGEST_PICTURE, room) and markup.is_picture(
+            one.content_type, content
+        ):
             room -= len(content)
             encoded = base64.b64encode(content).decode()
             found[one.content_id] = f"data:{one.content_type.lower()};base64,{encoded}"

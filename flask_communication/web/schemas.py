@@ -1,4 +1,7 @@
-"""The shapes of the REST interface; the views load with them and the description is made of them."""
+"""The shapes of the REST interface.
+
+The views load with them and the description is made of them.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ class ConfigCreate(_Body):
 class ConfigUpdate(ConfigCreate):
     """A change of a configuration; what is left out stays."""
 
-    id = fields.Raw(required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    id = fields.Raw(
+        required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
+    )
     version = fields.Raw(validate=_text_or_number, metadata={"type": ["string", "integer"]})
     type = fields.String()
     provider = fields.String(allow_none=True)
@@ -50,7 +55,9 @@ class ConfigUpdate(ConfigCreate):
 class ConfigDelete(_Body):
     """Which configuration to delete."""
 
-    id = fields.Raw(required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    id = fields.Raw(
+        required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
+    )
     csrf_token = fields.String()
 
 
@@ -68,7 +75,9 @@ class SendSMS(_Send):
 
     msg = fields.String(required=True)
     destination = fields.String(required=True)
-    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    key = fields.Raw(
+        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
+    )
 
 
 class Base64(fields.String):
@@ -83,7 +92,10 @@ class Base64(fields.String):
 
 
 class Upload(_Body):
-    """A file of an email; ``inline`` (or a ``content_id``) lets the HTML show it as ``cid:`` and its name."""
+    """A file of an email.
+
+    ``inline`` (or a ``content_id``) lets the HTML show it as ``cid:`` and its name.
+    """
 
     filename = fields.String(required=True, validate=validate.Length(min=1, max=255))
     content = Base64(required=True)
@@ -104,7 +116,10 @@ def _mailboxes() -> fields.Raw:
 
 
 class SendEmail(_Send):
-    """An email; ``key`` names a configuration, ``in_reply_to`` a message of ours, or a Message-ID."""
+    """An email.
+
+    ``key`` names a configuration, ``in_reply_to`` a message of ours, or a Message-ID.
+    """
 
     to = _mailboxes()
     cc = _mailboxes()
@@ -117,7 +132,9 @@ class SendEmail(_Send):
     headers = fields.Dict(keys=fields.String(), values=fields.String())
     in_reply_to = fields.String(allow_none=True)
     unsubscribe = fields.String(allow_none=True)
-    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    key = fields.Raw(
+        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
+    )
     attachments = fields.List(fields.Nested(Upload), validate=validate.Length(max=50))
 
 
@@ -131,7 +148,9 @@ class Retry(_Body):
 class SyncInbox(_Body):
     """Which mailbox to read, by the key or id of its configuration; without one, all."""
 
-    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    key = fields.Raw(
+        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
+    )
 
 
 class Synced(Schema):
@@ -154,7 +173,9 @@ class RetrySMS(_Body):
 class Reports(_Body):
     """Whose delivery reports are asked for."""
 
-    msg_uuids = fields.List(fields.String(validate=TEXT), required=True, validate=validate.Length(max=1000))
+    msg_uuids = fields.List(
+        fields.String(validate=TEXT), required=True, validate=validate.Length(max=1000)
+    )
     config = fields.Dict()
 
 
@@ -169,7 +190,9 @@ class Unsuppress(_Body):
 
     destination = fields.String(required=True)
     sender = fields.String(allow_none=True)
-    key = fields.Raw(allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]})
+    key = fields.Raw(
+        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
+    )
 
 
 class Suppress(Unsuppress):

@@ -29,7 +29,9 @@ def downgrade() -> None:
 
 def _partial(name: str, table: str, columns: list[str], where: str, unique: bool = False) -> None:
     condition = sa.text(where)
-    op.create_index(name, table, columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
+    op.create_index(
+        name, table, columns, unique=unique, postgresql_where=condition, sqlite_where=condition
+    )
 
 
 def _configs() -> None:
@@ -109,7 +111,12 @@ def _messages() -> None:
             name="fk_communication_message_config_id_communication_config",
         ),
     )
-    _partial("ix_communication_message_due", table, ["status", "priority", "due_at"], "due_at IS NOT NULL")
+    _partial(
+        "ix_communication_message_due",
+        table,
+        ["status", "priority", "due_at"],
+        "due_at IS NOT NULL",
+    )
     _partial(
         "uq_communication_message_idempotency",
         table,

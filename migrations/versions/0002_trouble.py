@@ -1,4 +1,7 @@
-"""What trouble needs: circuits, usage, suppressions, heartbeats; fallbacks and limits of a message."""
+"""What trouble needs: circuits, usage, suppressions, heartbeats.
+
+Fallbacks and limits of a message.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -77,7 +80,10 @@ def _suppressions() -> None:
         sa.Column("created_at", Time, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_communication_suppression"),
         sa.UniqueConstraint(
-            "channel", "destination", "scope", name="uq_communication_suppression_channel_destination_scope"
+            "channel",
+            "destination",
+            "scope",
+            name="uq_communication_suppression_channel_destination_scope",
         ),
     )
 

@@ -1,4 +1,7 @@
-"""A provider on the loopback that rings, and then misbehaves; what rang is in this process, and survives."""
+"""A provider on the loopback that rings, and then misbehaves.
+
+What rang is in this process, and survives.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,9 @@ class Door(BaseHTTPRequestHandler):
         fault = self.telephones.call(key, body["msg"], int(self.path.split("/")[1]))
         time.sleep(0.03)
         if fault is None:
-            self._answer(200, {"success": True, "msg": "", "data": {"msg_uuid": key, "extra_data": {}}})
+            self._answer(
+                200, {"success": True, "msg": "", "data": {"msg_uuid": key, "extra_data": {}}}
+            )
         else:
             self._misbehave(fault)
 

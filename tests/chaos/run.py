@@ -85,7 +85,10 @@ class Run:
         self.chance = random.Random(self.plan.seed)
 
     def feed(self) -> None:
-        """Accept all messages, evenly while workers are being killed; what fails is asked for again."""
+        """Accept all messages, evenly while workers are being killed.
+
+        What fails is asked for again.
+        """
         pause = self.plan.kills * self.plan.kill_every / self.plan.messages
         with self.app.app_context():
             for number in range(self.plan.messages):
@@ -196,7 +199,9 @@ class Run:
 
     def statuses(self) -> Counter[str]:
         with state_of(self.app).database.read() as connection:
-            return Counter(connection.execute(text("SELECT status FROM communication_message")).scalars())
+            return Counter(
+                connection.execute(text("SELECT status FROM communication_message")).scalars()
+            )
 
     def stop(self) -> None:
         for worker in self.workers:
@@ -211,9 +216,15 @@ class Run:
             ).all()
         rang, known = self.telephones.rang, {row.uuid: row for row in rows}
         unknown = [row for row in rows if row.status == "unknown"]
-        arrived = {row.body for row in rows if row.status in ("sent", "delivered") and rang[row.body]}
+        arrived = {
+            row.body for row in rows if row.status in ("sent", "delivered") and rang[row.body]
+        }
         # It rang, and nobody would know.
-        hidden = [row for row in rows if row.status in ("rejected", "expired", "failed") and rang[row.body]]
+        hidden = [
+            row
+            for row in rows
+            if row.status in ("rejected", "expired", "failed") and rang[row.body]
+        ]
         lost = set(self.accepted) - arrived - {row.body for row in unknown}
         lost |= {msg for msg, uuid in self.accepted.items() if uuid not in known}
         return {

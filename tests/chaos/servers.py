@@ -40,7 +40,9 @@ class Postgres:
             who = pwd.getpwnam("postgres")
             self.rights = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
             os.chown(self.folder, who.pw_uid, who.pw_gid)
-        self._run("initdb", "-D", self.folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8")
+        self._run(
+            "initdb", "-D", self.folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"
+        )
         self.start()
         self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
 
@@ -89,7 +91,9 @@ class RedisServer:
 
     def start(self) -> None:
         command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir()
+        )
         for _ in range(100):
             with suppress(RedisError):
                 Redis.from_url(self.url).ping()

@@ -1,4 +1,7 @@
-"""A worker process, as ``flask communication worker`` is one; and the application that it serves."""
+"""A worker process, as ``flask communication worker`` is one.
+
+And the application that it serves.
+"""
 
 from __future__ import annotations
 

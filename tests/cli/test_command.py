@@ -91,7 +91,18 @@ def test_a_configuration_is_changed_shown_and_deleted(app: Flask) -> None:
     run(app, *add, "spare")
     told = run(
         app,
-        *("config", "update", "1", "--disabled", "--key", "first", "--weight", "70", "--rate", "2.5"),
+        *(
+            "config",
+            "update",
+            "1",
+            "--disabled",
+            "--key",
+            "first",
+            "--weight",
+            "70",
+            "--rate",
+            "2.5",
+        ),
         *("--fallback", "spare", "--set", "story=unknown", "--clear", "latency_ms"),
     )
     assert "configuration 1 is changed" in told
@@ -124,7 +135,14 @@ def test_a_changed_secret_is_asked_for(app: Flask) -> None:
 
 
 def test_the_list_shows_the_way_and_how_each_is(app: Flask) -> None:
-    install(app, Scripted(lambda sms: refuse()), key="main", fallback=["ghost"], weight=70, rate_per_second=5)
+    install(
+        app,
+        Scripted(lambda sms: refuse()),
+        key="main",
+        fallback=["ghost"],
+        weight=70,
+        rate_per_second=5,
+    )
     with app.app_context():
         SMS.send_msg(TO, "Hello")
         work(app)
@@ -155,7 +173,9 @@ def test_a_fallback_or_a_provider_that_does_not_exist_is_warned_of(app: Flask) -
     assert "configuration 1 stored" in told
     assert "Warning: no configuration of this type has the key 'ghost' yet" in told
     assert "Warning: nothing can be sent by it yet: no provider is called 'acme'" in told
-    told = run(app, "config", "add", "--type", "sms", "--provider-pkg-name", "simulator", "--fallback", "a")
+    told = run(
+        app, "config", "add", "--type", "sms", "--provider-pkg-name", "simulator", "--fallback", "a"
+    )
     assert "Warning" not in told
     assert "Warning" in run(app, "config", "update", "2", "--fallback", "ghost")
 
@@ -179,7 +199,9 @@ def test_keys_are_rotated(make_app: MakeApp, upgraded_url: str) -> None:
 
 
 def test_tokens_are_made_listed_and_revoked(app: Flask) -> None:
-    token = run(app, "token", "create", "billing", "--scope", "message.send", "--days", "30").strip()
+    token = run(
+        app, "token", "create", "billing", "--scope", "message.send", "--days", "30"
+    ).strip()
     assert token.startswith("fc_")
     public = token.split("_")[1]
     listed = run(app, "token", "list")
@@ -302,7 +324,9 @@ def in_doubt(app: Flask, request: pytest.FixtureRequest) -> str:
     return uuid
 
 
-def test_a_person_resolves_retries_and_cancels_on_the_command_line(app: Flask, in_doubt: str) -> None:
+def test_a_person_resolves_retries_and_cancels_on_the_command_line(
+    app: Flask, in_doubt: str
+) -> None:
     assert f"flask communication resolve {in_doubt} sent|resend|drop" in run(app, "show", in_doubt)
     assert "must be one of sent, resend, drop" in run(app, "resolve", in_doubt, "maybe", expect=1)
     assert "cannot be retried" in run(app, "retry", in_doubt, expect=1)
@@ -323,7 +347,9 @@ def test_a_decision_about_no_message_is_one_line(app: Flask, words: list[str]) -
     assert run(app, *words, expect=1).startswith("Error: there is no message")
 
 
-def test_release_says_what_was_released_and_what_was_not(make_app: MakeApp, upgraded_url: str) -> None:
+def test_release_says_what_was_released_and_what_was_not(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app = make_app(upgraded_url, COMMUNICATION_ALLOWED_COUNTRIES=["+1"])
     install(app, Scripted())
     with app.app_context():
@@ -368,7 +394,9 @@ def test_what_is_sent_from_the_shell_may_wait_and_have_more_recipients(app: Flas
     later = ("--priority", "high", "--at", at)
     sms = run(app, "send-sms", TO, "Hello", *later).strip()
     hidden = ("--cc", "bob@example.com", "--bcc", "eve@example.com", "--bcc", "kim@example.com")
-    email = run(app, "send-email", "--body", "Hello", "--sender", "s@example.com", *hidden, *later).strip()
+    email = run(
+        app, "send-email", "--body", "Hello", "--sender", "s@example.com", *hidden, *later
+    ).strip()
     with app.app_context():
         for found in (SMS.get(sms), Email.get(email)):
             assert found.due_at == datetime(2099, 1, 1, 8, tzinfo=UTC)
@@ -383,7 +411,9 @@ def test_what_is_sent_from_the_shell_may_wait_and_have_more_recipients(app: Flas
         assert "is no time with a zone" in run(app, "send-sms", TO, "Hello", "--at", bad, expect=2)
 
 
-@pytest.mark.parametrize("words", [["messages"], ["send-sms", TO, "Hello"], ["config", "list"], ["prune"]])
+@pytest.mark.parametrize(
+    "words", [["messages"], ["send-sms", TO, "Hello"], ["config", "list"], ["prune"]]
+)
 def test_a_database_that_is_away_is_one_line(make_app: MakeApp, words: list[str]) -> None:
     told = run(make_app("postgresql+psycopg://nobody@127.0.0.1:1/none"), *words, expect=1)
     assert told.startswith("Error: the database cannot be used: ")

@@ -67,7 +67,9 @@ def circuit(app: Flask) -> Any:
 
 def end_pause(app: Flask) -> None:
     with state_of(app).database.write() as connection:
-        connection.execute(text("UPDATE communication_circuit SET until = '2020-01-01 00:00:00.000000'"))
+        connection.execute(
+            text("UPDATE communication_circuit SET until = '2020-01-01 00:00:00.000000'")
+        )
     make_due(app)
 
 
@@ -184,13 +186,18 @@ def test_failures_of_another_minute_are_not_counted(app: Flask, provider: Script
             work(app)
             with state_of(app).database.write() as connection:
                 connection.execute(
-                    text("UPDATE communication_circuit SET counted_since = '2020-01-01 00:00:00.000000'")
+                    text(
+                        "UPDATE communication_circuit SET counted_since = '2020-01-01 "
+                        "00:00:00.000000'"
+                    )
                 )
     assert circuit(app).state == "closed"
     assert len(provider.calls) == 30
 
 
-def test_one_bad_message_tried_again_and_again_is_no_bad_provider(app: Flask, provider: Scripted) -> None:
+def test_one_bad_message_tried_again_and_again_is_no_bad_provider(
+    app: Flask, provider: Scripted
+) -> None:
     provider.answer = raising(NotSent("the network of this recipient is down"))
     with app.app_context():
         send(1)
@@ -209,7 +216,9 @@ def test_trouble_of_one_message_alone_pauses_nothing(app: Flask, provider: Scrip
     assert len(provider.calls) == 10
 
 
-@pytest.mark.parametrize("refusal", [Refused("wrong password", http_status=401), Denied("no balance")])
+@pytest.mark.parametrize(
+    "refusal", [Refused("wrong password", http_status=401), Denied("no balance")]
+)
 def test_who_refuses_us_is_not_asked_again_until_the_configuration_changes(
     app: Flask, provider: Scripted, refusal: Refused
 ) -> None:
@@ -218,7 +227,12 @@ def test_who_refuses_us_is_not_asked_again_until_the_configuration_changes(
         uuids = send(4)
         work(app)
         assert len(provider.calls) == 1
-        assert [SMS.get(uuid).status for uuid in uuids] == ["rejected", "queued", "queued", "queued"]
+        assert [SMS.get(uuid).status for uuid in uuids] == [
+            "rejected",
+            "queued",
+            "queued",
+            "queued",
+        ]
         assert "stopped until it is changed" in (SMS.get(uuids[1]).error or "")
         make_due(app)
         work(app)
@@ -228,10 +242,15 @@ def test_who_refuses_us_is_not_asked_again_until_the_configuration_changes(
         make_due(app)
         work(app)
         assert [SMS.get(uuid).status for uuid in uuids] == ["rejected", "sent", "sent", "sent"]
-    assert [(what, more["seconds"]) for what, more in heard] == [("paused", None), ("resumed", None)]
+    assert [(what, more["seconds"]) for what, more in heard] == [
+        ("paused", None),
+        ("resumed", None),
+    ]
 
 
-def test_a_late_refusal_of_the_old_password_does_not_stop_the_new_one(app: Flask, provider: Scripted) -> None:
+def test_a_late_refusal_of_the_old_password_does_not_stop_the_new_one(
+    app: Flask, provider: Scripted
+) -> None:
     def change_meanwhile(sms: Any) -> Any:
         store.change(state_of(app), "1", {"config": {"password": None}})
         raise Refused("wrong password", http_status=403)
@@ -246,7 +265,9 @@ def test_a_late_refusal_of_the_old_password_does_not_stop_the_new_one(app: Flask
         assert SMS.get(second).status == "sent"
 
 
-def test_too_many_requests_pause_everybody_for_as_long_as_asked(app: Flask, provider: Scripted) -> None:
+def test_too_many_requests_pause_everybody_for_as_long_as_asked(
+    app: Flask, provider: Scripted
+) -> None:
     provider.answer = raising(NotSent("slow down", http_status=429, retry_after=40.0))
     with app.app_context():
         uuids = send(5)

@@ -77,7 +77,9 @@ def test_the_bundled_simulator_is_found_and_kept(app: Flask) -> None:
     assert known.find("simulator") is known.find("simulator")
 
 
-def test_an_installed_package_is_found(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_is_found(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = (
         "from flask_communication.providers.base import Provider\n"
         "class Carrier(Provider):\n    name = 'carrier'\n"
@@ -175,7 +177,9 @@ def test_our_own_blueprint_is_not_taken_for_a_provider(app: Flask) -> None:
 @pytest.mark.parametrize(
     "name", ["", ".", "os", "http://evil.example", "../simulator", "Simulator", "subprocess:Popen"]
 )
-def test_a_name_that_nobody_made_known_is_neither_imported_nor_called(app: Flask, name: str) -> None:
+def test_a_name_that_nobody_made_known_is_neither_imported_nor_called(
+    app: Flask, name: str
+) -> None:
     app.post("/sms/send/")(lambda: "a view without a blueprint")
     with pytest.raises(ProviderNotFound, match="COMMUNICATION_PROVIDERS"):
         registry(app).find(name)
@@ -303,7 +307,9 @@ def test_a_view_that_breaks_is_unknown(app: Flask, testing: bool) -> None:
         {"APPLICATION_ROOT": "/shop"},
     ],
 )
-def test_the_host_finds_its_own_views_whatever_it_calls_itself(app: Flask, config: Mapping[str, Any]) -> None:
+def test_the_host_finds_its_own_views_whatever_it_calls_itself(
+    app: Flask, config: Mapping[str, Any]
+) -> None:
     app.config.update(config)
     provider = probe(app, lambda: jsonify(success=True, data={"msg_uuid": "r1"}))
     assert provider.send_sms(sms(), {}) == Accepted("r1")

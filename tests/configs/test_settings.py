@@ -84,7 +84,9 @@ def test_no_secret_is_in_the_repr() -> None:
             "COMMUNICATION_ENCRYPTION_KEYS": [key],
             "COMMUNICATION_REDIS_URL": "redis://:hunter2@localhost",
             "COMMUNICATION_DATABASE_URL": "postgresql://me:hunter2@localhost/x",
-            "COMMUNICATION_PROVIDERS": {"acme": {"url": "https://acme.example/", "secret": "hunter2"}},
+            "COMMUNICATION_PROVIDERS": {
+                "acme": {"url": "https://acme.example/", "secret": "hunter2"}
+            },
         }
     )
     assert key not in repr(settings)
@@ -124,7 +126,9 @@ def test_a_country_needs_the_phone_library_and_the_error_says_so() -> None:
         "Settings.from_config({'COMMUNICATION_ALLOWED_COUNTRIES': ['+91']})\n"
         "Settings.from_config({'COMMUNICATION_ALLOWED_COUNTRIES': ['IN']})"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 1
     assert "COMMUNICATION_ALLOWED_COUNTRIES needs the phonenumbers library" in ended.stderr
     assert "flask-communication[phone]" in ended.stderr

@@ -66,14 +66,18 @@ def test_scopes_are_kept_once_each_and_in_order(state: State) -> None:
 
 
 @pytest.mark.parametrize(("name", "scopes"), [("billing", []), ("", ["*"]), ("  ", ["*"])])
-def test_a_token_without_a_name_or_a_scope_is_not_made(state: State, name: str, scopes: list[str]) -> None:
+def test_a_token_without_a_name_or_a_scope_is_not_made(
+    state: State, name: str, scopes: list[str]
+) -> None:
     with pytest.raises(InvalidQuery):
         tokens.create(state, name, scopes)
     assert tokens.listing(state) == []
 
 
 @pytest.mark.parametrize("scope", ["bogus", "message.bogus", "bogus.*", "*.send", "message", ""])
-def test_a_scope_that_allows_nothing_is_refused_with_those_that_do(state: State, scope: str) -> None:
+def test_a_scope_that_allows_nothing_is_refused_with_those_that_do(
+    state: State, scope: str
+) -> None:
     with pytest.raises(InvalidQuery, match=r"message\.send.*message\.\*"):
         tokens.create(state, "billing", ["message.send", scope])
     assert tokens.listing(state) == []
@@ -128,7 +132,9 @@ def test_a_token_ends_at_its_hour_and_not_before(state: State) -> None:
     presented = tokens.create(state, "billing", ["*"], timedelta(hours=1))
     assert tokens.check(state, presented) is not None
     with state.database.write() as connection:
-        connection.execute(update(Token).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+        connection.execute(
+            update(Token).values(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        )
     assert tokens.check(state, presented) is None
 
 
@@ -186,7 +192,9 @@ def test_a_refused_token_is_not_noted_as_used(state: State) -> None:
         ([""], "message.send", False),
     ],
 )
-def test_scopes_cover_what_they_say_and_no_more(scopes: list[str], action: str, allowed: bool) -> None:
+def test_scopes_cover_what_they_say_and_no_more(
+    scopes: list[str], action: str, allowed: bool
+) -> None:
     assert tokens.allows(Token(scopes=scopes), action) is allowed
 
 

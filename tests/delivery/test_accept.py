@@ -193,7 +193,10 @@ def test_a_session_of_another_database_is_refused(host: Host, sqlite_url: str) -
 
 
 def test_missing_tables_are_named(make_app: MakeApp, database_url: str) -> None:
-    with make_app(database_url).app_context(), pytest.raises(NotUpgraded, match="communication upgrade"):
+    with (
+        make_app(database_url).app_context(),
+        pytest.raises(NotUpgraded, match="communication upgrade"),
+    ):
         SMS.send_msg(TO, "Hello")
 
 
@@ -256,7 +259,9 @@ def test_one_extension_serves_applications_with_other_prefixes(
     apps = []
     for prefix in ("/a", "/b/c", ""):
         app = Flask(f"app{len(apps)}")
-        app.config.update(SQLALCHEMY_DATABASE_URI=upgraded_sqlite_url, COMMUNICATION_EMBEDDED_WORKER=False)
+        app.config.update(
+            SQLALCHEMY_DATABASE_URI=upgraded_sqlite_url, COMMUNICATION_EMBEDDED_WORKER=False
+        )
         db.init_app(app)
         communication.init_app(app, db, url_prefix=prefix)
         apps.append(app)
@@ -275,7 +280,9 @@ def test_one_extension_serves_applications_with_other_prefixes(
     assert by_hand.test_client().get("/communication/health").status_code == 404
 
 
-def test_each_of_many_goes_by_the_configuration_it_names(make_app: MakeApp, upgraded_url: str) -> None:
+def test_each_of_many_goes_by_the_configuration_it_names(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app = make_app(upgraded_url)
     ids: dict[tuple[str, str], int] = {}
     for channel in ("email", "sms"):

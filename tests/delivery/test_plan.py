@@ -55,7 +55,9 @@ def app(make_app: MakeApp, upgraded_url: str, one: Scripted, two: Second) -> Fla
     return app
 
 
-def test_what_was_not_sent_goes_by_the_fallback_at_once(app: Flask, one: Scripted, two: Second) -> None:
+def test_what_was_not_sent_goes_by_the_fallback_at_once(
+    app: Flask, one: Scripted, two: Second
+) -> None:
     one.answer = raising(NotSent("connection refused"))
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
@@ -130,12 +132,15 @@ def test_a_paused_configuration_is_passed_over_and_used_again_later(
         assert len(one.calls) == 5
         assert len(two.calls) == 10
         with state_of(app).database.write() as connection:
-            connection.execute(text("UPDATE communication_circuit SET until = '2020-01-01 00:00:00.000000'"))
+            connection.execute(
+                text("UPDATE communication_circuit SET until = '2020-01-01 00:00:00.000000'")
+            )
         one.answer = None
         for number in range(3):
             SMS.send_msg(TO, f"Back {number}")
         work(app)
-        # One probe found out; those claimed with it went by the fallback, later ones do not have to.
+        # One probe found out; those claimed with it went by the fallback, later ones do not have
+        # to.
         SMS.send_msg(TO, "Home")
         work(app)
     assert one.rang.total() >= 2
@@ -192,7 +197,9 @@ def test_weights_say_with_which_configuration_messages_begin(
 def test_a_message_begins_with_the_same_configuration_however_often_it_is_asked() -> None:
     routes = {1: Route(1, weight=50), 2: Route(2, weight=50)}
     home = Route(1, weight=50, fallback=(2,))
-    orders = {tuple(route.config_id for route in in_order(home, routes, "deadbeef")) for _ in range(5)}
+    orders = {
+        tuple(route.config_id for route in in_order(home, routes, "deadbeef")) for _ in range(5)
+    }
     assert len(orders) == 1
 
 
@@ -265,7 +272,9 @@ def test_the_line_is_not_longer_than_five_minutes() -> None:
     assert max(delays) == rate.LINE_UP_FOR
 
 
-def test_a_password_never_waits_behind_a_hundred_thousand(make_app: MakeApp, upgraded_url: str) -> None:
+def test_a_password_never_waits_behind_a_hundred_thousand(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     provider, app = Scripted(), make_app(upgraded_url, COMMUNICATION_CONCURRENCY=4)
     install(app, provider, is_default=True)
     install(app, provider, key="second")

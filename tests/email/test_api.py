@@ -95,11 +95,16 @@ def test_an_email_arrives_with_all_it_was_given(app: Flask, post: Post) -> None:
     assert sent.recipients == [ANN, BOB, EVE, "hidden@example.com"]
     assert (sent.subject, sent.body, sent.headers) == ("Grüße", "Hello", {"X-Order": "17"})
     assert sent.message_id == f"<{uuid}@example.com>"
-    assert [(file.filename, file.content_type, file.content_id, file.content) for file in sent.files] == [
+    assert [
+        (file.filename, file.content_type, file.content_id, file.content) for file in sent.files
+    ] == [
         ("logo.png", "image/png", "logo.png", b"PNG"),
         ("bill.pdf", "application/pdf", None, b"%PDF"),
     ]
-    assert [(one.address, one.kind) for one in message.recipients][-1] == ("hidden@example.com", "bcc")
+    assert [(one.address, one.kind) for one in message.recipients][-1] == (
+        "hidden@example.com",
+        "bcc",
+    )
 
 
 def test_the_seed_writes_it_so(app: Flask, post: Post) -> None:
@@ -117,8 +122,12 @@ def test_the_seed_writes_it_so(app: Flask, post: Post) -> None:
 def test_what_can_be_attached(app: Flask, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(b"on disk")
-    upload = FileStorage(io.BytesIO(b"up"), filename=r"C:\temp\cv.pdf", content_type="application/pdf")
-    email = Email(to=ANN).attach(path).attach(str(path)).attach(upload).attach(io.BytesIO(b"memory"))
+    upload = FileStorage(
+        io.BytesIO(b"up"), filename=r"C:\temp\cv.pdf", content_type="application/pdf"
+    )
+    email = (
+        Email(to=ANN).attach(path).attach(str(path)).attach(upload).attach(io.BytesIO(b"memory"))
+    )
     with path.open("rb") as opened:
         email.attach(opened)
     assert [(file.filename, file.content) for file in email.files] == [
@@ -195,10 +204,17 @@ def test_what_exceeds_the_limits_is_not_attached(app: Flask, post: Post) -> None
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("text", "body"), ("attachments", r"attach\(\)"), ("from_email", "sender"), ("subjekt", "subject")],
+    [
+        ("text", "body"),
+        ("attachments", r"attach\(\)"),
+        ("from_email", "sender"),
+        ("subjekt", "subject"),
+    ],
 )
 def test_a_field_that_no_email_has_cannot_be_set(name: str, meant: str) -> None:
-    with pytest.raises(AttributeError, match=f"an email has no {name} to set; you may mean {meant}$"):
+    with pytest.raises(
+        AttributeError, match=f"an email has no {name} to set; you may mean {meant}$"
+    ):
         setattr(Email(), name, "x")
     with pytest.raises(AttributeError, match="you may mean to, subject, body, html"):
         Email().x = 1  # type: ignore[attr-defined]
@@ -220,11 +236,23 @@ def test_an_email_of_nothing_is_refused(app: Flask) -> None:
         assert Email(to=ANN).attach(b"x", "x").send()
 
 
-LINES = ["\r\nBcc: x@example.com", "\nx", "\r", "\x00", "\x0b", "\x85", "\u2028", "\u2029", "\x1b[2J"]
+LINES = [
+    "\r\nBcc: x@example.com",
+    "\nx",
+    "\r",
+    "\x00",
+    "\x0b",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\x1b[2J",
+]
 
 
 @pytest.mark.parametrize("bad", LINES)
-@pytest.mark.parametrize("field", ["subject", "to", "cc", "sender", "reply_to", "in_reply_to", "headers"])
+@pytest.mark.parametrize(
+    "field", ["subject", "to", "cc", "sender", "reply_to", "in_reply_to", "headers"]
+)
 def test_nothing_breaks_out_of_a_header(app: Flask, post: Post, field: str, bad: str) -> None:
     fields: dict[str, Any] = {"to": ANN, "body": "Hello"}
     fields[field] = {"X-Order": f"17{bad}"} if field == "headers" else f"Ann{bad} <ann@example.com>"
@@ -268,7 +296,8 @@ def test_headers_of_ours_and_broken_names_are_refused(app: Flask, name: str) -> 
 def test_a_text_is_made_of_the_html(app: Flask, post: Post) -> None:
     with app.app_context():
         Email(
-            to=ANN, html="<style>p{}</style><p>Hello <a href='https://x.example'>you</a></p><p>Bye</p>"
+            to=ANN,
+            html="<style>p{}</style><p>Hello <a href='https://x.example'>you</a></p><p>Bye</p>",
         ).send()
         work(app)
     assert post.sent[0].body == "Hello you (https://x.example)\nBye"
@@ -288,7 +317,11 @@ def test_templates_of_the_host_are_the_words(app: Flask, post: Post) -> None:
         with pytest.raises(InvalidMessage, match=r"neither nothing\.txt nor"):
             Email.from_template("nothing")
     (sent,) = post.sent
-    assert (sent.subject, sent.body, sent.html) == ("Hello <Ann>", "Dear <Ann>", "<b>&lt;Ann&gt;</b>")
+    assert (sent.subject, sent.body, sent.html) == (
+        "Hello <Ann>",
+        "Dear <Ann>",
+        "<b>&lt;Ann&gt;</b>",
+    )
 
 
 def test_one_click_unsubscribing(app: Flask, post: Post) -> None:
@@ -435,10 +468,16 @@ def test_a_report_of_one_recipient_is_that_recipients(app: Flask, post: Post) ->
 def test_files_are_stored_once(app: Flask) -> None:
     with app.app_context():
         for number in range(5):
-            Email(to=f"user{number}@example.com", body="Hello").attach(b"the same", f"{number}.txt").send()
+            Email(to=f"user{number}@example.com", body="Hello").attach(
+                b"the same", f"{number}.txt"
+            ).send()
     with state_of(app).database.read() as connection:
-        assert connection.execute(text("SELECT count(*), sum(size) FROM communication_file")).one() == (1, 8)
-        assert connection.execute(text("SELECT count(*) FROM communication_attachment")).scalar() == 5
+        assert connection.execute(
+            text("SELECT count(*), sum(size) FROM communication_file")
+        ).one() == (1, 8)
+        assert (
+            connection.execute(text("SELECT count(*) FROM communication_attachment")).scalar() == 5
+        )
 
 
 def test_the_same_key_is_one_email(app: Flask) -> None:
@@ -458,7 +497,9 @@ def test_many_are_one_transaction(app: Flask, post: Post) -> None:
         with pytest.raises(InvalidMessage, match=r"\[0\]"):
             Email.send_bulk([{"to": ANN, "colour": "red"}])
         assert not Email.messages().items
-        uuids = Email.send_bulk([{"to": ANN, "body": "a", "priority": "high"}, Email(to=BOB, body="b")])
+        uuids = Email.send_bulk(
+            [{"to": ANN, "body": "a", "priority": "high"}, Email(to=BOB, body="b")]
+        )
         work(app)
         assert {Email.get(uuid).status for uuid in uuids} == {"sent"}
 
@@ -509,7 +550,9 @@ def test_guards_of_a_deployment_look_at_each_recipient(
     make_app: MakeApp, upgraded_url: str, post: Post
 ) -> None:
     app = make_app(
-        upgraded_url, COMMUNICATION_ONLY_TO=["@example.com"], COMMUNICATION_DEFAULT_SENDER="a@b.example"
+        upgraded_url,
+        COMMUNICATION_ONLY_TO=["@example.com"],
+        COMMUNICATION_DEFAULT_SENDER="a@b.example",
     )
     install(app, post, type="email")
     with app.app_context():
@@ -521,7 +564,9 @@ def test_guards_of_a_deployment_look_at_each_recipient(
     assert [one.recipients for one in post.sent] == [[ANN]]
 
 
-def test_without_a_sender_it_says_what_to_set(make_app: MakeApp, upgraded_url: str, post: Post) -> None:
+def test_without_a_sender_it_says_what_to_set(
+    make_app: MakeApp, upgraded_url: str, post: Post
+) -> None:
     app = make_app(upgraded_url)
     install(app, post, type="email")
     with app.app_context():

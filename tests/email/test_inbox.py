@@ -1,4 +1,7 @@
-"""The inbox: every mail once, in its conversation; what comes back is told of; nothing stops the others."""
+"""The inbox: every mail once, in its conversation; what comes back is told of.
+
+Nothing stops the others.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,13 @@ from flask_communication.errors import (
     Refused,
 )
 from flask_communication.formats import mail as letters
-from flask_communication.providers.base import Accepted, InboundEmail, Inbox, OutboundEmail, Provider
+from flask_communication.providers.base import (
+    Accepted,
+    InboundEmail,
+    Inbox,
+    OutboundEmail,
+    Provider,
+)
 from flask_communication.signals import message_received, message_undelivered
 from tests.support.hostile_mail import corpus
 from tests.support.mail_servers import Post, certificate, mailboxes, sink
@@ -60,7 +69,9 @@ class Postbox(Provider):
         self.sent.append(email)
         return Accepted(email.message_id)
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         self.visits += 1
         self.meanwhile()
         if self.trouble is not None:
@@ -76,7 +87,12 @@ class Postbox(Provider):
 
 
 def mail(subject: str, **headers: str) -> bytes:
-    lines = {"From": "Ann <ann@example.com>", "To": "shop@example.com", "Subject": subject, **headers}
+    lines = {
+        "From": "Ann <ann@example.com>",
+        "To": "shop@example.com",
+        "Subject": subject,
+        **headers,
+    }
     head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
     return f"{head}\r\n{subject}, it says.\r\n".encode()
 
@@ -114,7 +130,10 @@ def test_new_mail_is_kept_with_all_that_belongs_to_it(app: Flask, postbox: Postb
     assert message.body.strip() == "Where is it?, it says."
     assert message.sent_at == datetime(2026, 11, 23, 9, tzinfo=UTC)
     assert message.mail is not None
-    assert (message.mail.subject, message.mail.rfc_message_id) == ("Where is it?", "<1@example.com>")
+    assert (message.mail.subject, message.mail.rfc_message_id) == (
+        "Where is it?",
+        "<1@example.com>",
+    )
     assert message.mail.mailboxes["from"] == ["Ann <ann@example.com>"]
     assert message.mail.problem is None
     assert message.mail.raw_sha256 is not None
@@ -130,7 +149,9 @@ def test_a_second_sync_brings_only_what_is_new(app: Flask, postbox: Postbox) -> 
         assert [one.body.split(",")[0] for one in received()] == ["one", "two", "three"]
 
 
-def test_a_mailbox_that_numbers_its_mails_anew_brings_none_twice(app: Flask, postbox: Postbox) -> None:
+def test_a_mailbox_that_numbers_its_mails_anew_brings_none_twice(
+    app: Flask, postbox: Postbox
+) -> None:
     with app.app_context():
         postbox.mails += [mail("one"), mail("two")]
         Email.sync_inbox()
@@ -148,9 +169,14 @@ def test_the_same_mail_twice_in_one_batch_is_one(app: Flask, postbox: Postbox) -
 
 
 def test_files_are_kept_once_and_given_back_whole(app: Flask, postbox: Postbox) -> None:
-    part = b"--B\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n\x00\x01\xff\r\n--B--\r\n"
+    part = (
+        b"--B\r\nContent-Disposition: attachment; filename=a.bin\r\n\r\n\x00\x01\xff\r\n--B--\r\n"
+    )
     head = b"Content-Type: multipart/mixed; boundary=B\r\n\r\n"
-    postbox.mails += [b"From: a@x.example\r\n" + head + part, b"From: b@x.example\r\n" + head + part]
+    postbox.mails += [
+        b"From: a@x.example\r\n" + head + part,
+        b"From: b@x.example\r\n" + head + part,
+    ]
     with app.app_context():
         Email.sync_inbox()
         for one in received():
@@ -209,7 +235,8 @@ def test_a_mail_as_it_came_is_served_to_be_saved_and_nothing_else(
     assert client.get(f"/communication/messages/{found.uuid}/raw").status_code == 403
 
 
-# --- Conversations -----------------------------------------------------------------------------------
+# --- Conversations
+# -----------------------------------------------------------------------------------
 
 
 def thread_of(uuid: str) -> int:
@@ -225,7 +252,9 @@ def test_a_reply_joins_the_conversation_of_what_it_answers(app: Flask, postbox: 
         name = postbox.sent[0].message_id
         postbox.mails += [
             mail("Re: Your order", Message_ID="<2@x.example>", In_Reply_To=name),
-            mail("Re: Re: Your order", Message_ID="<3@x.example>", References=f"{name} <2@x.example>"),
+            mail(
+                "Re: Re: Your order", Message_ID="<3@x.example>", References=f"{name} <2@x.example>"
+            ),
             mail("Something else", Message_ID="<4@x.example>"),
         ]
         Email.sync_inbox()
@@ -270,9 +299,15 @@ def test_a_conversation_is_listed_by_any_of_its_emails(app: Flask, postbox: Post
         assert [found.uuid for found in Email.messages(thread=other.uuid).items] == [other.uuid]
         first = Email.messages(thread=ours, limit=2)
         assert [found.uuid for found in first.items] == whole[:2]
-        assert [found.uuid for found in Email.messages(thread=ours, after=first.next).items] == [ours]
-        assert [found.uuid for found in Email.messages(thread=ours, status="received").items] == [reply.uuid]
-        assert [found.uuid for found in Email.messages(thread=ours, destination=BOB).items] == [answer]
+        assert [found.uuid for found in Email.messages(thread=ours, after=first.next).items] == [
+            ours
+        ]
+        assert [found.uuid for found in Email.messages(thread=ours, status="received").items] == [
+            reply.uuid
+        ]
+        assert [found.uuid for found in Email.messages(thread=ours, destination=BOB).items] == [
+            answer
+        ]
         assert [found.uuid for found in Email.messages(thread=ours, key="main").items] == whole
         with pytest.raises(InvalidQuery, match="thread"):
             Email.messages(thread="nobody")
@@ -291,7 +326,8 @@ def test_mails_of_one_batch_find_each_other(app: Flask, postbox: Postbox) -> Non
         assert thread_of(me.uuid) == me.id
 
 
-# --- What comes back ---------------------------------------------------------------------------------
+# --- What comes back
+# ---------------------------------------------------------------------------------
 
 
 def bounce(name: str, address: str, action: str = "failed", status: str = "5.1.1") -> bytes:
@@ -334,7 +370,9 @@ def test_after_a_bounce_that_sender_writes_there_no_more(app: Flask, postbox: Po
         _, name = sent(app, postbox)
         postbox.mails.append(bounce(name, ANN.upper()))
         Email.sync_inbox()
-        assert [(one.destination, one.reason) for one in Email.suppressed().items] == [(ANN, "bounce")]
+        assert [(one.destination, one.reason) for one in Email.suppressed().items] == [
+            (ANN, "bounce")
+        ]
         again = Email(to=ANN, subject="Hi", body="Hi").send()
         both = Email(to=[ANN, BOB], subject="Hi", body="Hi").send()
         work(app)
@@ -357,7 +395,9 @@ def test_a_bounce_of_mail_without_a_sender_is_learnt_for_its_configuration(
     make_app: MakeApp, upgraded_sqlite_url: str
 ) -> None:
     app, postbox = make_app(upgraded_sqlite_url), Postbox()
-    number = install(app, postbox, type="email", is_default=True, config={"sender": "shop@example.com"})
+    number = install(
+        app, postbox, type="email", is_default=True, config={"sender": "shop@example.com"}
+    )
     with app.app_context():
         _, name = sent(app, postbox)
         postbox.mails.append(bounce(name, ANN))
@@ -393,7 +433,9 @@ def test_a_bounce_for_one_of_two_is_that_ones_alone(app: Flask, postbox: Postbox
 
 
 @pytest.mark.parametrize("action", ["delayed", "exploded"])
-def test_a_report_that_ends_nothing_changes_nothing(app: Flask, postbox: Postbox, action: str) -> None:
+def test_a_report_that_ends_nothing_changes_nothing(
+    app: Flask, postbox: Postbox, action: str
+) -> None:
     with app.app_context():
         uuid, name = sent(app, postbox)
         postbox.mails.append(bounce(name, ANN, action, "4.4.1"))
@@ -421,7 +463,9 @@ def test_a_bounce_that_names_somebody_else_says_nothing_of_the_only_recipient(
         assert Email.suppressed().items == []
 
 
-def test_one_of_several_recipients_can_have_no_other_suppressed(app: Flask, postbox: Postbox) -> None:
+def test_one_of_several_recipients_can_have_no_other_suppressed(
+    app: Flask, postbox: Postbox
+) -> None:
     with app.app_context():
         uuid, name = sent(app, postbox, to=[ANN, BOB])
         postbox.mails.append(bounce(name, BOB).replace(b"MAILER-DAEMON@x.example", ANN.encode()))
@@ -432,7 +476,9 @@ def test_one_of_several_recipients_can_have_no_other_suppressed(app: Flask, post
         assert Email.get(again).status == "sent"
 
 
-def test_one_of_several_recipients_cannot_say_that_another_has_it(app: Flask, postbox: Postbox) -> None:
+def test_one_of_several_recipients_cannot_say_that_another_has_it(
+    app: Flask, postbox: Postbox
+) -> None:
     with app.app_context():
         uuid, name = sent(app, postbox, to=[ANN, BOB])
         postbox.mails.append(bounce(name, BOB, "delivered", "2.0.0"))
@@ -446,7 +492,8 @@ FORGED: dict[str, Callable[[str], bytes]] = {
         b"report-type=delivery-status", b"report-type=feedback-report"
     ),
     "a Message-ID that was not returned": lambda name: bounce("<other@example.com>", ANN).replace(
-        b"Subject: Returned", f"Subject: Returned\r\nIn-Reply-To: {name}\r\nReferences: {name}".encode()
+        b"Subject: Returned",
+        f"Subject: Returned\r\nIn-Reply-To: {name}\r\nReferences: {name}".encode(),
     ),
     "a header of Exim's": lambda name: mail("Failed", X_Failed_Recipients=ANN, In_Reply_To=name),
     "a failure that is a success": lambda name: bounce(name, ANN, "failed", "2.0.0"),
@@ -456,7 +503,9 @@ FORGED: dict[str, Callable[[str], bytes]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_what_is_no_report_of_delivery_is_not_believed(app: Flask, postbox: Postbox, name: str) -> None:
+def test_what_is_no_report_of_delivery_is_not_believed(
+    app: Flask, postbox: Postbox, name: str
+) -> None:
     with app.app_context():
         uuid, ours = sent(app, postbox)
         postbox.mails.append(FORGED[name](ours))
@@ -465,7 +514,9 @@ def test_what_is_no_report_of_delivery_is_not_believed(app: Flask, postbox: Post
         assert Email.suppressed().items == []
 
 
-def test_a_last_try_that_failed_for_a_passing_reason_is_undelivered(app: Flask, postbox: Postbox) -> None:
+def test_a_last_try_that_failed_for_a_passing_reason_is_undelivered(
+    app: Flask, postbox: Postbox
+) -> None:
     with app.app_context():
         uuid, name = sent(app, postbox)
         postbox.mails.append(bounce(name, ANN, "failed", "4.4.1"))
@@ -493,7 +544,12 @@ def test_a_bounce_is_told_from_one_real_server_to_the_other(
     shown, _ = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(shown))
     with app.app_context(), mailboxes(shown) as imap, sink(post) as smtp:
-        settings = {"host": "127.0.0.1", "port": smtp, "security": "none", "sender": "shop@example.com"}
+        settings = {
+            "host": "127.0.0.1",
+            "port": smtp,
+            "security": "none",
+            "sender": "shop@example.com",
+        }
         settings |= {"imap_host": "localhost", "imap_port": imap, "imap_security": "starttls"}
         settings |= {"imap_username": "demouser", "imap_password": "demopass"}
         made = {"type": "email", "provider_pkg_name": "smtp", "key": "main", "config": settings}
@@ -504,7 +560,9 @@ def test_a_bounce_is_told_from_one_real_server_to_the_other(
         ((_, recipients, raw),) = post.mails
         assert recipients == [ANN]
         (name,) = [
-            line.split(b": ")[1].decode() for line in raw.splitlines() if line.startswith(b"Message-ID")
+            line.split(b": ")[1].decode()
+            for line in raw.splitlines()
+            if line.startswith(b"Message-ID")
         ]
         program = imaplib.IMAP4("localhost", imap)
         program.starttls(ssl.create_default_context(cafile=str(shown)))
@@ -515,10 +573,15 @@ def test_a_bounce_is_told_from_one_real_server_to_the_other(
         assert (message.status, message.error_code) == ("undelivered", "5.1.1")
         assert message.error == "550 5.1.1 no such user"
         (listed,) = Email.suppressed().items
-        assert (listed.destination, listed.reason, listed.scope) == (ANN, "bounce", "sender:shop@example.com")
+        assert (listed.destination, listed.reason, listed.scope) == (
+            ANN,
+            "bounce",
+            "sender:shop@example.com",
+        )
 
 
-# --- What a person is told ---------------------------------------------------------------------------
+# --- What a person is told
+# ---------------------------------------------------------------------------
 
 
 def run(app: Flask, *words: str) -> str:
@@ -545,7 +608,9 @@ def test_the_story_of_an_email_tells_its_recipients_files_and_what_came_back(
     assert "  next: nothing: its provider sends no delivery reports" in told[-1]
 
 
-def test_the_story_of_a_mail_that_came_in_tells_what_could_not_be_read(app: Flask, postbox: Postbox) -> None:
+def test_the_story_of_a_mail_that_came_in_tells_what_could_not_be_read(
+    app: Flask, postbox: Postbox
+) -> None:
     postbox.mails.append(mail("Hello", From="root"))
     with app.app_context():
         Email.sync_inbox()
@@ -557,11 +622,15 @@ def test_the_story_of_a_mail_that_came_in_tells_what_could_not_be_read(app: Flas
     assert "  next: nothing, it came in\n" in told
 
 
-def test_the_story_of_an_email_in_doubt_names_what_decides_about_emails(app: Flask, postbox: Postbox) -> None:
+def test_the_story_of_an_email_in_doubt_names_what_decides_about_emails(
+    app: Flask, postbox: Postbox
+) -> None:
     with app.app_context():
         uuid, _ = sent(app, postbox)
         with state_of(app).database.write() as connection:
-            connection.execute(text("UPDATE communication_message SET status = 'unknown', due_at = NULL"))
+            connection.execute(
+                text("UPDATE communication_message SET status = 'unknown', due_at = NULL")
+            )
     told = run(app, "show", uuid)
     assert f"flask communication resolve {uuid} sent|resend|drop" in told
     assert "SMS" not in told
@@ -576,19 +645,33 @@ def test_the_list_of_messages_shows_subjects_and_who_wrote(app: Flask, postbox: 
         assert "from" not in run(app, "messages").splitlines()[0]
         Email.sync_inbox()
     titles, came, ours = run(app, "messages").splitlines()
-    assert titles.split() == ["uuid", "channel", "status", "to", "from", "subject", "created", "error"]
+    assert titles.split() == [
+        "uuid",
+        "channel",
+        "status",
+        "to",
+        "from",
+        "subject",
+        "created",
+        "error",
+    ]
     assert "shop@example.com  ann@example.com  Where is it?  " in came
     assert "x" * 49 + "…" in ours
 
 
-# --- Hostile mail ------------------------------------------------------------------------------------
+# --- Hostile mail
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(120)
-def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(app: Flask, postbox: Postbox) -> None:
+def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(
+    app: Flask, postbox: Postbox
+) -> None:
     hostile = [raw for _, raw in corpus() if len(raw) < 2_000_000]
     good = [mail(f"good {n}", Message_ID=f"<{n}@x.example>") for n in range(2000 - len(hostile))]
-    postbox.mails = [raw for pair in zip(good, hostile, strict=False) for raw in pair] + good[len(hostile) :]
+    postbox.mails = [raw for pair in zip(good, hostile, strict=False) for raw in pair] + good[
+        len(hostile) :
+    ]
     different = len({raw or str(place) for place, raw in enumerate(postbox.mails)})
     halfway = [True, *[False] * 8, True]
 
@@ -608,8 +691,12 @@ def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(app: Flas
         assert before + result.updated == different
         assert Email.sync_inbox() == (0, 0, 0)
         kept = told(app)
-        assert {name: count for name, count in Counter(name for name, _ in kept).items() if count > 1} == {}
-        expected = {(hashlib.sha256(raw).hexdigest() if raw else None): raw for raw in postbox.mails}
+        assert {
+            name: count for name, count in Counter(name for name, _ in kept).items() if count > 1
+        } == {}
+        expected = {
+            (hashlib.sha256(raw).hexdigest() if raw else None): raw for raw in postbox.mails
+        }
         assert {name for name, _ in kept} == set(expected)
         problems = {name: problem for name, problem in kept if problem}
         assert problems == {
@@ -629,7 +716,9 @@ def told(app: Flask) -> list[tuple[str | None, str | None]]:
     )
     with state_of(app).database.read() as connection:
         rows = connection.execute(text(query)).all()
-    assert all(row.raw_sha256 in (None, hashlib.sha256(row.content or b"").hexdigest()) for row in rows)
+    assert all(
+        row.raw_sha256 in (None, hashlib.sha256(row.content or b"").hexdigest()) for row in rows
+    )
     return [(row.raw_sha256, row.problem) for row in rows]
 
 
@@ -649,7 +738,8 @@ def test_a_mail_that_the_server_did_not_give_whole_says_so(app: Flask, postbox: 
         assert empty.mail.problem == "the server could not give it; it is empty"
 
 
-# --- Whose turn it is --------------------------------------------------------------------------------
+# --- Whose turn it is
+# --------------------------------------------------------------------------------
 
 
 def mailbox(app: Flask) -> Any:
@@ -672,7 +762,10 @@ def test_a_worker_reads_what_is_due_and_then_waits(app: Flask, postbox: Postbox)
 def test_no_mailbox_is_read_by_itself_where_the_setting_says_so(
     make_app: MakeApp, upgraded_sqlite_url: str
 ) -> None:
-    app, postbox = make_app(upgraded_sqlite_url, COMMUNICATION_INBOX_EVERY=None), Postbox(mail("one"))
+    app, postbox = (
+        make_app(upgraded_sqlite_url, COMMUNICATION_INBOX_EVERY=None),
+        Postbox(mail("one")),
+    )
     install(app, postbox, type="email")
     work(app)
     assert postbox.visits == 0
@@ -680,7 +773,9 @@ def test_no_mailbox_is_read_by_itself_where_the_setting_says_so(
         assert Email.sync_inbox() == (1, 1, 0)
 
 
-def test_trouble_is_raised_for_a_named_mailbox_and_kept_for_people(app: Flask, postbox: Postbox) -> None:
+def test_trouble_is_raised_for_a_named_mailbox_and_kept_for_people(
+    app: Flask, postbox: Postbox
+) -> None:
     postbox.trouble = Refused("wrong password")
     with app.app_context():
         with pytest.raises(ProviderError, match="wrong password"):
@@ -736,7 +831,9 @@ def test_who_was_overtaken_stores_nothing_more(app: Flask, postbox: Postbox) -> 
         assert len(received()) == 6
 
 
-def test_a_provider_that_promises_more_and_brings_nothing_is_left(app: Flask, postbox: Postbox) -> None:
+def test_a_provider_that_promises_more_and_brings_nothing_is_left(
+    app: Flask, postbox: Postbox
+) -> None:
     def nothing(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
         postbox.visits += 1
         return Inbox([], {"read": 1}, more=True)
@@ -747,7 +844,9 @@ def test_a_provider_that_promises_more_and_brings_nothing_is_left(app: Flask, po
     assert postbox.visits == 2
 
 
-def test_a_configuration_without_an_inbox_says_so(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
+def test_a_configuration_without_an_inbox_says_so(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
     app = make_app(upgraded_sqlite_url)
     provider = Postbox()
     provider.features = frozenset()

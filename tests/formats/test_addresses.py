@@ -1,4 +1,7 @@
-"""What people write into the lines of a mail is taken; what would break a line, or fool a reader, is not."""
+"""What people write into the lines of a mail is taken.
+
+What would break a line, or fool a reader, is not.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,9 @@ def test_one_person_gets_one_mail_and_is_found_however_the_address_is_spelled(
     app = make_app(upgraded_url)
     install(app, Simulator(), type="email", is_default=True)
     with app.app_context():
-        uuid = Email(["ann@x.example", "ann@X.example"], "Hi", cc="Ann <ann@x.EXAMPLE>", sender=ANN).send()
+        uuid = Email(
+            ["ann@x.example", "ann@X.example"], "Hi", cc="Ann <ann@x.EXAMPLE>", sender=ANN
+        ).send()
         other = Email("bob@bücher.example", "Hi", sender="Shop <shop@bücher.example>").send()
         work(app)
         assert [one.address for one in Email.get(uuid).recipients] == ["ann@x.example"]
@@ -118,7 +123,9 @@ def test_a_guard_knows_its_recipients_however_they_are_spelled(
     app = make_app(upgraded_sqlite_url, COMMUNICATION_ONLY_TO=["@Bücher.Example", "ann@X.Example"])
     install(app, Simulator(), type="email", is_default=True)
     with app.app_context():
-        uuid = Email(["bob@bücher.example", "ann@x.example", "eve@x.example"], "Hi", sender=ANN).send()
+        uuid = Email(
+            ["bob@bücher.example", "ann@x.example", "eve@x.example"], "Hi", sender=ANN
+        ).send()
         work(app)
         assert [(one.address, one.status) for one in Email.get(uuid).recipients] == [
             ("bob@xn--bcher-kva.example", "sent"),

@@ -103,7 +103,16 @@ ATTACKS = """
 <portal src="{trap}/pwned"></portal>
 <dialog open onclose="fetch('{trap}/pwned')">x</dialog>
 """.strip().split("\n")
-WORDS = ("pwned", "javascript:", "vbscript:", "onerror", "onload", "srcdoc", "expression", "position")
+WORDS = (
+    "pwned",
+    "javascript:",
+    "vbscript:",
+    "onerror",
+    "onload",
+    "srcdoc",
+    "expression",
+    "position",
+)
 TAGS = (
     "script",
     "iframe",
@@ -160,7 +169,8 @@ def test_pictures_from_elsewhere_stay_only_on_request() -> None:
     assert "x.example" in markup.safe(html, {}, remote=True)
 
 
-# --- As text ------------------------------------------------------------------------------------------
+# --- As text
+# ------------------------------------------------------------------------------------------
 
 TEXTS = {
     "<table><tr><td>Total</td><td>17.00</td></tr><tr><th>Qty<th>Name</table>": "Total 17.00\nQty Name",
@@ -193,7 +203,8 @@ def test_the_text_of_html_reads_as_the_html_looks(html: str) -> None:
 
 
 FLOODS = (
-    "<a |<!--|</|<?|<![|<|<a x=|<a x=\"|<a x='|<a x |&|&#|&#9|<p>|</p>|<li>|<div>|<b></i>|<table>|<br>"
+    "<a |<!--|</|<?|<![|<|<a x=|<a x=\"|<a x='|<a x "
+    "|&|&#|&#9|<p>|</p>|<li>|<div>|<b></i>|<table>|<br>"
     "|<script>|</script|<title>|<pre>|<a href=http://x>|<div><!--</div>-->|<img alt=x>|x |  |/"
 ).split("|")
 
@@ -238,21 +249,29 @@ def test_html_that_a_parser_would_take_long_for_is_not_tame(name: str) -> None:
 
 def test_honest_html_is_tame() -> None:
     rows = "<tr><td><p>One<td><b>Two</b><br><img src='x'></tr>" * 5000
-    assert markup.is_tame(f"<!doctype html><title>x</title><table>{rows}</table>" + "<p>x<li>y" * 5000)
+    assert markup.is_tame(
+        f"<!doctype html><title>x</title><table>{rows}</table>" + "<p>x<li>y" * 5000
+    )
     assert markup.is_tame("<svg><path d='M0'/></svg><select><option>a</select>" + "<p>x<br>" * 5000)
 
 
-# --- In a browser ------------------------------------------------------------------------------------
+# --- In a browser
+# ------------------------------------------------------------------------------------
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking"
     " --disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars"
 ).split()
 
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    found = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if found is None:
         if os.environ.get("CI"):
             pytest.fail("Chromium is missing, and under CI nothing is skipped")
@@ -299,17 +318,24 @@ def test_a_browser_runs_and_fetches_nothing_of_a_hostile_mail(
     install(app, Simulator(), type="email", is_default=True)
     with app.app_context():
         uuids = [
-            Email(to="a@example.com", sender="a@example.com", html=f"<p>mail</p>{filled(one, where)}").send()
+            Email(
+                to="a@example.com", sender="a@example.com", html=f"<p>mail</p>{filled(one, where)}"
+            ).send()
             for one in [*ATTACKS, f'<img src="{where}/picture">']
         ]
     frames = "".join(
-        f'<iframe sandbox="allow-popups" src="/communication/email/html/{one}"></iframe>' for one in uuids
+        f'<iframe sandbox="allow-popups" src="/communication/email/html/{one}"></iframe>'
+        for one in uuids
     )
     asking = f'<iframe src="/communication/email/html/{uuids[-1]}?images=1"></iframe>'
     # A page of this very site, with a script that proves that scripts run at all.
     proof = f"<img src=x onerror=\"fetch('{where}/ran')\">"
-    app.add_url_rule("/page", "page", view_func=lambda: f"<html><body>{frames}{proof}</body></html>")
-    app.add_url_rule("/asking", "asking", view_func=lambda: f"<html><body>{asking}{proof}</body></html>")
+    app.add_url_rule(
+        "/page", "page", view_func=lambda: f"<html><body>{frames}{proof}</body></html>"
+    )
+    app.add_url_rule(
+        "/asking", "asking", view_func=lambda: f"<html><body>{asking}{proof}</body></html>"
+    )
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

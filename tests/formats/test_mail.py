@@ -92,7 +92,8 @@ def test_a_reply_is_read_with_all_that_belongs_to_it() -> None:
 
 def test_a_mail_of_html_alone_has_a_text_too() -> None:
     found = read(
-        "From: a@x.example\nContent-Type: text/html\n\n<p>One <b>two</b></p><script>bad()</script><p>Three"
+        "From: a@x.example\nContent-Type: text/html\n\n<p>One "
+        "<b>two</b></p><script>bad()</script><p>Three"
     )
     assert found.text == "One two\nThree"
 
@@ -106,7 +107,8 @@ def test_text_in_the_characters_of_another_age_is_read() -> None:
 def test_a_mail_within_a_mail_stays_closed_in_one_file() -> None:
     found = read(
         "From: a@x.example\nContent-Type: multipart/mixed; boundary=B\n\n--B\n\nSee below\n--B\n"
-        "Content-Type: message/rfc822\n\nSubject: Inner / one\nContent-Type: multipart/mixed; boundary=C\n\n"
+        "Content-Type: message/rfc822\n\nSubject: Inner / one\nContent-Type: multipart/mixed; "
+        "boundary=C\n\n"
         "--C\nContent-Disposition: attachment; filename=secret.txt\n\nx\n--C--\n--B--\n"
     )
     assert found.text == "See below"
@@ -114,7 +116,8 @@ def test_a_mail_within_a_mail_stays_closed_in_one_file() -> None:
     assert b"secret.txt" in found.files[0].content
 
 
-# --- Character sets ----------------------------------------------------------------------------------
+# --- Character sets
+# ----------------------------------------------------------------------------------
 
 HEAD = b"From: ann@x.example\r\nSubject: Hi\r\n"
 LIE = "its text is not in the character set it names"
@@ -130,7 +133,12 @@ TEXTS: dict[str, tuple[str | None, bytes, str, str | None]] = {
     "GB 2312 as it is meant": ("gb2312", "中文镕".encode("gb18030"), "中文镕", None),
     "Shift JIS as it is meant": ("shift_jis", "日本語①".encode("cp932"), "日本語①", None),
     "KS C 5601 as it is meant": ("ks_c_5601-1987", "똠방각하".encode("cp949"), "똠방각하", None),
-    "one wrong byte of Japanese": ("shift_jis", "日本語①".encode("cp932") + b"\x81", "日本語①\ufffd", LIE),
+    "one wrong byte of Japanese": (
+        "shift_jis",
+        "日本語①".encode("cp932") + b"\x81",
+        "日本語①\ufffd",
+        LIE,
+    ),
     "Hebrew of Outlook": ("iso-8859-8-i", "שלום".encode("iso8859-8"), "שלום", None),
     "UTF-16 without its mark": ("utf-16", "Grüße".encode("utf-16-le"), "Grüße", None),
     "UTF-8 with a mark": ("utf-8", b"\xef\xbb\xbfHi", "Hi", None),
@@ -155,7 +163,9 @@ def test_a_text_that_is_cut_is_not_cut_within_a_character() -> None:
 
 
 @pytest.mark.parametrize("raw", ["Müller.pdf".encode(), "Müller.pdf".encode("cp1252")])
-@pytest.mark.parametrize("place", [b"Content-Disposition: attachment; file", b"Content-Type: image/png; "])
+@pytest.mark.parametrize(
+    "place", [b"Content-Disposition: attachment; file", b"Content-Type: image/png; "]
+)
 def test_a_files_name_is_read_that_nobody_encoded(place: bytes, raw: bytes) -> None:
     (file,) = mail.read(HEAD + place + b'name="' + raw + b'"\r\n\r\nx').files
     assert file.filename == "Müller.pdf"
@@ -178,7 +188,8 @@ def test_a_mail_within_a_mail_has_its_own_name_or_its_subject() -> None:
     assert [file.filename for file in found.files] == ["café 中.eml", "kept.eml"]
 
 
-# --- Who wrote ---------------------------------------------------------------------------------------
+# --- Who wrote
+# ---------------------------------------------------------------------------------------
 
 LONG = f"bounce+{'a' * 80}@mg.example"
 
@@ -227,7 +238,8 @@ def test_every_name_of_a_mail_that_is_kept_can_be_answered_to(length: int) -> No
     assert (found.message_id is not None) == (length < 923)
 
 
-# --- What comes back ---------------------------------------------------------------------------------
+# --- What comes back
+# ---------------------------------------------------------------------------------
 
 POSTFIX = """\
 From: MAILER-DAEMON@mx.example.com (Mail Delivery System)
@@ -286,7 +298,9 @@ def test_a_bounce_names_the_mail_and_who_was_not_reached() -> None:
 
 
 def test_a_bounce_with_nothing_but_the_headers_of_the_mail_is_understood() -> None:
-    text = POSTFIX.replace("message/rfc822\n\nFrom", "text/rfc822-headers\n\nFrom").replace("\n\nHello", "")
+    text = POSTFIX.replace("message/rfc822\n\nFrom", "text/rfc822-headers\n\nFrom").replace(
+        "\n\nHello", ""
+    )
     found = read(text)
     assert found.bounce is not None
     assert found.bounce.message_id == "<uuid-1@example.com>"
@@ -308,7 +322,8 @@ def test_a_bounce_that_returns_nothing_names_no_mail() -> None:
 
 def test_a_header_that_names_who_was_not_reached_is_no_report() -> None:
     found = read(
-        "From: Mailer-Daemon@x.example\nX-Failed-Recipients: bob@example.net\nTo: shop@example.com\n"
+        "From: Mailer-Daemon@x.example\nX-Failed-Recipients: bob@example.net\nTo: "
+        "shop@example.com\n"
         "In-Reply-To: <uuid-1@example.com>\nSubject: Mail delivery failed\n\nIt did not arrive."
     )
     assert found.bounce is None
@@ -320,7 +335,8 @@ def test_neither_a_reply_nor_a_read_receipt_is_a_bounce() -> None:
     assert read(receipt).bounce is None
 
 
-# --- Hostile mails -----------------------------------------------------------------------------------
+# --- Hostile mails
+# -----------------------------------------------------------------------------------
 
 
 def strings(found: object) -> Iterator[str]:
@@ -342,7 +358,10 @@ def assert_storable(found: Letter) -> None:
         assert "\0" not in text
         text.encode("utf-8")
     headers = [found.subject, found.message_id or "", found.in_reply_to or "", *found.references]
-    headers += [*found.headers.values(), *(one for many in found.mailboxes.values() for one in many)]
+    headers += [
+        *found.headers.values(),
+        *(one for many in found.mailboxes.values() for one in many),
+    ]
     assert max(map(len, headers)) <= 998
     assert "\n" not in "".join(headers)
     assert len(found.text) <= 1_000_000
@@ -350,7 +369,9 @@ def assert_storable(found: Letter) -> None:
     assert len(found.problem or "") <= 500
     assert len(found.files) <= mail.MOST_FILES
     assert len(found.recipients) <= mail.MOST_PEOPLE
-    assert all(len(address) <= 254 for address in (found.sender, *(one for _, one in found.recipients)))
+    assert all(
+        len(address) <= 254 for address in (found.sender, *(one for _, one in found.recipients))
+    )
     for file in found.files:
         assert 0 < len(file.filename) <= 255
         assert not set(file.filename) & {"/", "\\", "\r", "\n"}
@@ -402,7 +423,11 @@ SEEN = {
     "1000 nested parts": ("it has too many nested parts, so only its headers were read", "", []),
     "20,000 nested parts": ("it has too many nested parts, so only its headers were read", "", []),
     "10 mails within mails": (None, "", ["message-1.eml"]),
-    "20000 mails within mails": ("its parts are nested too deeply, so only its headers were read", "", []),
+    "20000 mails within mails": (
+        "its parts are nested too deeply, so only its headers were read",
+        "",
+        [],
+    ),
     "no boundary": ("its parts are not where it says", "Hello", []),
     "a boundary that never comes": ("its parts are not where it says", "Hello", []),
     "a boundary that never ends": (None, "See the file.", []),
@@ -413,7 +438,11 @@ SEEN = {
     "a text in 'zlib_codec'": ("its text is not in the character set it names", "héllo ÿ", []),
     "a text in 'cp1252'": (None, "héllo ÿ", []),
     "a text of zeros": (None, "\ufffd", []),
-    "a text of a million empty lines": ("it has too many lines, so only its headers were read", "", []),
+    "a text of a million empty lines": (
+        "it has too many lines, so only its headers were read",
+        "",
+        [],
+    ),
     "a text of 5 MB on one line": ("its text is too long, and was cut", "xxx", []),
     "HTML of deep blocks": ("its HTML is nested too deeply to be shown", "", []),
     "HTML of ampersands": ("its HTML is nested too deeply to be shown", "", []),

@@ -38,7 +38,13 @@ def run(app: Flask, *words: str) -> str:
     return result.output
 
 
-NUMBERS = [TO, "+91 99999 11112", "+91-99999-11112", "(+91) 99999.11112", " +91\u00a099999\u00a011112\n"]
+NUMBERS = [
+    TO,
+    "+91 99999 11112",
+    "+91-99999-11112",
+    "(+91) 99999.11112",
+    " +91\u00a099999\u00a011112\n",
+]
 WITHOUT_PLUS = ["919999911112", "91 99999 11112"]
 ADDRESSES = ["ann@example.com", "Ann@Example.com", "ANN@EXAMPLE.COM", "Ann <ann@example.com>"]
 
@@ -46,7 +52,9 @@ ADDRESSES = ["ann@example.com", "Ann@Example.com", "ANN@EXAMPLE.COM", "Ann <ann@
 @pytest.mark.parametrize("said", [*NUMBERS, *WITHOUT_PLUS])
 def test_a_number_is_found_however_it_is_spaced(app: Flask, said: str) -> None:
     assert len(run(app, "messages", "--to", said).splitlines()) == 2
-    found = app.test_client().get("/communication/messages/", query_string={"destination": said}).json
+    found = (
+        app.test_client().get("/communication/messages/", query_string={"destination": said}).json
+    )
     assert [one["destination"] for one in found["data"]] == [TO]  # type: ignore[index]
     assert "1 messages deleted" in run(app, "erase", said, "--yes")
     with app.app_context():
@@ -101,7 +109,9 @@ def test_what_is_held_is_released_however_its_number_is_spaced(
     make_app: MakeApp, upgraded_url: str, said: str
 ) -> None:
     app = make_app(
-        upgraded_url, COMMUNICATION_ALLOWED_COUNTRIES=["+1"], COMMUNICATION_LIMIT_PER_DAY={"email": 1}
+        upgraded_url,
+        COMMUNICATION_ALLOWED_COUNTRIES=["+1"],
+        COMMUNICATION_LIMIT_PER_DAY={"email": 1},
     )
     install(app, Scripted())
     install(app, Scripted(), type="email")
@@ -126,7 +136,9 @@ def test_a_suppression_is_found_however_its_number_is_spaced(app: Flask, said: s
         assert "no more" in run(app, "suppression", "remove", said)
 
 
-def test_what_was_counted_of_an_address_is_forgotten_with_it(make_app: MakeApp, upgraded_url: str) -> None:
+def test_what_was_counted_of_an_address_is_forgotten_with_it(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app = make_app(upgraded_url, COMMUNICATION_LIMIT_PER_RECIPIENT=[(9, 600)])
     install(app, Scripted(), type="email")
     with app.app_context():
@@ -134,11 +146,15 @@ def test_what_was_counted_of_an_address_is_forgotten_with_it(make_app: MakeApp, 
         work(app)
         SMS.erase("ann@example.com")
         with state_of(app).database.read() as connection:
-            counted = "SELECT count(*) FROM communication_usage WHERE scope LIKE 'email:recipient/600:%'"
+            counted = (
+                "SELECT count(*) FROM communication_usage WHERE scope LIKE 'email:recipient/600:%'"
+            )
             assert connection.scalar(text(counted)) == 0
 
 
-@pytest.mark.parametrize("said", ["+9199\n999", "+9199\t99911112", "+9199\r\n99911112", "+91\u202899911112"])
+@pytest.mark.parametrize(
+    "said", ["+9199\n999", "+9199\t99911112", "+9199\r\n99911112", "+91\u202899911112"]
+)
 def test_two_lines_are_not_one_number(said: str) -> None:
     with pytest.raises(InvalidMessage):
         numbers.number(said)

@@ -1,4 +1,7 @@
-"""A child that sends one message and dies where it is told to; what rang is in a file, and outlives it."""
+"""A child that sends one message and dies where it is told to.
+
+What rang is in a file, and outlives it.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,9 @@ def configure(app: Flask) -> None:
 def send(app: Flask, count: int = 1) -> list[str]:
     """Accept messages, under the same idempotency keys each time."""
     with app.app_context():
-        return [SMS.send_msg(TO, f"message {n}", idempotency_key=f"order-{n}") for n in range(count)]
+        return [
+            SMS.send_msg(TO, f"message {n}", idempotency_key=f"order-{n}") for n in range(count)
+        ]
 
 
 def send_and_work(app: Flask, count: int) -> None:
@@ -94,7 +99,9 @@ def retry(app: Flask, count: int) -> None:
 PLOTS = {"send": send_and_work, "work": only_work, "retry": retry}
 
 
-def crash(spec: str, plot: str, url: str, folder: str, window: float, redis: str | None, count: int) -> None:
+def crash(
+    spec: str, plot: str, url: str, folder: str, window: float, redis: str | None, count: int
+) -> None:
     """Do what the plot says until the crash point is reached; exit with 0 if it never is."""
     logging.disable(logging.CRITICAL)
     app = make_app(url, Path(folder), window, redis)

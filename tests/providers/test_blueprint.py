@@ -14,7 +14,14 @@ import pytest
 from flask import Flask, request
 from flask.testing import FlaskClient
 
-from flask_communication.errors import Denied, NotSent, OutcomeUnknown, ProviderError, Refused, SettingError
+from flask_communication.errors import (
+    Denied,
+    NotSent,
+    OutcomeUnknown,
+    ProviderError,
+    Refused,
+    SettingError,
+)
 from flask_communication.providers.base import Accepted, OutboundSMS, Provider, Report
 from flask_communication.providers.blueprint import INTERNAL, provider_blueprint
 from flask_communication.providers.contract import sms as contract
@@ -111,7 +118,9 @@ def test_a_report_is_answered_as_in_the_seed(client: FlaskClient, parrot: Parrot
     assert parrot.heard == [(["r1"], {})]
 
 
-def test_the_message_its_key_and_its_configuration_arrive(client: FlaskClient, parrot: Parrot) -> None:
+def test_the_message_its_key_and_its_configuration_arrive(
+    client: FlaskClient, parrot: Parrot
+) -> None:
     client.post("/parrot/sms/send/", json=SEND, headers={"Idempotency-Key": "k1"})
     assert parrot.heard == [(OutboundSMS("k1", NUMBER, "Hello World"), CONFIG)]
 
@@ -181,7 +190,9 @@ def test_a_provider_that_returns_nothing_is_unknown(client: FlaskClient, parrot:
     assert client.post("/parrot/sms/send/", json=SEND).status_code == 502
 
 
-def test_an_extra_that_is_no_json_does_not_hide_the_acceptance(client: FlaskClient, parrot: Parrot) -> None:
+def test_an_extra_that_is_no_json_does_not_hide_the_acceptance(
+    client: FlaskClient, parrot: Parrot
+) -> None:
     parrot.does = Accepted("r1", {"raw": object()})
     answer = client.post("/parrot/sms/send/", json=SEND)
     assert answer.get_json()["data"] == {"msg_uuid": "r1", "extra_data": {}}
@@ -275,7 +286,9 @@ def test_a_signed_call_is_let_in(parrot: Parrot) -> None:
     client = app_of(parrot, secret=["another", SECRET]).test_client()
     body = json.dumps(SEND).encode()
     headers = contract.signature_headers(b"secret", "m1", body)
-    answer = client.post("/parrot/sms/send/", data=body, headers=headers, content_type="application/json")
+    answer = client.post(
+        "/parrot/sms/send/", data=body, headers=headers, content_type="application/json"
+    )
     assert answer.status_code == 200
     assert parrot.heard[0][0].key == "m1"
 
@@ -296,7 +309,9 @@ def test_a_call_signed_wrongly_is_not(parrot: Parrot, change: dict[str, str]) ->
     client = app_of(parrot, secret=SECRET).test_client()
     body = json.dumps(SEND).encode()
     headers = {**contract.signature_headers(b"secret", "m1", body), **change}
-    answer = client.post("/parrot/sms/send/", data=body, headers=headers, content_type="application/json")
+    answer = client.post(
+        "/parrot/sms/send/", data=body, headers=headers, content_type="application/json"
+    )
     assert answer.status_code == 401
     assert answer.get_json()["success"] is False
     assert parrot.heard == []
@@ -357,7 +372,9 @@ def test_reports_arrive_with_all_that_is_known(remote: RemoteProvider, parrot: P
     assert parrot.heard == [(["r1", "r2"], CONFIG)]
 
 
-def test_a_batch_arrives_whole_and_each_result_returns(remote: RemoteProvider, parrot: Parrot) -> None:
+def test_a_batch_arrives_whole_and_each_result_returns(
+    remote: RemoteProvider, parrot: Parrot
+) -> None:
     parrot.does = [Accepted("r1", {"a": 1}), NotSent("later", retry_after=3), Refused("no")]
     batch = [sms("k1"), sms("k2"), sms("k3")]
     first, second, third = remote.send_sms_bulk(batch, CONFIG)
@@ -383,7 +400,9 @@ def test_what_is_no_result_of_a_batch_is_unknown(remote: RemoteProvider, parrot:
 @pytest.mark.parametrize(
     "raised", [NotSent("a", retry_after=9), Refused("b"), OutcomeUnknown("c"), RuntimeError("d")]
 )
-def test_an_outcome_survives_the_journey(remote: RemoteProvider, parrot: Parrot, raised: Exception) -> None:
+def test_an_outcome_survives_the_journey(
+    remote: RemoteProvider, parrot: Parrot, raised: Exception
+) -> None:
     parrot.does = raised
     wanted = type(raised) if isinstance(raised, ProviderError) else OutcomeUnknown
     with pytest.raises(wanted) as caught:

@@ -94,11 +94,17 @@ ROWS: dict[str, Row] = {
     "it accepts and hangs": (then(3.0), OutcomeUnknown),
     "it never reads": (lambda _: time.sleep(3), OutcomeUnknown),
     "it drips its headers": (over_and_over(b"X", 0.5, HEAD), OutcomeUnknown),
-    "it drips its body": (over_and_over(b" ", 0.5, HEAD + b"Content-Length: 99\r\n\r\n"), OutcomeUnknown),
+    "it drips its body": (
+        over_and_over(b" ", 0.5, HEAD + b"Content-Length: 99\r\n\r\n"),
+        OutcomeUnknown,
+    ),
     # What is no answer.
     "it says 100 for ever": (over_and_over(b"HTTP/1.1 100 Continue\r\n\r\n"), OutcomeUnknown),
     "it says 103 for ever": (over_and_over(b"HTTP/1.1 103 Early Hints\r\n\r\n"), OutcomeUnknown),
-    "it says 103, and then answers": (then(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", GOOD), SENT),
+    "it says 103, and then answers": (
+        then(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", GOOD),
+        SENT,
+    ),
     "it says 100, and then answers": (then(b"HTTP/1.1 100 Continue\r\n\r\n", 0.1, GOOD), SENT),
     "it switches protocols": (raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), OutcomeUnknown),
     "its headers never end": (over_and_over(b"X-A: b\r\n", 0, HEAD), OutcomeUnknown),
@@ -112,11 +118,17 @@ ROWS: dict[str, Row] = {
     # Bodies.
     "an empty 200": (body(b""), OutcomeUnknown),
     "a 204": (raw(b"HTTP/1.1 204 No Content\r\n\r\n"), OutcomeUnknown),
-    "HTML": (body(b"<html>Welcome to our hotel's network", "Content-Type: text/html"), OutcomeUnknown),
+    "HTML": (
+        body(b"<html>Welcome to our hotel's network", "Content-Type: text/html"),
+        OutcomeUnknown,
+    ),
     "an empty object": (body(b"{}"), OutcomeUnknown),
     "an array": (body(b"[]"), OutcomeUnknown),
     "success without data": (body(b'{"success": true}'), OutcomeUnknown),
-    "success that is a word": (body(b'{"success": "true", "data": {"msg_uuid": "1"}}'), OutcomeUnknown),
+    "success that is a word": (
+        body(b'{"success": "true", "data": {"msg_uuid": "1"}}'),
+        OutcomeUnknown,
+    ),
     "garbage": (body(b"{]"), OutcomeUnknown),
     "JSON 100,000 deep": (body(b"[" * 100_000), OutcomeUnknown),
     "JSON 100,000 deep, closed": (body(b'{"a":' * 20_000 + b"1" + b"}" * 20_000), OutcomeUnknown),
@@ -145,10 +157,18 @@ ROWS: dict[str, Row] = {
     "a length that is too short": (raw(HEAD + b"Content-Length: 1\r\n\r\n{}"), OutcomeUnknown),
     "a negative length": (raw(HEAD + b"Content-Length: -1\r\n\r\n{}"), OutcomeUnknown),
     "a length that is a word": (raw(HEAD + b"Content-Length: many\r\n\r\n{}"), OutcomeUnknown),
-    "chunks that break off": (raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"), OutcomeUnknown),
-    "chunks of no size": (raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n"), OutcomeUnknown),
+    "chunks that break off": (
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab"),
+        OutcomeUnknown,
+    ),
+    "chunks of no size": (
+        raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n"),
+        OutcomeUnknown,
+    ),
     "chunks without end": (
-        over_and_over(b"1000\r\n" + b"x" * 4096 + b"\r\n", 0, HEAD + b"Transfer-Encoding: chunked\r\n\r\n"),
+        over_and_over(
+            b"1000\r\n" + b"x" * 4096 + b"\r\n", 0, HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        ),
         OutcomeUnknown,
     ),
     # Statuses.
@@ -204,7 +224,8 @@ def test_a_provider_at_fault_ends_the_call_as_it_should(name: str) -> None:
         assert_ends(url, expected)
 
 
-# --- Before the request ------------------------------------------------------------------------------
+# --- Before the request
+# ------------------------------------------------------------------------------
 
 
 def test_a_refused_connection_is_not_sent() -> None:
@@ -268,7 +289,8 @@ def trusting(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
     monkeypatch.setattr(sockets, "_tls", sockets._tls.__wrapped__)
 
 
-# --- Patience ----------------------------------------------------------------------------------------
+# --- Patience
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -285,12 +307,16 @@ def trusting(monkeypatch: pytest.MonkeyPatch, certificate: Path) -> None:
 )
 def test_a_provider_asks_for_patience(said: str | None, seconds: float | None) -> None:
     headers = [] if said is None else [f"Retry-After: {said}"]
-    with server(body(b"{}", *headers, status="429 Slow down")) as url, pytest.raises(NotSent) as caught:
+    with (
+        server(body(b"{}", *headers, status="429 Slow down")) as url,
+        pytest.raises(NotSent) as caught,
+    ):
         provider(url).send_sms(sms(), {})
     assert caught.value.retry_after == seconds
 
 
-# --- From one call to the next -----------------------------------------------------------------------
+# --- From one call to the next
+# -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.05])

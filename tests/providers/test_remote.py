@@ -214,7 +214,9 @@ def test_an_outcome_in_the_envelope_is_believed(word: Any, outcome: type[Excepti
     assert getattr(caught.value, "retry_after", 9) == 9
 
 
-@pytest.mark.parametrize(("said", "opted_out"), [(True, True), (False, False), ("true", False), (1, False)])
+@pytest.mark.parametrize(
+    ("said", "opted_out"), [(True, True), (False, False), ("true", False), (1, False)]
+)
 @pytest.mark.parametrize("status", [200, 403, 422])
 def test_only_a_plain_true_is_an_opt_out(status: int, said: Any, opted_out: bool) -> None:
     answer = httpx.Response(status, json={"success": False, "msg": "no", "opted_out": said})
@@ -223,8 +225,12 @@ def test_only_a_plain_true_is_an_opt_out(status: int, said: Any, opted_out: bool
     assert caught.value.opted_out is opted_out
 
 
-@pytest.mark.parametrize(("status", "outcome"), [(422, Refused), (429, NotSent), (500, OutcomeUnknown)])
-def test_a_status_is_understood_and_its_reason_quoted(status: int, outcome: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(422, Refused), (429, NotSent), (500, OutcomeUnknown)]
+)
+def test_a_status_is_understood_and_its_reason_quoted(
+    status: int, outcome: type[Exception]
+) -> None:
     answer = httpx.Response(status, json={"success": False, "msg": "for a reason"})
     with pytest.raises(outcome, match=f"{status}: for a reason"):
         provider(Vendor(answer=answer)).send_sms(sms(), CONFIG)

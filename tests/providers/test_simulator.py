@@ -90,7 +90,8 @@ def test_a_failure_is_told_at_once(story: str, outcome: type[ProviderError]) -> 
 
 def test_only_the_last_number_has_opted_out() -> None:
     said = {
-        story: Simulator().send_sms_bulk([sms(number(story))], {})[0] for story in ("opted_out", "rejected")
+        story: Simulator().send_sms_bulk([sms(number(story))], {})[0]
+        for story in ("opted_out", "rejected")
     }
     assert {story: getattr(one, "opted_out", None) for story, one in said.items()} == {
         "opted_out": True,

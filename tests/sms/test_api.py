@@ -42,7 +42,9 @@ def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
     return app
 
 
-def test_the_seeds_call_returns_a_uuid_and_the_message_is_sent(app: Flask, provider: Scripted) -> None:
+def test_the_seeds_call_returns_a_uuid_and_the_message_is_sent(
+    app: Flask, provider: Scripted
+) -> None:
     with app.app_context():
         uuid = SMS.send_msg(destination="+919999911111", msg="Hello World", key=None)
         assert SMS.get(uuid).status == "queued"
@@ -112,7 +114,9 @@ def test_a_key_finds_its_configuration_and_digits_an_id(app: Flask) -> None:
             SMS.send_msg(TO, "Hello", key="nobody")
 
 
-def test_without_a_configuration_the_error_says_how_to_add_one(make_app: MakeApp, upgraded_url: str) -> None:
+def test_without_a_configuration_the_error_says_how_to_add_one(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     with make_app(upgraded_url).app_context(), pytest.raises(ConfigNotFound, match="config add"):
         SMS.send_msg(TO, "Hello")
 
@@ -162,7 +166,9 @@ def test_the_same_key_twice_in_one_bulk_is_one_message(app: Flask) -> None:
         first, second = SMS.send_bulk([item, item])
         assert first == second
         with pytest.raises(IdempotencyConflict):
-            SMS.send_bulk([{**item, "idempotency_key": "n"}, {**item, "idempotency_key": "n", "msg": "x"}])
+            SMS.send_bulk(
+                [{**item, "idempotency_key": "n"}, {**item, "idempotency_key": "n", "msg": "x"}]
+            )
         assert len(SMS.messages().items) == 1
 
 
@@ -231,7 +237,9 @@ def test_a_refused_message_says_why_and_can_be_sent_again(app: Flask, provider: 
     assert provider.rang == {f"{uuid}#2": 1}
 
 
-def test_an_undelivered_message_is_retried_under_the_providers_own_id(app: Flask, provider: Scripted) -> None:
+def test_an_undelivered_message_is_retried_under_the_providers_own_id(
+    app: Flask, provider: Scripted
+) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         work(app)
@@ -416,7 +424,11 @@ def test_reports_are_asked_for_and_applied(app: Flask, provider: Scripted) -> No
         work(app)
         provider.reports = {f"ref-{first}": "delivered", f"ref-{second}": "sent"}
         assert SMS.sync_delivery_report() == (3, 1, 2)
-        assert [SMS.get(one).status for one in (first, second, third)] == ["delivered", "sent", "sent"]
+        assert [SMS.get(one).status for one in (first, second, third)] == [
+            "delivered",
+            "sent",
+            "sent",
+        ]
         event = SMS.get(first).events[0]
         assert (event.kind, event.status, event.applied) == ("report", "delivered", True)
         # Told again, it is neither stored nor applied again.

@@ -1,4 +1,7 @@
-"""A process dies at each named point; a healthy one finishes; nothing is lost, and nothing rings twice."""
+"""A process dies at each named point; a healthy one finishes.
+
+Nothing is lost, and nothing rings twice.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ from tests.support.rigs import make_due, work
 
 # Children are forked from a process that has imported everything and opened nothing.
 FORGE = multiprocessing.get_context("forkserver")
-FORGE.set_forkserver_preload(["flask_communication", "flask_sqlalchemy", "psycopg", "rq", "marshmallow"])
+FORGE.set_forkserver_preload(
+    ["flask_communication", "flask_sqlalchemy", "psycopg", "rq", "marshmallow"]
+)
 WINDOWS = {"plain": 0.0, "idempotent": 3600.0}
 
 
@@ -63,7 +68,9 @@ PLANS = {
     "land.committed": Plan("delivered", "accepted", rang=1),
     "rescue.found": Plan("sending", "open", rang=1, plain="unknown", plot="rescue"),
     "rescue.written": Plan("sending", "open", rang=1, plain="unknown", plot="rescue"),
-    "rescue.committed": Plan("unknown or queued", "unknown", rang=1, plain="unknown", plot="rescue"),
+    "rescue.committed": Plan(
+        "unknown or queued", "unknown", rang=1, plain="unknown", plot="rescue"
+    ),
     "decide.written": Plan("rejected", "rejected", plot="retry"),
     "decide.committed": Plan("queued", "rejected", plot="retry"),
 }
@@ -99,11 +106,16 @@ class Scene:
     def rows(self) -> list[tuple[str, str]]:
         """Return each message's status and the states of its attempts."""
         with state_of(self.app).database.read() as connection:
-            found = connection.execute(text("SELECT id, status FROM communication_message ORDER BY id")).all()
+            found = connection.execute(
+                text("SELECT id, status FROM communication_message ORDER BY id")
+            ).all()
             tried = connection.execute(
                 text("SELECT message_id, state FROM communication_attempt ORDER BY fence")
             ).all()
-        return [(row.status, " ".join(a.state for a in tried if a.message_id == row.id)) for row in found]
+        return [
+            (row.status, " ".join(a.state for a in tried if a.message_id == row.id))
+            for row in found
+        ]
 
     def finish(self) -> None:
         """Let a healthy worker do all there is to do, however long its time would be in coming."""
@@ -141,10 +153,14 @@ def test_every_point_has_its_plan() -> None:
 
 @pytest.mark.parametrize("kind", list(WINDOWS))
 @pytest.mark.parametrize("point", list(PLANS))
-def test_a_death_here_loses_nothing_and_doubles_nothing(scene: Scene, point: str, kind: str) -> None:
+def test_a_death_here_loses_nothing_and_doubles_nothing(
+    scene: Scene, point: str, kind: str
+) -> None:
     plan = PLANS[point]
     act(scene, point, plan)
-    left = plan.left if plan.left != "unknown or queued" else {"plain": "unknown"}.get(kind, "queued")
+    left = (
+        plan.left if plan.left != "unknown or queued" else {"plain": "unknown"}.get(kind, "queued")
+    )
     assert scene.rows() == ([] if left is None else [(left, plan.attempts)])
     assert len(scene.provider.rang) == plan.rang
     if point == "decide.written":
@@ -174,7 +190,9 @@ def test_deaths_one_after_another_among_many_messages(scene: Scene, kind: str) -
     seed = 20261123
     print("seed", seed)
     chance, count = random.Random(seed), 30
-    inside = [point for point in POINTS if point.split(".")[0] in ("claim", "start", "call", "settle")]
+    inside = [
+        point for point in POINTS if point.split(".")[0] in ("claim", "start", "call", "settle")
+    ]
     crasher.send(scene.app, count)
     for point in chance.sample(inside, k=4):
         make_due(scene.app)
@@ -198,7 +216,10 @@ def run(environ: dict[str, str], code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_variable_is_read_at_import_and_counts_passes() -> None:
     code = "from flask_communication.storage.crashpoints import crash_point as c; "
-    code += "c('call.begun', []); print(1); c('call.begun'); print(2, flush=True); c('call.ended'); c('call.begun'); print(3, flush=True)"
+    code += (
+        "c('call.begun', []); print(1); c('call.begun'); print(2, flush=True); c('call.ended'); "
+    )
+    code += "c('call.begun'); print(3, flush=True)"
     ended = run({VARIABLE: "call.begun:2"}, code)
     assert (ended.returncode, ended.stdout.split()) == (EXIT_CODE, ["1", "2"])
     assert "this process will kill itself there" in ended.stderr

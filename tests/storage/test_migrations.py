@@ -19,7 +19,8 @@ from flask_communication import SMS, Communication
 from flask_communication.configs.state import state_of
 from flask_communication.errors import DatabaseError, SettingError
 from flask_communication.storage import migrations
-from flask_communication.storage.database import Base, Database
+from flask_communication.storage.database import Database
+from flask_communication.storage.models.base import Base
 from flask_communication.storage.models.indexes import whole_metadata
 from tests.support.rigs import Scripted, install, work
 
@@ -66,7 +67,8 @@ def test_models_equal_migrations(database: Database) -> None:
             if not index.get("duplicates_constraint")
         }
     expected = {
-        index.name: index.unique for index in whole_metadata().tables["communication_message"].indexes
+        index.name: index.unique
+        for index in whole_metadata().tables["communication_message"].indexes
     }
     assert indexes == expected
 
@@ -144,7 +146,9 @@ def autogenerate(app: Flask, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("first", ["migrate", "communication"])
-def test_the_hosts_autogenerate_never_drops_our_tables(database_url: str, tmp_path: Path, first: str) -> None:
+def test_the_hosts_autogenerate_never_drops_our_tables(
+    database_url: str, tmp_path: Path, first: str
+) -> None:
     app, _ = host_with_history(database_url, tmp_path, first)
     database = state_of(app).database
     migrations.upgrade(database)
@@ -173,7 +177,9 @@ def test_a_host_may_take_our_tables_into_its_own_history(database_url: str, tmp_
         assert SMS.get(uuid).status == "sent"
 
 
-def test_a_host_without_sqlalchemy_has_a_database_of_ours(make_app: MakeApp, database_url: str) -> None:
+def test_a_host_without_sqlalchemy_has_a_database_of_ours(
+    make_app: MakeApp, database_url: str
+) -> None:
     app = make_app(database_url, db=False)
     migrations.upgrade(state_of(app).database)
     install(app, Scripted())
@@ -191,11 +197,11 @@ def test_a_host_without_any_database_is_told_what_to_set() -> None:
 
 
 def test_another_kind_of_database_is_refused_by_name() -> None:
-    from flask_communication.storage.database import speech_of
+    from flask_communication.storage.dialect import dialect_of
 
     class Mysql:
         class dialect:
             name = "mysql"
 
     with pytest.raises(SettingError, match="mysql"):
-        speech_of(Mysql())  # type: ignore[arg-type]
+        dialect_of(Mysql())  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def days_ago(app: Flask, days: int) -> str:
     sql = {
         "sqlite": f"SELECT strftime('%Y-%m-%d %H:%M:%f000', 'now', '-{days} days')",
         "postgresql": f"SELECT CAST(now() - interval '{days} days' AS text)",
-    }[state_of(app).database.speech.name]
+    }[state_of(app).database.dialect.name]
     with state_of(app).database.read() as connection:
         return str(connection.execute(text(sql)).scalar())
 
@@ -87,7 +87,12 @@ def test_more_than_one_batch_and_more_than_one_sweeper(app: Flask) -> None:
         SMS.send_bulk([{"destination": TO, "msg": f"Hello {n}"} for n in range(1200)])
         set_rows(app, status="delivered", due_at=None, created_at=days_ago(app, 11))
         one, two = retention.sweep(state_of(app)), retention.sweep(state_of(app))
-        counts = [next(one)[1], next(two)[1], *(count for _, count in one), *(count for _, count in two)]
+        counts = [
+            next(one)[1],
+            next(two)[1],
+            *(count for _, count in one),
+            *(count for _, count in two),
+        ]
         assert sum(counts) == 1200
         assert max(counts) == retention.BATCH
 
@@ -115,7 +120,8 @@ def test_files_go_when_no_email_carries_them(app: Flask) -> None:
         Email(to="eve@example.com", body="Hello").attach(b"both", "a.txt").send()
         with state_of(app).database.write() as connection:
             connection.execute(
-                text("UPDATE communication_file SET created_at = :then"), {"then": days_ago(app, 11)}
+                text("UPDATE communication_file SET created_at = :then"),
+                {"then": days_ago(app, 11)},
             )
         assert sweep(app) == {"texts removed": 2, "files dropped": 1}
 
@@ -145,7 +151,9 @@ def test_the_command_line_prunes_and_erases(app: Flask) -> None:
     assert runner.invoke(args=["communication", "prune"]).output == "1 texts removed\n"
     assert runner.invoke(args=["communication", "prune"]).output == "nothing to do\n"
     assert runner.invoke(args=["communication", "erase", TO], input="n\n").exit_code == 1
-    assert "1 messages deleted" in runner.invoke(args=["communication", "erase", TO, "--yes"]).output
+    assert (
+        "1 messages deleted" in runner.invoke(args=["communication", "erase", TO, "--yes"]).output
+    )
 
 
 @pytest.mark.parametrize("days", [0, -1, "30", True, 1e9])
@@ -156,4 +164,6 @@ def test_days_that_are_none_are_refused(days: Any) -> None:
 
 def test_texts_are_not_kept_longer_than_messages() -> None:
     with pytest.raises(SettingError, match="must not be more"):
-        Settings.from_config({"COMMUNICATION_KEEP_MESSAGES_DAYS": 1, "COMMUNICATION_KEEP_BODIES_DAYS": 2})
+        Settings.from_config(
+            {"COMMUNICATION_KEEP_MESSAGES_DAYS": 1, "COMMUNICATION_KEEP_BODIES_DAYS": 2}
+        )

@@ -1,8 +1,9 @@
 """One message, two workers, one provider, time and a person: every state that they can bring about.
 
-Moves, guards and verdicts are the package's own: ``status.MOVES``, ``status.applies`` and ``verdicts``.
-What the statements of the outbox do with them is said here once more, in Python; tests/test_state_machine.py
-runs every step on real databases too, and compares. Another :class:`Rules` is another program: a mutant.
+Moves, guards and verdicts are the package's own: ``status.MOVES``, ``status.applies`` and
+``verdicts``. What the statements of the outbox do with them is said here once more, in Python;
+tests/test_state_machine.py runs every step on real databases too, and compares. Another
+:class:`Rules` is another program: a mutant.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from flask_communication.storage.models.status import FINAL, MOVES, RANK, REPORT
 
 # due_at: NULL, in the future, past.
 NEVER, LATER, NOW = 0, 1, 2
-# The window of an idempotent provider, and the message's age: not tried yet; inside the share of it that we
-# use; beyond our share; so late that the provider has forgotten.
+# The window of an idempotent provider, and the message's age: not tried yet; inside the share of it
+# that we use; beyond our share; so late that the provider has forgotten.
 WINDOW = 1000.0
 UNTRIED, INSIDE, CLOSED, FORGOTTEN = -1, 0, 1, 2
 AGE: dict[int, float | None] = {UNTRIED: None, INSIDE: 1.0, CLOSED: 850.0, FORGOTTEN: 1100.0}
@@ -79,7 +80,8 @@ class World(NamedTuple):
     # (fence, key, state)
     attempts: frozenset[tuple[int, int, str]] = frozenset()
     workers: tuple[Hold | None, ...] = (None, None)
-    # How often each key rang; whether an acceptance was written down since a person last sent it again.
+    # How often each key rang; whether an acceptance was written down since a person last sent it
+    # again.
     rang: tuple[int, ...] = (0,)
     told: bool = False
     # A person's moves that are left.
@@ -100,7 +102,9 @@ def besides(move: str, world: World) -> bool:
 
 def _answered(attempts: Iterable[tuple[int, int, str]], fence: int, key: int) -> bool:
     """Tell whether the provider told later what became of this key, or ever that it has it."""
-    return any(k == key and (s == "accepted" or (s == "rejected" and f > fence)) for f, k, s in attempts)
+    return any(
+        k == key and (s == "accepted" or (s == "rejected" and f > fence)) for f, k, s in attempts
+    )
 
 
 def claimable(world: World) -> bool:
@@ -148,9 +152,10 @@ class Step(NamedTuple):
 class Explorer:
     """All steps from a world, under these rules, at this kind of provider.
 
-    ``punctual`` workers never call a provider after their lease: what delivery checks before each call.
-    Others may be stopped between that check and the call, for as long as you like. A person makes
-    ``patience`` moves at most. With ``fallback`` there is another way for what certainly did not leave.
+    ``punctual`` workers never call a provider after their lease: what delivery checks before each
+    call. Others may be stopped between that check and the call, for as long as you like. A person
+    makes ``patience`` moves at most. With ``fallback`` there is another way for what certainly did
+    not leave.
     """
 
     idempotent: bool
@@ -184,9 +189,9 @@ class Explorer:
                 yield from self._claim(world, number)
                 continue
             yield Step("kill", None, keep(world, number, None))
-            yield from {CLAIMED: self._begin, STARTED: self._dial, ANSWERED: self._settle}[hold.stage](
-                world, number, hold
-            )
+            yield from {CLAIMED: self._begin, STARTED: self._dial, ANSWERED: self._settle}[
+                hold.stage
+            ](world, number, hold)
         yield from self._rescue(world)
         yield from self._report(world)
         yield from _time(world)
@@ -220,7 +225,13 @@ class Explorer:
     def _dismissed(self, world: World, hold: Hold, verdict: Any) -> World:
         if not self.rules.may("expire", world, hold.fence):
             return world
-        due = NEVER if verdict["status"] != status.QUEUED else put_off(world) if verdict["delay"] else NOW
+        due = (
+            NEVER
+            if verdict["status"] != status.QUEUED
+            else put_off(world)
+            if verdict["delay"]
+            else NOW
+        )
         return world._replace(status=verdict["status"], due=due)
 
     def _start(self, world: World, number: int, hold: Hold) -> Step:
@@ -252,8 +263,8 @@ class Explorer:
             yield Step("dial", (result, arrives), keep(world._replace(rang=rang), number, answered))
 
     def _is_too_late(self, world: World, hold: Hold) -> bool:
-        # From the claim to the call there are at most two minutes, and the rest of the provider's window
-        # beyond our share of it is longer.
+        # From the claim to the call there are at most two minutes, and the rest of the provider's
+        # window beyond our share of it is longer.
         if hold.key == world.key and world.age > max(hold.age, INSIDE) + 1:
             return True
         return self.punctual and (hold.fence != world.fence or world.due == NOW)
@@ -280,7 +291,9 @@ class Explorer:
                 ref=ref,
             )
         if verdict["state"] == status.ACCEPTED and self.rules.may("late_truth", world):
-            return world._replace(status=status.SENT, fence=world.fence + 1, due=LATER, doubt=False, ref=ref)
+            return world._replace(
+                status=status.SENT, fence=world.fence + 1, due=LATER, doubt=False, ref=ref
+            )
         return world
 
     def _rescue(self, world: World) -> Iterator[Step]:
@@ -307,7 +320,9 @@ class Explorer:
         for said in sorted(REPORTED) if world.ref else ():
             after = world
             if self.rules.applies(said, world.status):
-                after = world._replace(status=said, doubt=False, due=NEVER if said in FINAL else LATER)
+                after = world._replace(
+                    status=said, doubt=False, due=NEVER if said in FINAL else LATER
+                )
             yield Step("report", said, after)
         if world.status in (status.SENT, status.UNKNOWN) and world.due == NOW:
             for due in (LATER, NEVER):
@@ -326,14 +341,24 @@ class Explorer:
 def moved(world: World, name: str, move: Move) -> World:
     """Make a person's move, as decisions._move_sql does."""
     after = world._replace(
-        status=move.target, fence=world.fence + 1, due=NEVER, doubt=False, patience=world.patience - 1
+        status=move.target,
+        fence=world.fence + 1,
+        due=NEVER,
+        doubt=False,
+        patience=world.patience - 1,
     )
     if name == "release":
         return after._replace(due=NOW, stale=False)
     if move.target != status.QUEUED:
         return after
     return after._replace(
-        due=NOW, stale=False, crashes=0, key=world.key + 1, age=UNTRIED, rang=(*world.rang, 0), told=False
+        due=NOW,
+        stale=False,
+        crashes=0,
+        key=world.key + 1,
+        age=UNTRIED,
+        rang=(*world.rang, 0),
+        told=False,
     )
 
 
@@ -395,9 +420,12 @@ def canonical(world: World) -> World:
     attempts = _remembered(world, {world.fence, *(hold.fence for hold in holds)})
     held = {world.key, *(hold.key for hold in holds)}
     keys = _numbered({*held, *(key for _, key, _ in attempts)})
-    fences = _numbered({world.fence, *(hold.fence for hold in holds), *(fence for fence, _, _ in attempts)})
+    fences = _numbered(
+        {world.fence, *(hold.fence for hold in holds), *(fence for fence, _, _ in attempts)}
+    )
     workers = sorted(
-        hold._replace(fence=fences[hold.fence], key=keys[hold.key]) if hold else () for hold in world.workers
+        hold._replace(fence=fences[hold.fence], key=keys[hold.key]) if hold else ()
+        for hold in world.workers
     )
     return world._replace(
         fence=fences[world.fence],
@@ -435,7 +463,10 @@ class Wrong(AssertionError):
 
 
 def explore(explorer: Explorer) -> dict[World, tuple[World, Step] | None]:
-    """Visit every world; return how each was reached first. Raises :class:`Wrong` with the shortest way."""
+    """Visit every world; return how each was reached first.
+
+    Raises :class:`Wrong` with the shortest way.
+    """
     fresh = World(workers=(None,) * explorer.workers, patience=explorer.patience)
     first = [fresh, fresh._replace(status=status.HELD, due=NEVER)]
     ways: dict[World, tuple[World, Step] | None] = dict.fromkeys(map(canonical, first))

@@ -111,13 +111,20 @@ def part(headers: bytes, body: bytes) -> bytes:
 
 def mixed(*parts: bytes) -> bytes:
     head = MIME + b"Content-Type: multipart/mixed; boundary=B\r\n\r\n"
-    return head + part(b"Content-Type: text/plain\r\n", b"See the file.") + b"".join(parts) + b"--B--\r\n"
+    return (
+        head
+        + part(b"Content-Type: text/plain\r\n", b"See the file.")
+        + b"".join(parts)
+        + b"--B--\r\n"
+    )
 
 
 def nested(depth: int, kind: str = "mixed") -> bytes:
     lines = [MIME + b"Content-Type: multipart/%s; boundary=b0\r\n\r\n" % kind.encode()]
     for n in range(depth):
-        lines.append(b"--b%d\r\nContent-Type: multipart/%s; boundary=b%d\r\n\r\n" % (n, kind.encode(), n + 1))
+        lines.append(
+            b"--b%d\r\nContent-Type: multipart/%s; boundary=b%d\r\n\r\n" % (n, kind.encode(), n + 1)
+        )
     return b"".join(lines) + b"--b%d\r\n\r\nThe end\r\n" % depth
 
 
@@ -136,7 +143,9 @@ def file_named(name: str) -> Iterator[tuple[str, bytes]]:
     raw = name.encode("utf-8", "surrogateescape")
     quoted = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     plain = (
-        b'Content-Type: application/pdf\r\nContent-Disposition: attachment; filename="' + quoted + b'"\r\n'
+        b'Content-Type: application/pdf\r\nContent-Disposition: attachment; filename="'
+        + quoted
+        + b'"\r\n'
     )
     yield "plainly", mixed(part(plain, b"%PDF"))
     extended = b"".join(b"%%%02x" % sign for sign in raw)
@@ -160,7 +169,8 @@ def _files() -> Iterator[tuple[str, bytes]]:
     for about, content in {
         "a zip bomb": zip_bomb(),
         "a gzip bomb": gzip.compress(b"\0" * 20_000_000),
-        "a virus' test": rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*",
+        "a virus' test": rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$"
+        + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*",
         "winmail.dat": b"\x78\x9f\x3e\x22" + b"\0" * 100,
     }.items():
         coded = b"Content-Type: application/zip\r\nContent-Transfer-Encoding: base64\r\n"
@@ -180,7 +190,9 @@ def _files() -> Iterator[tuple[str, bytes]]:
         "text/html;;;=",
     ):
         kind_head = (
-            b"Content-Type: " + kind.encode() + b'\r\nContent-Disposition: attachment; filename="a"\r\n'
+            b"Content-Type: "
+            + kind.encode()
+            + b'\r\nContent-Disposition: attachment; filename="a"\r\n'
         )
         yield f"a file of type {kind[:20]!r}", mixed(part(kind_head, b"x"))
 
@@ -188,7 +200,10 @@ def _files() -> Iterator[tuple[str, bytes]]:
 def _words() -> Iterator[tuple[str, bytes]]:
     for charset in CHARSETS:
         typed = b'Content-Type: text/plain; charset="' + charset.encode() + b'"\r\n\r\n'
-        yield f"a text in {charset[:20]!r}", MIME + typed + "h\xe9llo \xff".encode("latin-1") + "✉".encode()
+        yield (
+            f"a text in {charset[:20]!r}",
+            MIME + typed + "h\xe9llo \xff".encode("latin-1") + "✉".encode(),
+        )
     for encoding in ENCODINGS:
         coded = b"Content-Transfer-Encoding: " + encoding.encode() + b"\r\n\r\n"
         yield f"a text coded by {encoding!r}", MIME + coded + b"=FF=3D!!! \xff begin 666 x\r\n"
@@ -215,8 +230,14 @@ def _words() -> Iterator[tuple[str, bytes]]:
 def _headers() -> Iterator[tuple[str, bytes]]:
     for name in ("Subject", "From", "To", "Date", "Message-ID", "References"):
         for about, value in VALUES.items():
-            yield f"{name}: {about}", header(name, value) + header("X-Other", b"kept") + b"\r\nHello\r\n"
-    yield "10,000 headers", b"".join(b"X-%d: y\r\n" % n for n in range(10_000)) + HEAD + b"\r\nHello"
+            yield (
+                f"{name}: {about}",
+                header(name, value) + header("X-Other", b"kept") + b"\r\nHello\r\n",
+            )
+    yield (
+        "10,000 headers",
+        b"".join(b"X-%d: y\r\n" % n for n in range(10_000)) + HEAD + b"\r\nHello",
+    )
     yield "100 subjects", HEAD + b"Subject: again\r\n" * 100 + b"\r\nHello"
     for date in (
         "Mon, 99 Foo 2020 25:61:61 +9999",
@@ -257,14 +278,20 @@ def _shapes() -> Iterator[tuple[str, bytes]]:
         MIME + b'Content-Type: multipart/mixed; boundary=""\r\n\r\n--\r\n\r\nHello\r\n--',
     )
     yield "no boundary", MIME + b"Content-Type: multipart/mixed\r\n\r\nHello"
-    yield "a boundary that never comes", MIME + b"Content-Type: multipart/mixed; boundary=B\r\n\r\nHello"
+    yield (
+        "a boundary that never comes",
+        MIME + b"Content-Type: multipart/mixed; boundary=B\r\n\r\nHello",
+    )
     yield "a boundary that never ends", mixed()[:-8]
     long = b"b" * 5000
     yield (
         "a boundary of 5,000 signs",
         MIME + b"Content-Type: multipart/mixed; boundary=" + long + b"\r\n\r\n--" + long,
     )
-    yield "a digest of nothing", MIME + b"Content-Type: multipart/digest; boundary=B\r\n\r\n--B\r\n\r\n--B--"
+    yield (
+        "a digest of nothing",
+        MIME + b"Content-Type: multipart/digest; boundary=B\r\n\r\n--B\r\n\r\n--B--",
+    )
     yield (
         "a message that is external",
         mixed(part(b"Content-Type: message/external-body; access-type=local-file\r\n", b"")),
@@ -305,7 +332,15 @@ def mutations(seed: int, count: int) -> Iterator[bytes]:
             at = chance.randrange(len(raw) + 1)
             to = min(len(raw), at + chance.randint(0, 60))
             new = chance.choice(
-                [b"", raw[at:to] * 2, chance.randbytes(3), b"\r\n", b"\0", b"--B\r\n", b"=?utf-8?q?"]
+                [
+                    b"",
+                    raw[at:to] * 2,
+                    chance.randbytes(3),
+                    b"\r\n",
+                    b"\0",
+                    b"--B\r\n",
+                    b"=?utf-8?q?",
+                ]
             )
             raw[at:to] = new
         yield bytes(raw)

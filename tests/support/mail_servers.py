@@ -25,7 +25,9 @@ from cryptography.x509.oid import NameOID
 USER, PASSWORD = "ann", "Pässwörd-of-a-test"
 
 
-def certificate(folder: Path, name: str = "localhost", days: int = 1) -> tuple[Path, ssl.SSLContext]:
+def certificate(
+    folder: Path, name: str = "localhost", days: int = 1
+) -> tuple[Path, ssl.SSLContext]:
     """Make a self-signed certificate; return its file, and a context for a server that shows it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -90,7 +92,9 @@ class Post:
         return "250 2.0.0 queued as 4711"
 
 
-def _authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+def _authenticate(
+    server: Any, session: Any, envelope: Any, mechanism: str, data: Any
+) -> AuthResult:
     right = isinstance(data, LoginPassword) and (data.login, data.password) == (
         USER.encode(),
         PASSWORD.encode(),
@@ -103,7 +107,11 @@ def _authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data
 def sink(post: Post, **options: Any) -> Iterator[int]:
     """Run aiosmtpd with ``post`` as its handler; give the port."""
     tls = options.pop("tls", None)
-    login = {"authenticator": _authenticate, "auth_require_tls": False} if options.pop("login", False) else {}
+    login = (
+        {"authenticator": _authenticate, "auth_require_tls": False}
+        if options.pop("login", False)
+        else {}
+    )
 
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -113,7 +121,9 @@ def sink(post: Post, **options: Any) -> Iterator[int]:
             return Server(self.handler, **login, **options)
 
         def _create_server(self) -> Any:
-            return self.loop.create_server(self._factory_invoker, sock=listener, ssl=self.ssl_context)
+            return self.loop.create_server(
+                self._factory_invoker, sock=listener, ssl=self.ssl_context
+            )
 
     controller = Made(post, hostname="127.0.0.1", port=port, ssl_context=tls, ready_timeout=20)
     controller.start()
@@ -126,13 +136,17 @@ def sink(post: Post, **options: Any) -> Iterator[int]:
 
 @contextmanager
 def mailboxes(certificate: Path) -> Iterator[int]:
-    """Run pymap, an IMAP server with STARTTLS whose user has a password of its own; give the port."""
+    """Run pymap, an IMAP server with STARTTLS whose user has a password of its own.
+
+    Give the port.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
     tls = ["--cert", str(certificate), "--key", str(certificate.with_suffix(".key"))]
     program = str(Path(sys.executable).with_name("pymap"))
     process = subprocess.Popen(
-        [program, "--host", "127.0.0.1", "--port", str(number), *tls, "dict"], stderr=subprocess.DEVNULL
+        [program, "--host", "127.0.0.1", "--port", str(number), *tls, "dict"],
+        stderr=subprocess.DEVNULL,
     )
     try:
         for _ in range(200):

@@ -53,7 +53,9 @@ class Sound(Provider):
         return self.accepted(self.call("sms", {"to": sms.destination, "key": sms.key}, config))
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
-        return self.accepted(self.call("email", {"to": list(email.recipients), "key": email.key}, config))
+        return self.accepted(
+            self.call("email", {"to": list(email.recipients), "key": email.key}, config)
+        )
 
     def send_sms_bulk(
         self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
@@ -77,7 +79,9 @@ class Sound(Provider):
         if not isinstance(config.get("api_key"), str) or not config["api_key"]:
             raise Refused("the configuration has no api_key")
         headers = {"Authorization": f"Bearer {config['api_key']}"}
-        return self.read(self.http.post_json(f"https://sound.example/{path}", body, headers), config)
+        return self.read(
+            self.http.post_json(f"https://sound.example/{path}", body, headers), config
+        )
 
     def read(self, reply: Reply, config: Mapping[str, Any]) -> Reply:
         return classify(reply, config)
@@ -96,7 +100,16 @@ class Conformance(ProviderConformance):
     accepts = (200, {"id": "m1"})
     reports = {
         "words": (
-            (200, {"reports": [{"id": 1, "state": "DELIVRD"}, {"id": 2, "state": "NEW"}, {"id": "other"}]}),
+            (
+                200,
+                {
+                    "reports": [
+                        {"id": 1, "state": "DELIVRD"},
+                        {"id": 2, "state": "NEW"},
+                        {"id": "other"},
+                    ]
+                },
+            ),
             [("1", "delivered")],
         )
     }
@@ -298,7 +311,11 @@ class Simulated(ProviderConformance):
 
     channels = ("sms", "email")
     made: type[Provider] = Simulator
-    recipients = {"+15550100003": Refused, "+15550100000": Accepted, "rejected@example.com": Refused}
+    recipients = {
+        "+15550100003": Refused,
+        "+15550100000": Accepted,
+        "rejected@example.com": Refused,
+    }
 
     @pytest.fixture
     def provider(self) -> Provider:  # type: ignore[override]
@@ -319,7 +336,9 @@ class MixesUpABatch(Simulator):
 class BlamesEverybody(Simulator):
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
         taken = super().send_email(email, config)
-        return Accepted(taken.ref, failed={one: Refused("no") for one in email.recipients if taken.failed})
+        return Accepted(
+            taken.ref, failed={one: Refused("no") for one in email.recipients if taken.failed}
+        )
 
 
 class TakesWhomItRefuses(Simulator):
@@ -330,11 +349,15 @@ class TakesWhomItRefuses(Simulator):
 class WithInbox(Simulator):
     features = frozenset({"bulk", "inbox"})
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         last = int(cursor.get("last", 0))
         return Inbox([InboundEmail(str(last + 1), b"Subject: Hi\r\n\r\nHi")], {"last": last + 1})
 
 
 class ReadsTheSameAgain(WithInbox):
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         return super().fetch_inbox({}, limit, config)

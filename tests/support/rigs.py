@@ -16,7 +16,13 @@ from sqlalchemy import event, text
 from flask_communication.configs import store
 from flask_communication.configs.state import State, state_of
 from flask_communication.delivery.worker.worker import Worker
-from flask_communication.providers.base import Accepted, OutboundSMS, Provider, ProviderError, Report
+from flask_communication.providers.base import (
+    Accepted,
+    OutboundSMS,
+    Provider,
+    ProviderError,
+    Report,
+)
 
 Answer = Callable[[OutboundSMS], Accepted]
 
@@ -130,4 +136,6 @@ def make_due(app: Flask, **columns: Any) -> None:
     state: State = state_of(app)
     sets = ", ".join(["due_at = '2020-01-01 00:00:00.000000'", *(f"{k} = :{k}" for k in columns)])
     with state.database.write() as connection:
-        connection.execute(text(f"UPDATE communication_message SET {sets} WHERE due_at IS NOT NULL"), columns)
+        connection.execute(
+            text(f"UPDATE communication_message SET {sets} WHERE due_at IS NOT NULL"), columns
+        )

@@ -117,7 +117,9 @@ def seed_blueprint(
     def delivery_report() -> Any:
         asked = memory.load(DeliveryReport)["msg_uuids"]
         known = [one for one in asked if memory.find(one)]
-        return jsonify(success=True, data=[{"msg_uuid": one, "status": memory.word} for one in known])
+        return jsonify(
+            success=True, data=[{"msg_uuid": one, "status": memory.word} for one in known]
+        )
 
     return blueprint
 

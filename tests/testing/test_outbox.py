@@ -105,7 +105,12 @@ def test_all_of_an_email_can_be_looked_at(communication_outbox: Outbox, app: Fla
         )
         uuid = email.attach(b"%PDF", "bill.pdf").send(metadata={"order": 17})
     (sent,) = communication_outbox.email
-    assert (sent.uuid, sent.subject, sent.body, sent.html) == (uuid, "Your bill", "17 EUR", "<p>17 EUR</p>")
+    assert (sent.uuid, sent.subject, sent.body, sent.html) == (
+        uuid,
+        "Your bill",
+        "17 EUR",
+        "<p>17 EUR</p>",
+    )
     assert (sent.to, sent.cc, sent.bcc) == (
         ["Ann <ann@example.com>"],
         ["bob@example.com"],
@@ -124,7 +129,9 @@ def test_they_are_in_the_order_of_acceptance(communication_outbox: Outbox, app: 
         SMS.send_msg(TO, "3", priority="high")
     assert [one.msg for one in communication_outbox.sms] == ["0", "1", "2", "3"]
     assert communication_outbox[0].uuid == communication_outbox.sms[0].uuid
-    assert [one.uuid for one in communication_outbox[2:]] == [s.uuid for s in communication_outbox.sms[2:]]
+    assert [one.uuid for one in communication_outbox[2:]] == [
+        s.uuid for s in communication_outbox.sms[2:]
+    ]
 
 
 def test_only_what_is_committed_is_there(communication_outbox: Outbox, app: Flask) -> None:
@@ -157,7 +164,9 @@ def test_a_savepoint_that_is_rolled_back_takes_its_message_along(
     assert [one.msg for one in communication_outbox.sms] == ["kept", "kept too"]
 
 
-def test_a_look_does_not_undo_what_is_not_committed(communication_outbox: Outbox, app: Flask) -> None:
+def test_a_look_does_not_undo_what_is_not_committed(
+    communication_outbox: Outbox, app: Flask
+) -> None:
     with app.app_context():
         session = session_of(app)
         SMS.send_msg(TO, "first")
@@ -217,7 +226,9 @@ def test_a_channel_without_a_configuration_gets_one_and_a_wrong_key_none(
         session_of(app).rollback()
         SMS.send_msg(TO, "Hello")
     listed = app.test_client().get("/communication/config/list/").get_json()["data"]
-    assert [(one["provider_pkg_name"], one["is_default"]) for one in listed] == [("simulator", True)]
+    assert [(one["provider_pkg_name"], one["is_default"]) for one in listed] == [
+        ("simulator", True)
+    ]
 
 
 def test_threads_that_send_at_once_make_one_configuration(
@@ -241,7 +252,9 @@ def test_its_key_names_the_configuration(communication_outbox: Outbox, app: Flas
     assert communication_outbox.sms[0].key == "otp"
 
 
-def test_deliver_moves_statuses_and_reaches_nobody(communication_outbox: Outbox, app: Flask) -> None:
+def test_deliver_moves_statuses_and_reaches_nobody(
+    communication_outbox: Outbox, app: Flask
+) -> None:
     provider = Scripted()
     install(app, provider)
     told: list[str] = []
@@ -249,10 +262,15 @@ def test_deliver_moves_statuses_and_reaches_nobody(communication_outbox: Outbox,
     def hear(sender: Flask, status: str, **more: Any) -> None:
         told.append(status)
 
-    with signals.message_sent.connected_to(hear, app), signals.message_delivered.connected_to(hear, app):
+    with (
+        signals.message_sent.connected_to(hear, app),
+        signals.message_delivered.connected_to(hear, app),
+    ):
         with app.app_context():
             SMS.send_msg(TO, "Hello")
-            Email(to="ann@example.com", subject="Hi", body="Hello", sender="shop@example.com").send()
+            Email(
+                to="ann@example.com", subject="Hi", body="Hello", sender="shop@example.com"
+            ).send()
         communication_outbox.deliver()
     assert [one.status for one in communication_outbox] == ["delivered", "delivered"]
     assert sorted(told) == ["delivered", "delivered", "sent", "sent"]
@@ -351,7 +369,9 @@ def test_a_worker_that_runs_already_rests(
     assert [one.msg for one in provider.calls] == ["before"]
 
 
-def test_a_worker_of_the_host_meets_stand_ins_only(communication_outbox: Outbox, app: Flask) -> None:
+def test_a_worker_of_the_host_meets_stand_ins_only(
+    communication_outbox: Outbox, app: Flask
+) -> None:
     provider = Scripted()
     install(app, provider)
     with app.app_context():
@@ -393,7 +413,9 @@ def test_no_bell_is_rung(communication_outbox: Outbox, upgraded_url: str, redis_
     assert redis.keys() == before
 
 
-def test_what_waits_when_the_test_ends_is_cancelled(pytester: pytest.Pytester, upgraded_url: str) -> None:
+def test_what_waits_when_the_test_ends_is_cancelled(
+    pytester: pytest.Pytester, upgraded_url: str
+) -> None:
     pytester.makeconftest(
         f"""
         pytest_plugins = ["flask_communication.testing"]
@@ -440,7 +462,9 @@ def test_an_application_that_is_gone_does_not_fail_the_test(
                 session_of(app).commit()
         """
     )
-    result = pytester.runpytest_inprocess("-p", "flask_communication.testing", "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(
+        "-p", "flask_communication.testing", "-p", "no:cacheprovider"
+    )
     result.assert_outcomes(passed=1)
 
 

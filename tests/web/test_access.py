@@ -94,7 +94,8 @@ def test_a_tokens_scopes_decide_and_cookies_are_ignored(app: Flask) -> None:
 
 
 @pytest.mark.parametrize(
-    "presented", ["", "garbage", "fc_", "fc_x_y", "fc_" + "a" * 10_000, "x_0123456789abcdef_y", "\u00e9"]
+    "presented",
+    ["", "garbage", "fc_", "fc_x_y", "fc_" + "a" * 10_000, "x_0123456789abcdef_y", "\u00e9"],
 )
 def test_what_is_no_token_lets_nobody_in(app: Flask, presented: str) -> None:
     headers = {"Authorization": f"Bearer {presented}"}
@@ -148,8 +149,12 @@ def test_a_token_that_somebody_made_up_in_both_places_is_refused(app: Flask) -> 
     assert answer.status_code == 403
 
 
-@pytest.mark.parametrize("mark", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
-def test_a_page_elsewhere_can_do_nothing_even_without_cookies(app: Flask, mark: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "mark", [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_a_page_elsewhere_can_do_nothing_even_without_cookies(
+    app: Flask, mark: dict[str, str]
+) -> None:
     assert app.test_client().post(f"{ROOT}/sms/send", json=SEND, headers=mark).status_code == 403
 
 

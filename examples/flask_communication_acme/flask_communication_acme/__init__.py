@@ -17,8 +17,14 @@ from flask_communication.providers.base import (
 )
 from flask_communication.providers.http import Http, Reply, classify
 
-# Acme's words, and what they are here. What is not listed is ignored until it becomes something else.
-STATUSES = {"DELIVRD": "delivered", "UNDELIV": "undelivered", "EXPIRED": "undelivered", "ENROUTE": "sent"}
+# Acme's words, and what they are here. What is not listed is ignored until it becomes something
+# else.
+STATUSES = {
+    "DELIVRD": "delivered",
+    "UNDELIV": "undelivered",
+    "EXPIRED": "undelivered",
+    "ENROUTE": "sent",
+}
 
 
 class Acme(Provider):

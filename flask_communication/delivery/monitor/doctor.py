@@ -1,4 +1,7 @@
-"""What an operator should look at: one finding a check, each with the next step. Nothing is sent."""
+"""What an operator should look at: one finding a check, each with the next step.
+
+Nothing is sent.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from . import health
 OK, WARN, FAIL = "ok", "warn", "fail"
 # File systems of another machine, whose locks and shared memory SQLite cannot rely on.
 _REMOTE = frozenset(
-    "9p afs ceph cifs fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs glusterfs lustre ncpfs nfs nfs4 smb3"
-    " smbfs vboxsf".split()
+    "9p afs ceph cifs fuse.ceph fuse.glusterfs fuse.s3fs fuse.sshfs glusterfs lustre ncpfs nfs "
+    "nfs4 smb3 smbfs vboxsf".split()
 )
 
 
@@ -36,7 +39,9 @@ def examine(state: State) -> Iterator[Finding]:
     yield _bell(state, found["bell"])
     yield _doors(state, is_there=found["database"]["ok"])
     if not found["database"]["ok"]:
-        yield Finding(FAIL, "tables", f"{found['database']['problem']}; nothing else can be checked")
+        yield Finding(
+            FAIL, "tables", f"{found['database']['problem']}; nothing else can be checked"
+        )
         return
     yield Finding(OK, "tables", "up to date")
     yield _workers(state, found)
@@ -94,7 +99,9 @@ def _doors(state: State, *, is_there: bool) -> Finding:
         for one in tokens.listing(state)
     )
     if valid:
-        return Finding(OK, "access", "by bearer tokens only; people need Communication(authorize=…)")
+        return Finding(
+            OK, "access", "by bearer tokens only; people need Communication(authorize=…)"
+        )
     says = "nobody is let in; pass Communication(authorize=…), or: flask communication token create"
     return Finding(WARN, "access", says)
 
@@ -106,8 +113,12 @@ def _workers(state: State, found: Mapping[str, Mapping[str, Any]]) -> Finding:
     if workers["alive"]:
         return Finding(OK, "workers", f"{workers['alive']} attended in the last minute")
     if found["bell"]["kind"] == "embedded":
-        return Finding(OK, "workers", "none now; a web process attends from its first request or message")
-    return Finding(WARN, "workers", "nobody attended in the last minute; start: flask communication worker")
+        return Finding(
+            OK, "workers", "none now; a web process attends from its first request or message"
+        )
+    return Finding(
+        WARN, "workers", "nobody attended in the last minute; start: flask communication worker"
+    )
 
 
 def _waiting(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
@@ -137,9 +148,8 @@ def _defaults(state: State) -> Iterator[Finding]:
             says = "none, so each call needs a key; flask communication config update ID --default"
             yield Finding(WARN, f"default {channel}", says)
         elif default is not None and not default["enabled"]:
-            says = (
-                f"configuration {default['id']} is disabled; flask communication config update ID --enabled"
-            )
+            fix = "flask communication config update ID --enabled"
+            says = f"configuration {default['id']} is disabled; {fix}"
             yield Finding(FAIL, f"default {channel}", says)
         elif default is not None:
             yield Finding(OK, f"default {channel}", f"configuration {default['id']}")
@@ -182,22 +192,31 @@ def try_out(state: State, config_id: Any) -> Iterator[Finding]:
     channel, name = about.partition(" ")[0], route.provider.name
     with route.dialling():
         if channel not in route.provider.types:
-            yield Finding(WARN, about, f"{name} says it is for {', '.join(route.provider.types)} only")
+            yield Finding(
+                WARN, about, f"{name} says it is for {', '.join(route.provider.types)} only"
+            )
         yield from (Finding(level, about, says) for level, says in _flaws(route))
         try:
             found = route.provider.check(route.config)
-            yield Finding(OK, about, found or f"{name} has nothing to try without sending; send yourself one")
+            yield Finding(
+                OK, about, found or f"{name} has nothing to try without sending; send yourself one"
+            )
         except ProviderError as wrong:
             yield Finding(FAIL, about, wrong.reason)
         except Exception as wrong:
             # What a provider's own code says may repeat a secret.
-            yield Finding(FAIL, about, f"the check of {name} itself failed ({type(wrong).__name__}); mend it")
+            yield Finding(
+                FAIL, about, f"the check of {name} itself failed ({type(wrong).__name__}); mend it"
+            )
     if route.circuit.is_paused:
         yield Finding(WARN, about, f"it is {route.circuit}")
 
 
 def _flaws(route: Route) -> Iterator[tuple[str, str]]:
-    """Say where the settings contradict what the provider declares; their values are not repeated."""
+    """Say where the settings contradict what the provider declares.
+
+    Their values are not repeated.
+    """
     schema = (route.provider.config_schema if route.provider else None) or {}
     properties = schema.get("properties")
     if not isinstance(properties, Mapping):

@@ -15,7 +15,7 @@ from ...configs.routes import Route, Routes
 from ...configs.settings import Settings
 from ...configs.state import State
 from ...formats import addresses, numbers
-from ...storage.database import speech_of
+from ...storage.dialect import dialect_of
 from .. import outcomes
 from ..policy import limits, suppression
 from . import story
@@ -26,8 +26,8 @@ def foretell(
 ) -> Iterator[str]:
     """Return by which configuration a message would go now, or why not, line by line; nothing is changed.
 
-    ``sender`` is the message's, None for COMMUNICATION_DEFAULT_SENDER. Raises :class:`InvalidMessage` for
-    what is no recipient, and :class:`ConfigNotFound`.
+    ``sender`` is the message's, None for COMMUNICATION_DEFAULT_SENDER. Raises
+    :class:`InvalidMessage` for what is no recipient, and :class:`ConfigNotFound`.
     """
     to = _recipient(channel, destination, state.settings)
     with state.database.read() as connection:
@@ -69,12 +69,18 @@ def _draft(
     connection: Connection, channel: str, destination: str, sender: str | None, config_id: int
 ) -> Row[Any]:
     """Return a message as a claim would, that is in no table."""
-    given = {"channel": channel, "destination": destination, "sender": sender, "config_id": config_id}
+    given = {
+        "channel": channel,
+        "destination": destination,
+        "sender": sender,
+        "config_id": config_id,
+    }
     return connection.execute(_DRAFT, given).one()
 
 
 _DRAFT = text(
-    "SELECT 0 AS id, CAST(:channel AS varchar(10)) AS channel, CAST(:sender AS varchar(320)) AS sender,"
+    "SELECT 0 AS id, CAST(:channel AS varchar(10)) AS channel, CAST(:sender AS varchar(320)) AS "
+    "sender,"
     " CAST(:destination AS varchar(320)) AS destination, CAST(:config_id AS integer) AS config_id"
 )
 
@@ -87,9 +93,13 @@ def _guard(settings: Settings) -> str:
 
 def _queues(connection: Connection) -> Mapping[int, float]:
     """Return how many seconds of messages wait for their turn, for each configuration that has a rate."""
-    left = f"0 - {speech_of(connection).since('queued_until')}"
-    rows = connection.execute(text(f"SELECT config_id, {left} AS seconds FROM communication_circuit"))
-    return {row.config_id: row.seconds for row in rows if row.seconds is not None and row.seconds > 0}
+    left = f"0 - {dialect_of(connection).since('queued_until')}"
+    rows = connection.execute(
+        text(f"SELECT config_id, {left} AS seconds FROM communication_circuit")
+    )
+    return {
+        row.config_id: row.seconds for row in rows if row.seconds is not None and row.seconds > 0
+    }
 
 
 def _ways(home: Route, routes: Mapping[int, Route], queues: Mapping[int, float]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ...configs import breaker
 from ...configs.breaker import Circuit
 from ...configs.state import State
 from ...storage import migrations
-from ...storage.database import speech_of
+from ...storage.dialect import dialect_of
 from ..worker import heartbeat
 
 # Work that has waited so long while nobody attends is not going to be done.
@@ -33,7 +33,8 @@ class Breaker(NamedTuple):
 def read(state: State, *, counts: bool = True) -> dict[str, dict[str, Any]]:
     """Return what the health check tells, part by part; ``ok`` is false where something must be done.
 
-    With ``counts``, also how many messages there are, counted at most once a minute in each process.
+    With ``counts``, also how many messages there are, counted at most once a minute in each
+    process.
     """
     found = {"database": _database(state), "bell": _bell(state), "workers": {"ok": True}}
     if found["database"]["ok"]:
@@ -51,9 +52,9 @@ def _database(state: State) -> dict[str, Any]:
             late = connection.execute(
                 text(
                     "SELECT count(*) AS due,"
-                    f" {speech_of(connection).since('min(due_at)')} AS oldest"
+                    f" {dialect_of(connection).since('min(due_at)')} AS oldest"
                     " FROM communication_message WHERE status IN ('queued', 'sending')"
-                    f" AND priority IN (0, 5, 9) AND due_at <= {speech_of(connection).now}"
+                    f" AND priority IN (0, 5, 9) AND due_at <= {dialect_of(connection).now}"
                 )
             ).one()
         return {"ok": True, "due": late.due, "oldest_due_seconds": late.oldest}
@@ -67,12 +68,25 @@ def _attended(state: State, oldest: float | None) -> dict[str, Any]:
         paused = breaker.paused(connection)
         every = breakers(connection)
     is_late = (oldest or 0.0) > TOO_LATE
-    workers = [{"host": one.host, "pid": one.pid, "seen_seconds": round(one.ago, 1)} for one in seen]
-    attended: dict[str, Any] = {"ok": bool(seen) or not is_late, "alive": len(seen), "seen": workers}
+    workers = [
+        {"host": one.host, "pid": one.pid, "seen_seconds": round(one.ago, 1)} for one in seen
+    ]
+    attended: dict[str, Any] = {
+        "ok": bool(seen) or not is_late,
+        "alive": len(seen),
+        "seen": workers,
+    }
     if not attended["ok"]:
-        attended["problem"] = "work is overdue and nobody attends; start: flask communication worker"
+        attended["problem"] = (
+            "work is overdue and nobody attends; start: flask communication worker"
+        )
     configs = [
-        {"config_id": one.circuit.config_id, "key": one.key, "type": one.type, "state": one.circuit.state}
+        {
+            "config_id": one.circuit.config_id,
+            "key": one.key,
+            "type": one.type,
+            "state": one.circuit.state,
+        }
         for one in every
     ]
     return {"workers": attended, "circuits": {"ok": True, "paused": paused, "configs": configs}}
@@ -103,10 +117,10 @@ def breakers(connection: Connection) -> list[Breaker]:
     """Return every configuration with its circuit, the oldest first."""
     rows = connection.execute(
         text(
-            f"SELECT c.id, c.key, c.type, {breaker.COLUMNS},"
-            f" 0 - {speech_of(connection).since('k.until')} AS seconds FROM communication_config AS c"
-            " LEFT JOIN communication_circuit AS k ON k.config_id = c.id"
-            " WHERE c.deleted_at IS NULL ORDER BY c.id"
+            f"SELECT c.id, c.key, c.type, {breaker.COLUMNS}, 0 -"
+            f" {dialect_of(connection).since('k.until')} AS seconds FROM communication_config AS c"
+            " LEFT JOIN communication_circuit AS k ON k.config_id = c.id WHERE c.deleted_at IS"
+            " NULL ORDER BY c.id"
         )
     )
     return [Breaker(row.key, row.type, Circuit.of(row)) for row in rows]

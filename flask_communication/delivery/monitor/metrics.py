@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from ...configs.state import State
-from ...storage.database import speech_of
+from ...storage.dialect import dialect_of
 from ...storage.models import PRIORITIES
 from ..worker import heartbeat
 from . import health
@@ -49,14 +49,16 @@ def _gauge(name: str, says: str, labels: tuple[str, ...] = ()) -> Any:
 
 
 def _backlog(connection: Connection) -> Iterator[Metric]:
-    due = _gauge("due_messages", "Messages whose time has come, and nobody has attended yet.", ("priority",))
+    due = _gauge(
+        "due_messages", "Messages whose time has come, and nobody has attended yet.", ("priority",)
+    )
     age = _gauge("oldest_due_seconds", "How long the oldest of them has been due.", ("priority",))
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     rows = connection.execute(
         text(
-            f"SELECT priority, count(*) AS due, {speech.since('min(due_at)')} AS age"
+            f"SELECT priority, count(*) AS due, {dialect.since('min(due_at)')} AS age"
             " FROM communication_message WHERE status IN ('queued', 'sending')"
-            f" AND priority IN (0, 5, 9) AND due_at <= {speech.now} GROUP BY priority"
+            f" AND priority IN (0, 5, 9) AND due_at <= {dialect.now} GROUP BY priority"
         )
     )
     found = {row.priority: row for row in rows}
@@ -87,7 +89,9 @@ def _circuits(connection: Connection) -> Metric:
     )
     for one in health.breakers(connection):
         circuit = one.circuit
-        paused.add_metric((str(circuit.config_id), one.key or "", circuit.state), int(circuit.is_paused))
+        paused.add_metric(
+            (str(circuit.config_id), one.key or "", circuit.state), int(circuit.is_paused)
+        )
     return paused  # type: ignore[no-any-return]
 
 

@@ -22,14 +22,18 @@ _NEXT = {
 _REST = {
     status.HELD: "nothing, until it is released: flask communication release {uuid}",
     status.SENT: "nothing: no delivery report came while it was asked for",
-    status.UNKNOWN: "nothing, until a person decides: flask communication resolve {uuid} sent|resend|drop",
+    status.UNKNOWN: "nothing, until a person decides: flask communication resolve {uuid} "
+    "sent|resend|drop",
     status.RECEIVED: "nothing, it came in",
     **dict.fromkeys(
-        status.MOVES["retry"].sources, "nothing, it is over; to repeat it: flask communication retry {uuid}"
+        status.MOVES["retry"].sources,
+        "nothing, it is over; to repeat it: flask communication retry {uuid}",
     ),
 }
 # Of a provider that knows no delivery reports, such as a mail server.
-_SILENT = "nothing: its provider sends no delivery reports; if it comes back, a bounce comes to the inbox"
+_SILENT = (
+    "nothing: its provider sends no delivery reports; if it comes back, a bounce comes to the inbox"
+)
 
 
 def tell(state: State, message: Message) -> Iterator[str]:
@@ -40,7 +44,9 @@ def tell(state: State, message: Message) -> Iterator[str]:
     yield from _mail(message)
     yield f"  by {_config(message)}"
     if message.error:
-        yield f"  because {message.error}" + (f" ({message.error_code})" if message.error_code else "")
+        yield f"  because {message.error}" + (
+            f" ({message.error_code})" if message.error_code else ""
+        )
     if message.extra == json.loads(REMOVED):
         yield "  its text was removed by the retention policy"
     yield f"  {_moment(message.created_at)}  {'received' if message.direction == 'in' else 'accepted'}"
@@ -49,7 +55,9 @@ def tell(state: State, message: Message) -> Iterator[str]:
         yield f"  {_moment(moment)}  {line}"
     yield f"  next: {_next(message, routes.get(message.config_id or 0))}"
     if message.status == status.QUEUED:
-        yield from _ways(routes, routes.get(message.route_id or message.config_id or 0), message.uuid)
+        yield from _ways(
+            routes, routes.get(message.route_id or message.config_id or 0), message.uuid
+        )
 
 
 def _mail(message: Message) -> Iterator[str]:
@@ -59,7 +67,11 @@ def _mail(message: Message) -> Iterator[str]:
     yield f"  subject: {message.mail.subject or '(none)'}"
     people = message.recipients
     for one in people if len(people) > 1 else ():
-        why = f", {one.error or ''} ({one.error_code or 'no code'})" if one.error or one.error_code else ""
+        why = (
+            f", {one.error or ''} ({one.error_code or 'no code'})"
+            if one.error or one.error_code
+            else ""
+        )
         yield f"  {one.kind} {one.address}: {one.status}{why}"
     for file in message.mail.attachments:
         yield f"  file: {file.filename} ({file.content_type})"
@@ -100,7 +112,13 @@ def _config(message: Message) -> str:
     if message.config is None:
         return "no configuration"
     found = message.config
-    gone = ", which was deleted" if found.deleted_at else "" if found.enabled else ", which is disabled"
+    gone = (
+        ", which was deleted"
+        if found.deleted_at
+        else ""
+        if found.enabled
+        else ", which is disabled"
+    )
     name = found.provider or found.provider_pkg_name
     return f"configuration {found.id}{f' ({found.key})' if found.key else ''}: {name}{gone}"
 

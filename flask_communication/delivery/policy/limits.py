@@ -1,8 +1,9 @@
 """How much may be sent: counters in the database, and what of a claimed batch exceeds a limit.
 
-A worker counts in the transaction of its claim, under one lock: it reads the counters that no other can
-change meanwhile, and writes what it let through before the lock ends with the transaction. So no number
-of workers lets more pass than one would. Each message is counted once; ``admitted_at`` says it was.
+A worker counts in the transaction of its claim, under one lock: it reads the counters that no other
+can change meanwhile, and writes what it let through before the lock ends with the transaction. So
+no number of workers lets more pass than one would. Each message is counted once; ``admitted_at``
+says it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.engine import Connection
 
 from ...configs.settings import Settings
-from ...storage.database import Speech, as_rows, speech_of
+from ...storage.dialect import Dialect, as_rows, dialect_of
 
 DAY = 86400
 HOUR = 3600
@@ -54,8 +55,8 @@ class Count:
 class Limit:
     """One limit; ``says`` tells a person what was exceeded.
 
-    ``counted`` names what of a message is counted, None where nothing is; ``allows`` tells whether one
-    more may pass. It looks ``back`` periods of ``seconds`` before the present one.
+    ``counted`` names what of a message is counted, None where nothing is; ``allows`` tells whether
+    one more may pass. It looks ``back`` periods of ``seconds`` before the present one.
     """
 
     setting: str
@@ -109,7 +110,9 @@ def _countries(allowed: Sequence[str]) -> Limit:
         )
 
     name = "COMMUNICATION_ALLOWED_COUNTRIES"
-    return Limit(name, "countries", "does not list this destination", DAY, 0, lambda row: None, allows)
+    return Limit(
+        name, "countries", "does not list this destination", DAY, 0, lambda row: None, allows
+    )
 
 
 def _region(number: str) -> str | None:
@@ -147,7 +150,8 @@ def _hash(recipient: str) -> str:
 def forget(connection: Connection, recipient: str) -> None:
     """Drop what was counted of a recipient."""
     connection.execute(
-        text("DELETE FROM communication_usage WHERE scope LIKE :scope"), {"scope": f"%{_hash(recipient)}"}
+        text("DELETE FROM communication_usage WHERE scope LIKE :scope"),
+        {"scope": f"%{_hash(recipient)}"},
     )
 
 
@@ -158,7 +162,9 @@ def _growth(factor: float, floor: int) -> Limit:
     def prefix(row: Row[Any]) -> str | None:
         return row.destination[:PREFIX_LENGTH] if row.channel in BY_NUMBER else None
 
-    says = f"allows a prefix {factor:g} times its mean of the last {USUAL_DAYS} days, or {floor} a day"
+    says = (
+        f"allows a prefix {factor:g} times its mean of the last {USUAL_DAYS} days, or {floor} a day"
+    )
     return Limit("COMMUNICATION_PREFIX_GROWTH", "prefix", says, DAY, USUAL_DAYS, prefix, allows)
 
 
@@ -173,8 +179,8 @@ def _day(most: Mapping[str, int]) -> Limit:
 def check(connection: Connection, settings: Settings, rows: Sequence[Row[Any]]) -> list[Hold]:
     """Count claimed messages that were never counted, and return those that exceed a limit.
 
-    The others are marked as admitted. ``rows`` are rows of :func:`.outbox.claim`, whose transaction this
-    is. Without any limit set, and with nothing to count, no SQL is run.
+    The others are marked as admitted. ``rows`` are rows of :func:`.outbox.claim`, whose transaction
+    this is. Without any limit set, and with nothing to count, no SQL is run.
     """
     limits = limits_of(settings)
     fresh = [row for row in rows if _is_new(row)] if limits else []
@@ -189,7 +195,10 @@ def check(connection: Connection, settings: Settings, rows: Sequence[Row[Any]]) 
 
 
 def foresee(connection: Connection, settings: Settings, row: Row[Any]) -> Limit | None:
-    """Return the limit that would hold a message back now; it is not counted, and nobody waits for it."""
+    """Return the limit that would hold a message back now.
+
+    It is not counted, and nobody waits for it.
+    """
     limits = limits_of(settings)
     hold = _Book(connection, limits, [row], _clock(connection)).hold(row) if limits else None
     return None if hold is None else hold.limit
@@ -204,7 +213,11 @@ class _Book:
     """The counters that a batch needs, read under the lock, and what is to be added to them."""
 
     def __init__(
-        self, connection: Connection, limits: Sequence[Limit], rows: Iterable[Row[Any]], epoch: float
+        self,
+        connection: Connection,
+        limits: Sequence[Limit],
+        rows: Iterable[Row[Any]],
+        epoch: float,
     ) -> None:
         self._connection = connection
         self._limits = limits
@@ -227,7 +240,9 @@ class _Book:
         ]
         hour = int(self._epoch // HOUR)
         asked.append({"scope": _SWEPT, "first": hour, "last": hour})
-        found = self._connection.execute(_read(speech_of(self._connection)), {"rows": as_rows(asked)})
+        found = self._connection.execute(
+            _read(dialect_of(self._connection)), {"rows": as_rows(asked)}
+        )
         return {row.scope: Count(row.now, row.before) for row in found}
 
     def _period(self, limit: Limit) -> int:
@@ -261,11 +276,13 @@ class _Book:
         """Add to the counters; once an hour, drop those that are over."""
         rows = [self._row(scope, added) for scope, added in sorted(self._added.items())]
         if not self._counts.get(_SWEPT, Count()).now:
-            self._connection.execute(_sweep(speech_of(self._connection)))
+            self._connection.execute(_sweep(dialect_of(self._connection)))
             hour = int(self._epoch // HOUR)
-            rows.append({"scope": _SWEPT, "period": hour, "added": 1, "alerted": False, "lasts": HOUR})
+            rows.append(
+                {"scope": _SWEPT, "period": hour, "added": 1, "alerted": False, "lasts": HOUR}
+            )
         if rows:
-            self._connection.execute(_add(speech_of(self._connection)), {"rows": as_rows(rows)})
+            self._connection.execute(_add(dialect_of(self._connection)), {"rows": as_rows(rows)})
 
     def _row(self, scope: str, added: int) -> dict[str, Any]:
         limit = self._wanted[scope]
@@ -280,53 +297,53 @@ class _Book:
 
 def _lock_and_read_clock(connection: Connection) -> float:
     """Wait for our turn, and only then read the clock, so that no counter sees time go backwards."""
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     # On SQLite BEGIN IMMEDIATE has locked everything already.
-    if speech.name == "postgresql":
+    if dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     return _clock(connection)
 
 
 def _clock(connection: Connection) -> float:
-    speech = speech_of(connection)
-    epoch = speech.since("'1970-01-01 00:00:00+00:00'")
+    dialect = dialect_of(connection)
+    epoch = dialect.since("'1970-01-01 00:00:00+00:00'")
     return float(connection.execute(text(f"SELECT {epoch}")).scalar_one())
 
 
 @cache
-def _read(speech: Speech) -> TextClause:
+def _read(dialect: Dialect) -> TextClause:
     return text(
         "SELECT u.scope, sum(CASE WHEN u.period = r.last THEN u.count ELSE 0 END) AS now,"
         " sum(CASE WHEN u.period < r.last THEN u.count ELSE 0 END) AS before"
-        f" FROM {speech.rows(_COUNTERS)} AS r JOIN communication_usage AS u"
+        f" FROM {dialect.rows(_COUNTERS)} AS r JOIN communication_usage AS u"
         " ON u.scope = r.scope AND u.period BETWEEN r.first AND r.last GROUP BY u.scope"
     )
 
 
 @cache
-def _add(speech: Speech) -> TextClause:
+def _add(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_usage (scope, period, count, alerted, expires_at)"
-        f" SELECT r.scope, r.period, r.added, r.alerted, {speech.later('r.lasts')}"
-        f" FROM {speech.rows(_ADDING)} AS r WHERE true ON CONFLICT (scope, period)"
+        f" SELECT r.scope, r.period, r.added, r.alerted, {dialect.later('r.lasts')}"
+        f" FROM {dialect.rows(_ADDING)} AS r WHERE true ON CONFLICT (scope, period)"
         " DO UPDATE SET count = communication_usage.count + excluded.count"
     )
 
 
 @cache
-def _sweep(speech: Speech) -> TextClause:
-    return text(f"DELETE FROM communication_usage WHERE expires_at < {speech.now}")
+def _sweep(dialect: Dialect) -> TextClause:
+    return text(f"DELETE FROM communication_usage WHERE expires_at < {dialect.now}")
 
 
 def _admit(connection: Connection, ids: Sequence[int]) -> None:
     if ids:
         rows = as_rows([{"id": one} for one in ids])
-        connection.execute(_mark(speech_of(connection)), {"rows": rows})
+        connection.execute(_mark(dialect_of(connection)), {"rows": rows})
 
 
 @cache
-def _mark(speech: Speech) -> TextClause:
+def _mark(dialect: Dialect) -> TextClause:
     return text(
-        f"UPDATE communication_message AS m SET admitted_at = {speech.now}"
-        f" FROM {speech.rows({'id': 'bigint'})} AS r WHERE m.id = r.id"
+        f"UPDATE communication_message AS m SET admitted_at = {dialect.now}"
+        f" FROM {dialect.rows({'id': 'bigint'})} AS r WHERE m.id = r.id"
     )

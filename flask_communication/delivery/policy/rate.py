@@ -5,46 +5,52 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from ...storage.database import speech_of
+from ...storage.dialect import dialect_of
 
 # A third of a second's worth may go at once (and one message always may).
 BURST = 1 / 3
-# Messages over the rate are lined up behind each other so far ahead; then they are looked at again, so
-# that a rate which was raised meanwhile takes effect.
+# Messages over the rate are lined up behind each other so far ahead; then they are looked at again,
+# so that a rate which was raised meanwhile takes effect.
 LINE_UP_FOR = 300.0
 # One a day. A rate that was stored and is slower would be beyond what a database calls a time.
 SLOWEST = 1 / 86400
 
 
-def take(connection: Connection, config_id: int, rate: float, wanted: int) -> tuple[int, list[float]]:
+def take(
+    connection: Connection, config_id: int, rate: float, wanted: int
+) -> tuple[int, list[float]]:
     """Return how many of ``wanted`` messages may go now, and after how many seconds each of the others.
 
     ``rate`` is messages a second. The bucket is kept as the moment at which it will be full (the
     "generic cell rate algorithm" of ITU-T I.371): one column, and no clock but the database's.
     """
-    rate, speech = max(rate, SLOWEST), speech_of(connection)
+    rate, dialect = max(rate, SLOWEST), dialect_of(connection)
     connection.execute(
         text(
             "INSERT INTO communication_circuit (config_id, changed_at)"
-            f" VALUES (:id, {speech.now}) ON CONFLICT (config_id) DO NOTHING"
+            f" VALUES (:id, {dialect.now}) ON CONFLICT (config_id) DO NOTHING"
         ),
         {"id": config_id},
     )
-    lock = "FOR UPDATE" if speech.name == "postgresql" else ""
+    lock = "FOR UPDATE" if dialect.name == "postgresql" else ""
     row = connection.execute(
         text(
-            f"SELECT 0 - {speech.since('full_at')} AS to_full, 0 - {speech.since('queued_until')} AS queue"
-            f" FROM communication_circuit WHERE config_id = :id {lock}"
+            f"SELECT 0 - {dialect.since('full_at')} AS to_full, 0 - {dialect.since('queued_until')} "
+            f"AS queue FROM communication_circuit WHERE config_id = :id {lock}"
         ),
         {"id": config_id},
     ).one()
     granted, to_full, delays = share(rate, wanted, row.to_full or 0.0, row.queue or 0.0)
     connection.execute(
         text(
-            f"UPDATE communication_circuit SET full_at = {speech.later(':to_full')},"
-            f" queued_until = {speech.later(':queue')} WHERE config_id = :id"
+            f"UPDATE communication_circuit SET full_at = {dialect.later(':to_full')},"
+            f" queued_until = {dialect.later(':queue')} WHERE config_id = :id"
         ),
-        {"id": config_id, "to_full": to_full, "queue": delays[-1] if delays else max(row.queue or 0.0, 0.0)},
+        {
+            "id": config_id,
+            "to_full": to_full,
+            "queue": delays[-1] if delays else max(row.queue or 0.0, 0.0),
+        },
     )
     return granted, delays
 

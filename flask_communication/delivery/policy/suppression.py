@@ -1,8 +1,8 @@
 """Who must not be written to, by whom, and why.
 
 A suppression holds for anybody (scope ""), for one sender ("sender:…"), or for one configuration
-("config:…"). A message is somebody's by its sender; the configuration stands for the sender only of a
-message that has none, so that two brands that share a configuration cannot silence each other.
+("config:…"). A message is somebody's by its sender; the configuration stands for the sender only of
+a message that has none, so that two brands that share a configuration cannot silence each other.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ...configs.state import State
 from ...errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
 from ...formats.addresses import bare
 from ...formats.numbers import meant
+from ...formats.text import clean
 from ...providers.base import ProviderError, Refused, Report
-from ...storage.database import Speech, as_rows, speech_of
+from ...storage.dialect import Dialect, as_rows, dialect_of
 from ...storage.messages import MOST_A_PAGE
 from ...storage.models import Config, Suppression
 from ...storage.models.status import REJECTED, REPORTED, SENT
-from ..outcomes import clean
 
 REASONS = ("stop", "opted_out", "bounce", "complaint", "manual")
 # What the recipient said it can take back by an answer; what a person put down, only a person.
@@ -35,7 +35,13 @@ TAKEN_OUT = "suppressed"
 LARGEST_ID = 2**31
 _REMEDY = "unsuppress it first, if you may"
 _PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
-_ROWS = {"channel": "text", "destination": "text", "scope": "text", "reason": "text", "detail": "text"}
+_ROWS = {
+    "channel": "text",
+    "destination": "text",
+    "scope": "text",
+    "reason": "text",
+    "detail": "text",
+}
 _ASKING = {
     "id": "bigint",
     "channel": "text",
@@ -50,7 +56,10 @@ Answer = tuple[Row[Any], int | None, object]
 
 
 class Suppressed(NamedTuple):
-    """Suppressions, newest first, and the cursor of the next page: pass it as ``after``; None at the end."""
+    """Suppressions, newest first, and the cursor of the next page: pass it as ``after``.
+
+    None at the end.
+    """
 
     items: list[Suppression]
     next: str | None
@@ -86,7 +95,7 @@ def find(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
     ]
     if not asked:
         return {}
-    found = connection.execute(_find(speech_of(connection)), {"rows": as_rows(asked)})
+    found = connection.execute(_find(dialect_of(connection)), {"rows": as_rows(asked)})
     return {row.id: _why(row) for row in found}
 
 
@@ -97,7 +106,7 @@ def foresee(connection: Connection, row: Row[Any]) -> str | None:
     if row.channel == "email":
         asked["destination"] = row.destination.lower()
     asked["scope"] = asked["asked_for"] = scope(row.sender, row.config_id)
-    found = connection.execute(_find(speech_of(connection)), {"rows": as_rows([asked])}).first()
+    found = connection.execute(_find(dialect_of(connection)), {"rows": as_rows([asked])}).first()
     return None if found is None else _why(found)
 
 
@@ -107,18 +116,19 @@ def _why(row: Row[Any]) -> str:
 
 
 @cache
-def _find(speech: Speech) -> TextClause:
+def _find(dialect: Dialect) -> TextClause:
     return text(
-        f"SELECT r.id, s.scope, s.reason FROM {speech.rows(_ASKING)} AS r"
-        " JOIN communication_suppression AS s ON s.channel = r.channel AND s.destination = r.destination"
-        " AND s.scope IN ('', r.scope, r.asked_for)"
+        f"SELECT r.id, s.scope, s.reason FROM {dialect.rows(_ASKING)} AS r JOIN"
+        " communication_suppression AS s ON s.channel = r.channel AND s.destination ="
+        " r.destination AND s.scope IN ('', r.scope, r.asked_for)"
     )
 
 
 def find_mailed(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, tuple[str, str]]:
     """Take suppressed recipients out of claimed emails; return those that have nobody left.
 
-    They come as id -> (status, why). Each recipient that is taken out is ``rejected``, and says why.
+    They come as id -> (status, why). Each recipient that is taken out is ``rejected``, and says
+    why.
     """
     asked = [
         {
@@ -130,7 +140,7 @@ def find_mailed(connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, t
     ]
     if not asked:
         return {}
-    taken = connection.scalars(_take_out(speech_of(connection)), {"rows": as_rows(asked)}).all()
+    taken = connection.scalars(_take_out(dialect_of(connection)), {"rows": as_rows(asked)}).all()
     if not taken:
         return {}
     states: dict[int, list[Row[Any]]] = {}
@@ -149,21 +159,22 @@ def _nobody_left(people: Sequence[Row[Any]]) -> tuple[str, str]:
 
 
 _MAILED = text(
-    "SELECT message_id, status, error, error_code FROM communication_recipient WHERE message_id IN :ids"
+    "SELECT message_id, status, error, error_code FROM communication_recipient WHERE message_id IN "
+    ":ids"
 ).bindparams(bindparam("ids", expanding=True))
 
 
 @cache
-def _take_out(speech: Speech) -> TextClause:
+def _take_out(dialect: Dialect) -> TextClause:
     by = "CASE WHEN s.scope = '' THEN 'every sender' ELSE s.scope END"
     why = f"'the recipient is suppressed for ' || {by} || ' (' || s.reason || '); {_REMEDY}'"
-    prefix = "p." if speech.name == "postgresql" else ""
+    prefix = "p." if dialect.name == "postgresql" else ""
     return text(
-        f"UPDATE communication_recipient AS p SET status = '{REJECTED}', error_code = '{TAKEN_OUT}',"
-        f" error = {why} FROM {speech.rows(_MAILING)} AS r, communication_suppression AS s"
-        " WHERE p.message_id = r.id AND p.status IS NULL AND s.channel = 'email'"
-        " AND s.destination = lower(p.address) AND s.scope IN ('', r.scope, r.asked_for)"
-        f" RETURNING {prefix}message_id"
+        f"UPDATE communication_recipient AS p SET status = '{REJECTED}', error_code = "
+        f"'{TAKEN_OUT}', error = {why} FROM {dialect.rows(_MAILING)} AS r, "
+        "communication_suppression AS s WHERE p.message_id = r.id AND p.status IS NULL AND "
+        "s.channel = 'email' AND s.destination = lower(p.address) AND s.scope IN ('', r.scope, "
+        f"r.asked_for) RETURNING {prefix}message_id"
     )
 
 
@@ -173,23 +184,26 @@ def mail_scope(sender: str | None, config_id: int | None) -> str:
 
 
 def store(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Keep suppressions (see ``_ROWS``), each once; what a person put down is not weakened by an answer."""
+    """Keep suppressions (see ``_ROWS``), each once.
+
+    What a person put down is not weakened by an answer.
+    """
     once = {(row["channel"], row["destination"], row["scope"]): row for row in rows}
     if once:
         # In one order, so that two who store the same rows never wait for each other.
         given = as_rows([once[key] for key in sorted(once)])
-        connection.execute(_store(speech_of(connection)), {"rows": given})
+        connection.execute(_store(dialect_of(connection)), {"rows": given})
 
 
 @cache
-def _store(speech: Speech) -> TextClause:
+def _store(dialect: Dialect) -> TextClause:
     theirs = ", ".join(f"'{reason}'" for reason in BY_RECIPIENT)
     return text(
-        "INSERT INTO communication_suppression (channel, destination, scope, reason, detail, created_at)"
-        f" SELECT r.channel, r.destination, r.scope, r.reason, r.detail, {speech.now}"
-        f" FROM {speech.rows(_ROWS)} AS r WHERE true ON CONFLICT (channel, destination, scope)"
-        " DO UPDATE SET reason = excluded.reason, detail = excluded.detail"
-        f" WHERE excluded.reason NOT IN ({theirs})"
+        "INSERT INTO communication_suppression (channel, destination, scope, reason, detail, "
+        f"created_at) SELECT r.channel, r.destination, r.scope, r.reason, r.detail, {dialect.now} "
+        f"FROM {dialect.rows(_ROWS)} AS r WHERE true ON CONFLICT (channel, destination, scope) DO "
+        "UPDATE SET reason = excluded.reason, detail = excluded.detail WHERE excluded.reason NOT "
+        f"IN ({theirs})"
     )
 
 
@@ -219,14 +233,16 @@ def _detail(said: ProviderError | Report) -> str | None:
 def learn_from_reports(connection: Connection, config_id: int, reports: Sequence[Report]) -> None:
     """Keep what delivery reports of a configuration's messages said of recipients."""
     # What is said of one of an email's recipients is not said of the message.
-    told = {report.ref: report for report in reports if report.opted_out and report.recipient is None}
+    told = {
+        report.ref: report for report in reports if report.opted_out and report.recipient is None
+    }
     if not told:
         return
-    speech = speech_of(connection)
+    dialect = dialect_of(connection)
     rows = connection.execute(
         text(
             "SELECT m.provider_ref, m.channel, m.destination, m.sender, m.config_id"
-            f" FROM {speech.rows({'ref': 'text'})} AS r JOIN communication_message AS m"
+            f" FROM {dialect.rows({'ref': 'text'})} AS r JOIN communication_message AS m"
             " ON m.config_id = :config_id AND m.provider_ref = r.ref WHERE m.direction = 'out'"
             " AND m.channel <> 'email'"
         ),
@@ -277,20 +293,25 @@ def unsuppress(
 ) -> None:
     """Take a recipient off the list in exactly this scope.
 
-    Raises :class:`SuppressionNotFound`, which says in which scopes it is, and what :func:`suppress` does.
+    Raises :class:`SuppressionNotFound`, which says in which scopes it is, and what :func:`suppress`
+    does.
     """
     ours = (Suppression.channel == channel, Suppression.destination == destination)
     with state.database.write() as connection:
         scope = _named(connection, channel, sender, key)
         gone = connection.execute(delete(Suppression).where(*ours, Suppression.scope == scope))
         if not gone.rowcount:
-            others = connection.scalars(select(Suppression.scope).where(*ours).order_by(Suppression.scope))
+            others = connection.scalars(
+                select(Suppression.scope).where(*ours).order_by(Suppression.scope)
+            )
             raise SuppressionNotFound(_elsewhere(destination, scope, list(others)))
 
 
 def _elsewhere(destination: str, scope: str, others: Sequence[str]) -> str:
     said = f"{destination} is not suppressed for {scope or 'every sender'}"
-    return said + (f", but for {', '.join(one or 'every sender' for one in others)}" if others else "")
+    return said + (
+        f", but for {', '.join(one or 'every sender' for one in others)}" if others else ""
+    )
 
 
 def _named(connection: Connection, channel: str, sender: str | None, key: str | int | None) -> str:
@@ -326,7 +347,10 @@ def page(
     after: str | None = None,
     limit: int = 50,
 ) -> Suppressed:
-    """Return a page of the list, newest first; see :class:`Suppressed`. Raises :class:`InvalidQuery`."""
+    """Return a page of the list, newest first; see :class:`Suppressed`.
+
+    Raises :class:`InvalidQuery`.
+    """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_A_PAGE:
         raise InvalidQuery({"limit": [f"must be a whole number from 1 to {MOST_A_PAGE}"]})
     if channel is not None and channel not in CHANNELS:
@@ -344,7 +368,10 @@ def page(
 
 
 def _cursor(after: str) -> int:
-    """Return the id at which the page before ended; raise :class:`InvalidQuery` for anything else."""
+    """Return the id at which the page before ended.
+
+    Raise :class:`InvalidQuery` for anything else.
+    """
     text = str(after)
     if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) < LARGEST_ID):
         raise InvalidQuery({"after": ["must be the `next` of an earlier page"]})

@@ -13,12 +13,13 @@ from ...configs.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 JOB = "flask_communication.jobs.attend"
 # One ring serves all that is sent until a worker answers it, or until it must have got lost.
 RING_FOR_MS = 2000
-# A send waits for Redis no longer than this in all (connect, then read), and after a failure not at all.
+# A send waits for Redis no longer than this in all (connect, then read), and after a failure not at
+# all.
 CONNECT_TIMEOUT = 0.12
 READ_TIMEOUT = 0.08
 SILENT_FOR = 30.0
@@ -68,11 +69,12 @@ class Bell:
         try:
             self._ring()
         except Exception as failure:
-            # Whatever is wrong with Redis is not the sender's trouble: workers also look by themselves.
+            # Whatever is wrong with Redis is not the sender's trouble: workers also look by
+            # themselves.
             self._silent_until = time.monotonic() + SILENT_FOR
             log.warning(
-                "cannot ring for a worker (%s); messages wait until one looks by itself. Trying again "
-                "in %.0f s",
+                "cannot ring for a worker (%s); messages wait until one looks by itself. Trying "
+                "again in %.0f s",
                 type(failure).__name__,
                 SILENT_FOR,
             )
@@ -82,7 +84,8 @@ class Bell:
             self.prepare()
         assert self._redis is not None
         if self._redis.set(self._flag("bell"), 1, nx=True, px=RING_FOR_MS):
-            # Our own workers hear this at once; a job reaches RQ's workers too, and cannot be missed.
+            # Our own workers hear this at once; a job reaches RQ's workers too, and cannot be
+            # missed.
             self._redis.publish(self._flag("bell"), b"")
             self._queue.enqueue(JOB, job_timeout=JOB_TIMEOUT, result_ttl=0, failure_ttl=3600)
 

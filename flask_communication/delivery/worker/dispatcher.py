@@ -31,7 +31,7 @@ from ..policy import suppression
 from .rescue import rescue
 from .sending import CALL_DEADLINE, Call, calling, learn
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 CLAIM_AT_MOST = 1000
 # With free slots and nothing known to wait, look for new work this often (a nudge comes at once).
@@ -77,7 +77,9 @@ class Shift:
         self.pool = pool
         self.stop = stop
         self.slots = state.settings.concurrency
-        self.common_slots = self.slots - max(1, int(self.slots * KEPT_FOR_HIGH)) if self.slots > 1 else 1
+        self.common_slots = (
+            self.slots - max(1, int(self.slots * KEPT_FOR_HIGH)) if self.slots > 1 else 1
+        )
         self.routes = routes
         self.known: dict[int, Route] = {}
         self.record = record
@@ -100,7 +102,10 @@ class Shift:
         self.ended.put(None)
 
     def run(self) -> int:
-        """Work until nothing is due, or ``stop()`` says so; return how many messages were dialled."""
+        """Work until nothing is due, or ``stop()`` says so.
+
+        Return how many messages were dialled.
+        """
         dialled = 0
         while True:
             self._look()
@@ -144,7 +149,10 @@ class Shift:
         self.is_tidy = True
 
     def _claim(self) -> None:
-        """Claim what is dialled before the next look; the rest is left to others, who may be idle."""
+        """Claim what is dialled before the next look.
+
+        The rest is left to others, who may be idle.
+        """
         claimed = self._take_up(self.appetite)
         now = time.monotonic()
         lasted, self.claimed_at = now - self.claimed_at, now
@@ -172,7 +180,9 @@ class Shift:
             ids = {one for row in screened.rows for one in (row.config_id, row.route_id)}
             self.known = self.routes.load(connection, ids)
             orders = plan.plan(connection, screened.rows, self.known)
-            put_off = [_must(verdicts.dismissal(one, self.state.settings)) for one in orders if one.wait]
+            put_off = [
+                _must(verdicts.dismissal(one, self.state.settings)) for one in orders if one.wait
+            ]
             moved = outbox.dismiss(connection, put_off)
         crash_point("claim.committed", rows)
         announce(self.state.app, [row for row in put_off if row["id"] in moved])
@@ -191,7 +201,10 @@ class Shift:
             outbox.dismiss(connection, rows)
 
     def _gather(self) -> list[Call | reports.Answer]:
-        """Wait for calls to end, unless there are free slots for what waits; return all that did."""
+        """Wait for calls to end, unless there are free slots for what waits.
+
+        Return all that did.
+        """
         ended: list[Call | reports.Answer] = []
         try:
             # What waits may not use the slots that are kept for what is more urgent.
@@ -227,7 +240,9 @@ class Shift:
         breaker.announce(self.state.app, written.switched)
         for _, circuit in written.switched:
             if circuit.config_id in self.known:
-                self.known[circuit.config_id] = replace(self.known[circuit.config_id], circuit=circuit)
+                self.known[circuit.config_id] = replace(
+                    self.known[circuit.config_id], circuit=circuit
+                )
         if written.paused:
             # They look for another way, or wait, like all that is claimed from now on.
             self._put_back(lambda order: order.route.config_id in written.paused)
@@ -312,8 +327,13 @@ def _lease_left(order: Order) -> float:
     return outbox.LEASE - (time.monotonic() - order.claimed)
 
 
-def _grouped(order: Order, groups: list[list[Order]], batches: dict[int, list[Order]], free: int) -> bool:
-    """Put an order into a batch that goes its way, or into a group of its own; False if neither fits."""
+def _grouped(
+    order: Order, groups: list[list[Order]], batches: dict[int, list[Order]], free: int
+) -> bool:
+    """Put an order into a batch that goes its way, or into a group of its own.
+
+    False if neither fits.
+    """
     room = 1 if order.is_retry or order.row.channel != "sms" else order.route.batch
     batch = batches.get(order.route.config_id)
     if room > 1 and batch is not None and len(batch) < room:

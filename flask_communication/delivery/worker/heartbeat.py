@@ -14,9 +14,9 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.engine import Connection
 
 from ...configs.state import State
-from ...storage.database import Speech, speech_of
+from ...storage.dialect import Dialect, dialect_of
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 BEAT_EVERY = 10.0
 # Who has not been seen for so long is not counted on any more.
@@ -56,11 +56,11 @@ class Heart:
             log.debug("no heartbeat", exc_info=True)
 
     def _write(self, connection: Connection, is_first: bool) -> None:
-        speech = speech_of(connection)
+        dialect = dialect_of(connection)
         me = {"id": self._id, "host": socket.gethostname()[:255], "pid": os.getpid()}
-        connection.execute(_beat(speech), me)
+        connection.execute(_beat(dialect), me)
         if is_first:
-            connection.execute(_forget(speech), {"seconds": FORGOTTEN_AFTER})
+            connection.execute(_forget(dialect), {"seconds": FORGOTTEN_AFTER})
 
     def stop(self) -> None:
         """Say that this process attends no longer, until it beats again."""
@@ -75,22 +75,22 @@ class Heart:
 
 
 @cache
-def _beat(speech: Speech) -> TextClause:
+def _beat(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_heartbeat (id, host, pid, started_at, seen_at)"
-        f" VALUES (:id, :host, :pid, {speech.now}, {speech.now})"
+        f" VALUES (:id, :host, :pid, {dialect.now}, {dialect.now})"
         " ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
     )
 
 
 @cache
-def _forget(speech: Speech) -> TextClause:
-    return text(f"DELETE FROM communication_heartbeat WHERE {speech.since('seen_at')} > :seconds")
+def _forget(dialect: Dialect) -> TextClause:
+    return text(f"DELETE FROM communication_heartbeat WHERE {dialect.since('seen_at')} > :seconds")
 
 
 def seen(connection: Connection) -> list[Seen]:
     """Return the processes that attend or did so within an hour, the one seen last first."""
-    ago = speech_of(connection).since("seen_at")
+    ago = dialect_of(connection).since("seen_at")
     rows: list[Row[Any]] = list(
         connection.execute(
             text(

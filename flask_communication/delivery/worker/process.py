@@ -12,7 +12,7 @@ from ...configs.state import State
 from .bell import Bell
 from .worker import Worker
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # Redis is away: look for it this often. The table is looked at every second all the while.
 LISTEN_AGAIN = 2.0
@@ -41,7 +41,9 @@ def _serve_with_bell(state: State, worker: Worker) -> None:
 
     assert state.bell is not None
     attending = threading.Thread(target=worker.run, name="communication-worker")
-    hearing = threading.Thread(target=_hear, args=(state.bell, worker, ended), name="communication-bell")
+    hearing = threading.Thread(
+        target=_hear, args=(state.bell, worker, ended), name="communication-bell"
+    )
     attending.start()
     hearing.start()
     try:

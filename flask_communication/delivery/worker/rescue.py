@@ -16,7 +16,7 @@ from .. import outbox, outcomes
 from ..announce import announce
 from .sending import learn
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 LEARN_FOR_AT_MOST = 600.0
 

@@ -17,7 +17,7 @@ from ...storage.crashpoints import crash_point
 from .. import outbox, outcomes
 from ..outcomes import Order, Result
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # A provider call takes at most this long; with less of its lease left a message is not dialled.
 CALL_DEADLINE = 20.0
@@ -33,7 +33,9 @@ class Call:
     letter: Letter | None = None
 
 
-def calling(state: State, orders: Sequence[Order], letter: Letter | None = None) -> Callable[[], Call]:
+def calling(
+    state: State, orders: Sequence[Order], letter: Letter | None = None
+) -> Callable[[], Call]:
     """Return the call that sends these messages together, or the one email whose ``letter`` it is."""
     begun = time.monotonic()
 
@@ -76,7 +78,10 @@ def _results(state: State, orders: Sequence[Order], letter: Letter | None) -> Se
 def _texted(state: State, orders: Sequence[Order]) -> Sequence[Result]:
     route = orders[0].route
     assert route.provider is not None
-    batch = [order.sms(outcomes.recipient(order.row.destination, state.settings) or "") for order in orders]
+    batch = [
+        order.sms(outcomes.recipient(order.row.destination, state.settings) or "")
+        for order in orders
+    ]
     if len(batch) > 1:
         return _checked(route.provider.send_sms_bulk(batch, route.config), len(batch))
     send = route.provider.retry_sms if orders[0].is_retry else route.provider.send_sms
@@ -87,7 +92,9 @@ def _mailed(state: State, order: Order, letter: Letter | None) -> Accepted:
     route = order.route
     assert route.provider is not None
     if letter is None or not letter.email.sender:
-        raise Refused("the email has no sender: say one, or set COMMUNICATION_DEFAULT_SENDER", only_this=True)
+        raise Refused(
+            "the email has no sender: say one, or set COMMUNICATION_DEFAULT_SENDER", only_this=True
+        )
     goes_to = {one: outcomes.recipient(one, state.settings) for one in letter.email.recipients}
     open_ones = list(dict.fromkeys(one for one in goes_to.values() if one is not None))
     if not open_ones:
@@ -109,7 +116,8 @@ def _checked(results: Sequence[Result], expected: int) -> Sequence[Result]:
 def learn(pool: ThreadPoolExecutor, routes: Iterable[Route]) -> None:
     """Let providers that are new to this process find out what they can do, all at once.
 
-    Nobody waits long for one that does not answer: it goes on trying, and counts as plain meanwhile.
+    Nobody waits long for one that does not answer: it goes on trying, and counts as plain
+    meanwhile.
     """
     strangers = {id(r.provider): r for r in routes if r.provider and not r.provider.is_known}
     wait([pool.submit(route.learn) for route in strangers.values()], timeout=LEARN_FOR)

@@ -27,12 +27,13 @@ from .heartbeat import Heart
 if TYPE_CHECKING:
     from flask import Flask
 
-log = logging.getLogger("flask_communication")
+log = logging.getLogger(__name__)
 
 # Without a bell the table is looked at this often; one indexed look costs well under a millisecond.
 POLL_EVERY = 1.0
 AFTER_A_FAILURE = 5.0
-# Retention: one process sweeps each hour; none does in its first seconds, when there may be much to do.
+# Retention: one process sweeps each hour; none does in its first seconds, when there may be much to
+# do.
 SWEEP_AFTER, SWEEP_EVERY = 20.0, 600.0
 # More threads than calls, so that learning about a provider never waits behind slow calls.
 SPARE_THREADS = 4
@@ -55,7 +56,8 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._heart = Heart(state)
-        # Kept from shift to shift: to decrypt a configuration takes longer than to see that it is the same.
+        # Kept from shift to shift: to decrypt a configuration takes longer than to see that it is
+        # the same.
         self._routes = Routes(state)
         # Kept too: a configuration that fails half of the time may do so in many short shifts.
         self._record = Record()
@@ -76,7 +78,9 @@ class Worker:
 
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
-        reader = threading.Thread(target=self._read_inboxes, name="communication-inbox", daemon=True)
+        reader = threading.Thread(
+            target=self._read_inboxes, name="communication-inbox", daemon=True
+        )
         reader.start()
         with self._pool() as pool:
             told = False
@@ -105,7 +109,11 @@ class Worker:
             log.warning("%s", wrong)
             return AFTER_A_FAILURE
         except OperationalError as away:
-            log.warning("cannot use the database (%s); looking again in %.0f s", _said(away), AFTER_A_FAILURE)
+            log.warning(
+                "cannot use the database (%s); looking again in %.0f s",
+                _said(away),
+                AFTER_A_FAILURE,
+            )
             return AFTER_A_FAILURE
         except Exception:
             log.exception("the worker failed; looking again in %.0f s", AFTER_A_FAILURE)
@@ -197,7 +205,9 @@ class Worker:
         with self._lock:
             if self._thread is None or self._pid != os.getpid() or not self._thread.is_alive():
                 self._pid = os.getpid()
-                self._thread = threading.Thread(target=self.run, name="communication-worker", daemon=True)
+                self._thread = threading.Thread(
+                    target=self.run, name="communication-worker", daemon=True
+                )
                 self._thread.start()
 
 
@@ -247,8 +257,9 @@ class Ticker:
 def engage(state: State) -> None:
     """Decide, at ``init_app``, who is told of new work, and start nothing before there is some.
 
-    Threads do not survive a fork, and a web server may fork after it has made the application; so the
-    threads begin with the first request, or the first message, of the process they are to live in.
+    Threads do not survive a fork, and a web server may fork after it has made the application; so
+    the threads begin with the first request, or the first message, of the process they are to live
+    in.
     """
     if state.settings.redis_url is not None:
         bell = Bell(state.settings)
@@ -284,7 +295,8 @@ def _warn_of_memory(state: State) -> None:
     if "memory" not in state.warned:
         state.warned.add("memory")
         log.warning(
-            "an in-memory SQLite database has one connection, which a worker thread cannot share with "
+            "an in-memory SQLite database has one connection, which a worker thread cannot share "
+            "with "
             "your requests; messages wait for: flask communication worker --burst, or use a file"
         )
 

@@ -47,7 +47,9 @@ class Line(fields.String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
         if len(text) > self._longest or not is_line(text):
-            raise ValidationError(f"Must be one line of at most {self._longest} characters, no controls.")
+            raise ValidationError(
+                f"Must be one line of at most {self._longest} characters, no controls."
+            )
         return text
 
 
@@ -100,7 +102,9 @@ class SendBody(_Lenient):
     headers = fields.Dict(keys=Line(76), values=Line(2000), load_default=dict)
     in_reply_to = Line(load_default=None, allow_none=True)
     references = _lines(100, load_default=list)
-    attachments = fields.List(fields.Nested(FileBody), load_default=list, validate=validate.Length(max=100))
+    attachments = fields.List(
+        fields.Nested(FileBody), load_default=list, validate=validate.Length(max=100)
+    )
     config = fields.Dict(keys=fields.String(), load_default=dict)
 
 

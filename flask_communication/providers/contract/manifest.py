@@ -29,11 +29,16 @@ class Known:
 
 
 NONE = Known()
-NO_MANIFEST = "without a manifest: it is called for SMS, with the bodies of the contract and nothing more"
+NO_MANIFEST = (
+    "without a manifest: it is called for SMS, with the bodies of the contract and nothing more"
+)
 
 
 def read(reply: Reply) -> Known:
-    """Read the answer to ``GET <root>/``; raise :class:`OutcomeUnknown` where it should be asked again."""
+    """Read the answer to ``GET <root>/``.
+
+    Raise :class:`OutcomeUnknown` where it should be asked again.
+    """
     if reply.status == 429 or reply.status >= 500:
         raise OutcomeUnknown(f"it answered {reply.status}", http_status=reply.status)
     if reply.status != 200 or not isinstance(reply.json, dict):
@@ -54,17 +59,24 @@ def read(reply: Reply) -> Known:
 
 
 def examine(reply: Reply) -> str:
-    """Say what the answer to ``GET <root>/`` tells a person; raise :class:`NotSent` if it is wrong."""
+    """Say what the answer to ``GET <root>/`` tells a person.
+
+    Raise :class:`NotSent` if it is wrong.
+    """
     if reply.status in (404, 405):
         return f"it answers {reply.status}, {NO_MANIFEST}"
     if reply.status != 200:
-        raise NotSent(f"it answers GET with {reply.status}; it should be 200 with a manifest, or 404")
+        raise NotSent(
+            f"it answers GET with {reply.status}; it should be 200 with a manifest, or 404"
+        )
     if not isinstance(reply.json, dict):
         return f"it answers with no JSON object, {NO_MANIFEST}"
     try:
         name = _MANIFEST.load(reply.json)["name"]
     except ValidationError as wrong:
-        raise NotSent(f"its manifest is passed over, because it is wrong: {_faults(wrong)}") from None
+        raise NotSent(
+            f"its manifest is passed over, because it is wrong: {_faults(wrong)}"
+        ) from None
     return f"it is {clean(name)}; " + describe(read(reply))
 
 

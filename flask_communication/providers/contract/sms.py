@@ -124,8 +124,12 @@ class Manifest(_Lenient):
     label = fields.String(load_default="")
     features = fields.List(fields.String(), load_default=list)
     config_schema = fields.Dict(load_default=None, allow_none=True)
-    idempotency_window = fields.Float(load_default=0.0, validate=validate.Range(min=0, max=_LONGEST_WINDOW))
-    report_after = fields.Float(load_default=60.0, validate=validate.Range(min=0, max=_LONGEST_WINDOW))
+    idempotency_window = fields.Float(
+        load_default=0.0, validate=validate.Range(min=0, max=_LONGEST_WINDOW)
+    )
+    report_after = fields.Float(
+        load_default=60.0, validate=validate.Range(min=0, max=_LONGEST_WINDOW)
+    )
     bulk_limit = fields.Integer(load_default=500, validate=validate.Range(min=1, max=MOST_MESSAGES))
 
 
@@ -182,7 +186,9 @@ def retry_body(
     return {"msg_uuid": ref, **more}
 
 
-def report_body(refs: Sequence[str], config: Mapping[str, Any], *, stateless: bool) -> dict[str, Any]:
+def report_body(
+    refs: Sequence[str], config: Mapping[str, Any], *, stateless: bool
+) -> dict[str, Any]:
     """Return the body of ``sms/delivery_report/``: the seed's, unless more was asked for."""
     more = {"config": dict(config)} if stateless else {}
     return {"msg_uuids": list(refs), **more}

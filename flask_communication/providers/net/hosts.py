@@ -1,8 +1,8 @@
 """Which servers may be dialled: public ones, and those of its own network that the operator names.
 
-An operator who may enter a provider's address could else make this application call what only it can
-reach: the metadata of its cloud, a database, another customer's machine (CWE-918). So what counts is the
-address that is dialled, not the name that was entered.
+An operator who may enter a provider's address could else make this application call what only it
+can reach: the metadata of its cloud, a database, another customer's machine (CWE-918). So what
+counts is the address that is dialled, not the name that was entered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
-# Where nobody said anything, in a script or a check on the command line, a person chose the address.
+# Where nobody said anything, in a script or a check on the command line, a person chose the
+# address.
 _allowed: ContextVar[tuple[str, ...] | None] = ContextVar("allowed", default=None)
 
 SETTING = "COMMUNICATION_ALLOW_PRIVATE_HOSTS"
@@ -45,7 +46,9 @@ def check(host: str, port: int, address: str) -> None:
     allowed = _allowed.get()
     if allowed is None or is_public(address) or _is_allowed(allowed, host.lower(), port, address):
         return
-    raise Forbidden(f"{host} is at {address}, which is not public; if it is yours, list it in {SETTING}")
+    raise Forbidden(
+        f"{host} is at {address}, which is not public; if it is yours, list it in {SETTING}"
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -39,7 +39,9 @@ class Inside(httpx.BaseTransport):
         except Exception as exc:
             # In an application that is tested, errors come out of the application.
             raise httpx.ReadError(f"the view raised {type(exc).__name__}") from exc
-        return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(body))
+        return httpx.Response(
+            response.status_code, headers=response.headers, stream=httpx.ByteStream(body)
+        )
 
     def _marked(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ[INTERNAL] = True

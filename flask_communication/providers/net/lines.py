@@ -42,7 +42,9 @@ class Wire:
         if self._buffer:
             # Somebody on the way may have put it there, to be taken for what is said inside of TLS
             # (CVE-2011-0411, CVE-2021-33515).
-            raise Broken("the server said more than its answer before TLS began; somebody may be in between")
+            raise Broken(
+                "the server said more than its answer before TLS began; somebody may be in between"
+            )
         context = _tls(os.environ.get("SSL_CERT_FILE"))
         self._sock.settimeout(self.clock.connect_left())
         try:

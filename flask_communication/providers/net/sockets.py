@@ -84,7 +84,9 @@ class Line:
         # At the end of the process other threads may still be talking.
         closing.atexit = False
 
-    def exchange(self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes) -> Answer:
+    def exchange(
+        self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes
+    ) -> Answer:
         """Make a request and return the beginning of its answer; raise one of TROUBLE."""
         connection = self._connection(url)
         try:
@@ -122,7 +124,9 @@ class _Response(http.client.HTTPResponse):
         super().begin()
         while 100 <= self.status < 200:
             if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                raise http.client.HTTPException("it speaks another protocol, which nobody asked for")
+                raise http.client.HTTPException(
+                    "it speaks another protocol, which nobody asked for"
+                )
             self.headers = self.msg = None  # type: ignore[assignment]
             super().begin()
 
@@ -154,7 +158,10 @@ class _Connection(http.client.HTTPConnection):
         return cast("_TLSSocket", _tls().wrap_socket(plain, server_hostname=self.host))
 
     def put(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Write a request, head and body at once; ValueError for a header that cannot be written."""
+        """Write a request, head and body at once.
+
+        ValueError for a header that cannot be written.
+        """
         if not _writable("".join(headers.values())):
             raise ValueError("a header is not printable ASCII")
         self._written.clear()
@@ -242,8 +249,8 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 def addresses(host: str, port: int) -> list[Address]:
     """Resolve ``host`` to the very addresses that are then dialled; OSError if there are none.
 
-    This is the one place between a name and a connection: no second look-up can change the answer. A
-    name with one address that must not be dialled is dialled at none of them (see :mod:`.hosts`).
+    This is the one place between a name and a connection: no second look-up can change the answer.
+    A name with one address that must not be dialled is dialled at none of them (see :mod:`.hosts`).
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, address in found:

@@ -29,7 +29,8 @@ _BATCH = 50
 _BATCH_BYTES = 2_000_000
 # RFC 7162 §4 asks for command lines of at most 8192 octets; a UID has up to ten digits.
 _SIZES_AT_ONCE = 500
-# How a visit asks for mails: many at once, one at a time, or for no more than the first one's headers.
+# How a visit asks for mails: many at once, one at a time, or for no more than the first one's
+# headers.
 VISITS = _BATCHED, _ALONE, _HEADERS = range(3)
 
 
@@ -80,12 +81,12 @@ def fetch(
 ) -> Inbox:
     """Return up to ``limit`` mails that are newer than ``cursor``; a visit takes ``deadline`` seconds.
 
-    The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed, the
-    folder is new, and is read from its beginning. A mail larger than 25 MB, or that the server cannot
-    give us in three visits, comes with a ``flaw`` and as much as there is, so that it does not block
-    those behind it. While there is more, the connection goes into ``kept``. Raises :class:`NotSent` when
-    the server could not be asked and :class:`Refused` when it said no; what was read before is returned
-    first, and the trouble told by the next call.
+    The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed,
+    the folder is new, and is read from its beginning. A mail larger than 25 MB, or that the server
+    cannot give us in three visits, comes with a ``flaw`` and as much as there is, so that it does
+    not block those behind it. While there is more, the connection goes into ``kept``. Raises
+    :class:`NotSent` when the server could not be asked and :class:`Refused` when it said no; what
+    was read before is returned first, and the trouble told by the next call.
     """
     reading = _Reading(cursor, limit)
     trouble: ProviderError | None = None
@@ -243,5 +244,9 @@ def _batches(uids: Sequence[int], sizes: Mapping[int, Listed], most: int) -> Ite
 
 
 def _lost(account: Account, exc: Exception) -> NotSent:
-    text = told(exc) if isinstance(exc, OSError) else clean(str(exc), {"password": account.password})
-    return NotSent(f"{account.host}:{account.port}: {text}; check imap_host, imap_port and imap_security")
+    text = (
+        told(exc) if isinstance(exc, OSError) else clean(str(exc), {"password": account.password})
+    )
+    return NotSent(
+        f"{account.host}:{account.port}: {text}; check imap_host, imap_port and imap_security"
+    )

@@ -1,7 +1,7 @@
 """One visit to an IMAP server (RFC 3501): opening folders to look, listing mails, fetching them.
 
-The protocol is imaplib's, over a connection of ours: imaplib's own has no total deadline and reserves
-memory for whatever length a server announces.
+The protocol is imaplib's, over a connection of ours: imaplib's own has no total deadline and
+reserves memory for whatever length a server announces.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ class Box(imaplib.IMAP4):
         self._wire.close()
 
     def resume(self, clock: Clock) -> bool:
-        """Go on by another clock; return False if the server has left, or said anything, meanwhile."""
+        """Go on by another clock.
+
+        Return False if the server has left, or said anything, meanwhile.
+        """
         self._wire.clock = clock
         return self._wire.is_quiet()
 
@@ -105,8 +108,8 @@ class Box(imaplib.IMAP4):
     def _start_tls(self) -> None:
         if "STARTTLS" not in self.capabilities:
             raise NotSent(
-                f"{self._account.host} does not offer STARTTLS, or somebody in between hides it; nothing is "
-                "said unencrypted. Correct imap_port and imap_security (993 wants tls)"
+                f"{self._account.host} does not offer STARTTLS, or somebody in between hides it; "
+                "nothing is said unencrypted. Correct imap_port and imap_security (993 wants tls)"
             )
         # In a session that claims to be logged in already, imaplib refuses this (CVE-2020-12398).
         status, said = self.xatom("STARTTLS")
@@ -126,7 +129,9 @@ class Box(imaplib.IMAP4):
             if "AUTH=PLAIN" in self.capabilities:
                 self.authenticate("PLAIN", lambda _: f"\0{user}\0{password}".encode())
             elif "LOGINDISABLED" in self.capabilities:
-                raise NotSent(f"{self._account.host} lets nobody log in unencrypted; correct imap_security")
+                raise NotSent(
+                    f"{self._account.host} lets nobody log in unencrypted; correct imap_security"
+                )
             else:
                 self.login(_quoted(user), password)
         except imaplib.IMAP4.abort:
@@ -144,7 +149,9 @@ class Box(imaplib.IMAP4):
             )
         validity, uidnext = (self._number(code) for code in ("UIDVALIDITY", "UIDNEXT"))
         if not validity:
-            raise Refused(f"{self._account.host} does not number the mails of {name!r} (no UIDVALIDITY)")
+            raise Refused(
+                f"{self._account.host} does not number the mails of {name!r} (no UIDVALIDITY)"
+            )
         return validity, uidnext
 
     def newer(self, last: int) -> list[int]:
@@ -165,7 +172,9 @@ class Box(imaplib.IMAP4):
                 listed[uid] = Listed(int(size[1]), _received(said))
         return listed
 
-    def mails(self, uids: Sequence[int], listed: Mapping[int, Listed]) -> Iterator[tuple[int, Mail | None]]:
+    def mails(
+        self, uids: Sequence[int], listed: Mapping[int, Listed]
+    ) -> Iterator[tuple[int, Mail | None]]:
         """Give the mails of a batch in order, None for one that is gone."""
         small = [uid for uid in uids if uid in listed and listed[uid].size <= LARGEST_MAIL]
         found = self._bodies(small, "BODY.PEEK[]") if small else {}
@@ -204,7 +213,9 @@ class Box(imaplib.IMAP4):
         # Some servers announce sizes that are only about right.
         self._room = 2 * LARGEST_MAIL
         try:
-            return {uid: body for uid, _, body in self._fetch(uids, f"(UID {what})") if body is not None}
+            return {
+                uid: body for uid, _, body in self._fetch(uids, f"(UID {what})") if body is not None
+            }
         except imaplib.IMAP4.abort:
             raise
         except (imaplib.IMAP4.error, NotSent):
@@ -226,7 +237,9 @@ class Box(imaplib.IMAP4):
 
     def _quote_back(self, said: Any) -> str:
         if isinstance(said, list):
-            said = b" ".join(one for one in said if isinstance(one, bytes)).decode("utf-8", "replace")
+            said = b" ".join(one for one in said if isinstance(one, bytes)).decode(
+                "utf-8", "replace"
+            )
         return clean(str(said), {"password": self._account.password})
 
 
@@ -234,7 +247,9 @@ def _too_large(size: int) -> str:
     return f"it has {size} bytes, and no more than {LARGEST_MAIL} are fetched"
 
 
-def _answers(said: Sequence[Any], wanted: frozenset[int]) -> Iterator[tuple[int, bytes, bytes | None]]:
+def _answers(
+    said: Sequence[Any], wanted: frozenset[int]
+) -> Iterator[tuple[int, bytes, bytes | None]]:
     """Give the UID, the words and the body of each FETCH answer, which imaplib returns in pieces."""
     words, body = b"", None
     for piece in said:

@@ -1,9 +1,9 @@
 """From an email to the bytes that travel: RFC 5322 headers, RFC 2045 parts, CRLF, 7-bit.
 
 The standard library's serialiser re-parses and re-folds every header and walks every line of every
-part; of a message whose few headers and parts are all ours, it is the slowest step of sending. So the
-parts are put together here. The result is plain ASCII whatever the text (an 8-bit relay is never
-needed), with one exception that RFC 6532 demands: an address that is not ASCII itself.
+part; of a message whose few headers and parts are all ours, it is the slowest step of sending. So
+the parts are put together here. The result is plain ASCII whatever the text (an 8-bit relay is
+never needed), with one exception that RFC 6532 demands: an address that is not ASCII itself.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,920}>\Z")
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,255}\Z")
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,80}"
-_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]{{0,80}}\")){{0,5}}\Z")
+_TYPE = re.compile(
+    rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]{{0,80}}\")){{0,5}}\Z"
+)
 _PLAIN_FILENAME = re.compile(r"[ !#-\[\]-~]{1,60}\Z")
 _PLAIN_BYTES = bytes([9, 10, 13, *range(32, 127)])
 
@@ -63,11 +65,12 @@ class _Part(NamedTuple):
 def compose(email: OutboundEmail, *, plain: bool = False) -> bytes:
     """Return the message as it is sent, without a trace of those in Bcc.
 
-    The bytes are ASCII unless an address in a header is not: then the server needs SMTPUTF8 (RFC 6531).
-    With ``plain`` they always are, and such recipients are shown without an address (RFC 6857).
+    The bytes are ASCII unless an address in a header is not: then the server needs SMTPUTF8 (RFC
+    6531). With ``plain`` they always are, and such recipients are shown without an address (RFC
+    6857).
 
-    Raises :class:`Refused` for a value that could be read as another header or another line, whatever
-    was checked before, and with ``plain`` for a sender or reply-to that is not ASCII.
+    Raises :class:`Refused` for a value that could be read as another header or another line,
+    whatever was checked before, and with ``plain`` for a sender or reply-to that is not ASCII.
     """
     try:
         if plain:
@@ -77,7 +80,9 @@ def compose(email: OutboundEmail, *, plain: bool = False) -> bytes:
         head = "".join(f"{line}\r\n" for line in _headers(email, plain=plain))
         return b"".join((head.encode(), part.head, b"\r\n", part.body))
     except UnicodeEncodeError:
-        raise Refused("the email has half a character (a lone surrogate); send valid Unicode") from None
+        raise Refused(
+            "the email has half a character (a lone surrogate); send valid Unicode"
+        ) from None
 
 
 def address_of(mailbox: str) -> str:
@@ -89,8 +94,8 @@ def _refuse_unspeakable(what: str, mailboxes: Sequence[str]) -> None:
     for one in map(address_of, mailboxes):
         if not one.isascii():
             raise Refused(
-                f"{what}, {one}, is not ASCII before the @, and the server does not offer SMTPUTF8; "
-                "write another address",
+                f"{what}, {one}, is not ASCII before the @, and the server does not offer "
+                "SMTPUTF8; write another address",
                 code="5.6.7",
             )
 
@@ -115,9 +120,13 @@ def _headers(email: OutboundEmail, *, plain: bool) -> Iterator[str]:
 def _extra(name: str, value: str) -> str:
     low = name.lower()
     if not _NAME.match(name) or low in _RESERVED or low.startswith(_RESERVED_BEGINNINGS):
-        raise Refused(f"the header {name[:80]!r} cannot be set: its name is not allowed, or it is made by us")
+        raise Refused(
+            f"the header {name[:80]!r} cannot be set: its name is not allowed, or it is made by us"
+        )
     if value.isascii() and max(map(len, value.split(" "))) > _LONGEST_WORD:
-        raise Refused(f"the header {name} has a word of more than {_LONGEST_WORD} characters; shorten it")
+        raise Refused(
+            f"the header {name} has a word of more than {_LONGEST_WORD} characters; shorten it"
+        )
     return _text_header(name, value)
 
 
@@ -164,7 +173,9 @@ def _encoded(text: str, taken: int) -> str:
 def _ids(name: str, ids: Sequence[str]) -> str:
     for one in ids:
         if not _MESSAGE_ID.match(one):
-            raise Refused(f"{name} is no message id: {one[:80]!r}; it looks like <words@domain>, in ASCII")
+            raise Refused(
+                f"{name} is no message id: {one[:80]!r}; it looks like <words@domain>, in ASCII"
+            )
     return _folded(f"{name}:", ids)
 
 
@@ -195,7 +206,9 @@ def _split(mailbox: str) -> tuple[str, str]:
     except ValueError:
         raise Refused(f"{mailbox[:80]!r} has a domain that cannot be; correct it") from None
     if not _ADDRESS.match(spec) or len(spec) > 254:
-        raise Refused(f"{mailbox[:80]!r} is no address; write ann@example.com or Ann <ann@example.com>")
+        raise Refused(
+            f"{mailbox[:80]!r} is no address; write ann@example.com or Ann <ann@example.com>"
+        )
     if len(name) > 1 and name[0] == name[-1] == '"':
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
     return name, spec
@@ -220,8 +233,8 @@ def _refuse_breaks(what: str, value: str) -> None:
     found = _BREAKS.search(value)
     if found is not None:
         raise Refused(
-            f"{what} has the control character U+{ord(found[0]):04X}, which could begin another header; "
-            "remove it"
+            f"{what} has the control character U+{ord(found[0]):04X}, which could begin another "
+            "header; remove it"
         )
 
 
@@ -232,7 +245,9 @@ def _whole(email: OutboundEmail) -> _Part:
     attached = [file for file in email.files if not (shows and file.content_id)]
     part = None if email.html is None else _text("html", email.html)
     if part is not None and inline:
-        part = _multipart('related; type="text/html"', [part, *(_file(one, "inline") for one in inline)])
+        part = _multipart(
+            'related; type="text/html"', [part, *(_file(one, "inline") for one in inline)]
+        )
     if part is None:
         part = _text("plain", email.body)
     elif email.body:
@@ -243,7 +258,8 @@ def _whole(email: OutboundEmail) -> _Part:
 
 
 def _multipart(subtype: str, parts: Sequence[_Part]) -> _Part:
-    # "=_" can stand in no quoted-printable and no base64 (RFC 2045 §6.7), and nobody can guess the rest.
+    # "=_" can stand in no quoted-printable and no base64 (RFC 2045 §6.7), and nobody can guess the
+    # rest.
     boundary = f"=_{secrets.token_hex(12)}"
     line = f"--{boundary}\r\n".encode()
     pieces: list[bytes] = []
@@ -258,7 +274,8 @@ def _multipart(subtype: str, parts: Sequence[_Part]) -> _Part:
 def _text(subtype: str, text: str) -> _Part:
     encoding, body = _transfer(_crlf(text).encode())
     return _Part(
-        f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: {encoding}\r\n".encode(),
+        f"Content-Type: text/{subtype}; charset=utf-8\r\nContent-Transfer-Encoding: "
+        f"{encoding}\r\n".encode(),
         body,
     )
 
@@ -284,14 +301,18 @@ def _file(file: File, disposition: str) -> _Part:
     head += f"Content-Disposition: {disposition}{_filename(file.filename)}\r\n"
     if file.content_id:
         if not _CONTENT_ID.match(file.content_id):
-            raise Refused(f"{file.content_id[:80]!r} is no content id; write ASCII without spaces and <>")
+            raise Refused(
+                f"{file.content_id[:80]!r} is no content id; write ASCII without spaces and <>"
+            )
         head += f"Content-ID: <{file.content_id}>\r\n"
     return _Part(head.encode(), _base64(file.content))
 
 
 def _type(content_type: str) -> str:
     if not _TYPE.match(content_type):
-        raise Refused(f"{content_type[:80]!r} is no content type; write one such as application/pdf")
+        raise Refused(
+            f"{content_type[:80]!r} is no content type; write one such as application/pdf"
+        )
     # RFC 2046 §5.2.1: these may not travel in base64, and nothing else carries any bytes unchanged.
     nested = content_type.lower().startswith(("message/", "multipart/"))
     return "application/octet-stream" if nested else content_type

@@ -19,7 +19,8 @@ from .smtp_session import Closing, Door, Envelope, Session, told
 # Seconds; the same as every other provider's call.
 _DEADLINE = 20.0
 _CONNECT = 5.0
-# Servers hang up after 30 s (Postfix under stress: 10 s) to 5 min of silence; who leaves first knows.
+# Servers hang up after 30 s (Postfix under stress: 10 s) to 5 min of silence; who leaves first
+# knows.
 _IDLE = 30.0
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{0,255}\Z")
@@ -32,9 +33,9 @@ def _field(title: str, type: str = "string", **more: Any) -> dict[str, Any]:
 class SMTP(Provider):
     """Send email by an SMTP server, and fetch what comes back by IMAP.
 
-    ``security`` is ``starttls`` (the default; port 587), ``tls`` (465) or ``none`` (25), and is never
-    weakened by what the server offers. Connections are kept for the next message. The reference is our
-    own Message-ID, which is what servers log.
+    ``security`` is ``starttls`` (the default; port 587), ``tls`` (465) or ``none`` (25), and is
+    never weakened by what the server offers. Connections are kept for the next message. The
+    reference is our own Message-ID, which is what servers log.
     """
 
     name = "smtp"
@@ -57,7 +58,9 @@ class SMTP(Provider):
             "timeout": _field("Seconds a message may take", "number", minimum=1, maximum=_DEADLINE),
             "imap_host": _field("IMAP server, to fetch replies", destination=True),
             "imap_port": _field("IMAP port", "integer", minimum=1, maximum=65535, destination=True),
-            "imap_security": _field("IMAP encryption", enum=[*_PORTS], default="tls", destination=True),
+            "imap_security": _field(
+                "IMAP encryption", enum=[*_PORTS], default="tls", destination=True
+            ),
             "imap_username": _field("IMAP user name, if another"),
             "imap_password": _field("IMAP password, if another", writeOnly=True),
             "folders": _field("Folders to fetch, with commas between them", default="INBOX"),
@@ -70,7 +73,10 @@ class SMTP(Provider):
         self._mailboxes = imap.Kept(keep)
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
-        """Send one email in one transaction; see :class:`.smtp_session.Session` for the outcomes."""
+        """Send one email in one transaction.
+
+        See :class:`.smtp_session.Session` for the outcomes.
+        """
         door = _door(config)
         envelope, named, failed = _envelope(email)
         clock = Clock()
@@ -81,15 +87,22 @@ class SMTP(Provider):
         return _verdict(email, failed)
 
     def check(self, config: Mapping[str, Any]) -> str:
-        """Connect, secure the line and log in, by SMTP and, if it was entered, by IMAP; then leave."""
+        """Connect, secure the line and log in, by SMTP and, if it was entered, by IMAP.
+
+        Then leave.
+        """
         door = _door(config)
         clock = Clock()
         clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
         try:
             Session(door, clock).quit()
         except OSError as exc:
-            raise NotSent(f"{door.host}:{door.port}: {told(exc)}; check host, port and security") from None
-        found = f"{door.host}:{door.port} can be reached" + (" and lets us in" if door.username else "")
+            raise NotSent(
+                f"{door.host}:{door.port}: {told(exc)}; check host, port and security"
+            ) from None
+        found = f"{door.host}:{door.port} can be reached" + (
+            " and lets us in" if door.username else ""
+        )
         if not self.has_inbox(config):
             return found
         account = _account(config)
@@ -100,7 +113,9 @@ class SMTP(Provider):
         """Tell whether an IMAP server was entered."""
         return bool(_text(config, "imap_host"))
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         """Fetch what is new in the folders; see :mod:`.imap`."""
         return imap.fetch(_account(config), cursor, limit, kept=self._mailboxes)
 
@@ -116,10 +131,13 @@ class SMTP(Provider):
             return self._through(Session(door, clock), envelope, clock)
         except OSError as exc:
             raise NotSent(
-                f"{door.host}:{door.port}: {told(exc)}, so nothing was sent; check host, port and security"
+                f"{door.host}:{door.port}: {told(exc)}, so nothing was sent; check host, port and "
+                "security"
             ) from None
 
-    def _through(self, session: Session, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
+    def _through(
+        self, session: Session, envelope: Envelope, clock: Clock
+    ) -> Mapping[str, ProviderError]:
         try:
             return session.send(envelope, clock)
         finally:
@@ -183,7 +201,9 @@ class _Kept:
             self._watch()
 
 
-def _envelope(email: OutboundEmail) -> tuple[Envelope, dict[str, list[str]], dict[str, ProviderError]]:
+def _envelope(
+    email: OutboundEmail,
+) -> tuple[Envelope, dict[str, list[str]], dict[str, ProviderError]]:
     """Return what is sent, the recipients by the address that is dialled, and those that are none."""
     sender, raw = mime.address_of(email.sender), mime.compose(email)
     reachable: dict[str, list[str]] = {}
@@ -246,14 +266,19 @@ def _account(config: Mapping[str, Any]) -> Account:
     if not host:
         raise Refused("the configuration has no imap_host; enter it to fetch mail")
     if security not in imap.PORTS:
-        raise NotSent(f"imap_security must be one of {', '.join(imap.PORTS)}, not {security[:20]!r}")
+        raise NotSent(
+            f"imap_security must be one of {', '.join(imap.PORTS)}, not {security[:20]!r}"
+        )
     return Account(
         host=host,
         port=int(_number(config, "imap_port", imap.PORTS[security])),
         security=security,
         username=_text(config, "imap_username") or _text(config, "username"),
-        password=_text(config, "imap_password", strip=False) or _text(config, "password", strip=False),
-        folders=[one.strip() for one in _text(config, "folders", "INBOX").split(",") if one.strip()],
+        password=_text(config, "imap_password", strip=False)
+        or _text(config, "password", strip=False),
+        folders=[
+            one.strip() for one in _text(config, "folders", "INBOX").split(",") if one.strip()
+        ],
     )
 
 

@@ -21,7 +21,8 @@ from ..net.sockets import Clock
 
 # A reply is a few lines; EHLO's the longest.
 _REPLY_CAP = 65536
-# So many recipients go out before their replies are read: more could block both sides (RFC 2920 §3.1).
+# So many recipients go out before their replies are read: more could block both sides (RFC 2920
+# §3.1).
 _IN_ONE_GO = 100
 # Postfix waits so long before it tries a deferred mail again (minimal_backoff_time) ...
 _LATER = 300.0
@@ -98,7 +99,10 @@ class Session:
             raise
 
     def send(self, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
-        """Send one message; return how it ended for each recipient that the server did not take it for."""
+        """Send one message.
+
+        Return how it ended for each recipient that the server did not take it for.
+        """
         self._wire.clock = clock
         self.usable = False
         envelope = self._speakable(envelope)
@@ -120,7 +124,10 @@ class Session:
         return failed
 
     def is_fresh(self) -> bool:
-        """Tell whether nothing was heard since the last answer; a server that left has been heard."""
+        """Tell whether nothing was heard since the last answer.
+
+        A server that left has been heard.
+        """
         return self.usable and self._wire.is_quiet()
 
     def quit(self) -> None:
@@ -145,8 +152,8 @@ class Session:
         if self.door.security == "starttls":
             if "STARTTLS" not in self._extensions:
                 raise NotSent(
-                    f"{self.door.host} does not offer STARTTLS, or somebody in between hides it; nothing is "
-                    "sent unencrypted. Correct port and security (465 wants tls)"
+                    f"{self.door.host} does not offer STARTTLS, or somebody in between hides it; "
+                    "nothing is sent unencrypted. Correct port and security (465 wants tls)"
                 )
             self._demand(self._ask("STARTTLS"), 220, "STARTTLS")
             self._wire.start_tls()
@@ -232,7 +239,9 @@ class Session:
         command = f"MAIL FROM:<{envelope.sender}>"
         if "SIZE" in self._extensions:
             command += f" SIZE={len(envelope.raw)}"
-        ascii_only = envelope.raw.isascii() and all(one.isascii() for one in (envelope.sender, *reached))
+        ascii_only = envelope.raw.isascii() and all(
+            one.isascii() for one in (envelope.sender, *reached)
+        )
         # Without these extensions nothing of the kind is left.
         return command if ascii_only else f"{command} BODY=8BITMIME SMTPUTF8"
 
@@ -243,10 +252,17 @@ class Session:
         if mail.code != 250:
             return dict.fromkeys(reached, mail.failure("the sender", secrets))
         pairs = zip(reached, rcpts, strict=True)
-        return {one: reply.failure("the recipient", secrets) for one, reply in pairs if not _is_taken(reply)}
+        return {
+            one: reply.failure("the recipient", secrets)
+            for one, reply in pairs
+            if not _is_taken(reply)
+        }
 
     def _deliver(self, raw: bytes) -> ProviderError | None:
-        """Send the text and its end; return what went wrong, of which nothing is an OSError after the end."""
+        """Send the text and its end.
+
+        Return what went wrong, of which nothing is an OSError after the end.
+        """
         # RFC 5321 §4.5.2; the first line is a header.
         self._wire.write(raw.replace(b"\r\n.", b"\r\n.."))
         try:
@@ -255,8 +271,8 @@ class Session:
             reply = self._reply()
         except OSError as exc:
             return OutcomeUnknown(
-                f"{self.door.host}: {told(exc)} after the whole message was sent; look it up at the server "
-                "by its Message-ID before sending it again"
+                f"{self.door.host}: {told(exc)} after the whole message was sent; look it up at "
+                "the server by its Message-ID before sending it again"
             )
         if reply.code == 250:
             self.usable = True
@@ -298,7 +314,9 @@ class Session:
         while True:
             line = self._wire.readline()
             if not re.match(rb"[2-5]\d\d(?:[ -]|\r?\n)", line):
-                raise Broken(f"the server did not answer in SMTP: {clean(line.decode('latin-1'))[:60]!r}")
+                raise Broken(
+                    f"the server did not answer in SMTP: {clean(line.decode('latin-1'))[:60]!r}"
+                )
             lines.append(line[4:].decode("utf-8", "replace").strip())
             if line[3:4] != b"-":
                 return Reply(int(line[:3]), "\n".join(lines))

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from ..database import Base, UTCDateTime
+from .base import Base, UTCDateTime
 from .email import Attachment, Mail, Mailbox, Recipient, StoredFile
 
 __all__ = [
@@ -115,8 +115,8 @@ class Message(Base):
     first_tried_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     # When the limits, or a person who released it, let it pass: it is not counted again.
     admitted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    # Set while an earlier try is in doubt and may be repeated, because the provider ignores repeats of
-    # the same key until then.
+    # Set while an earlier try is in doubt and may be repeated, because the provider ignores repeats
+    # of the same key until then.
     repeat_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
@@ -141,7 +141,9 @@ class Message(Base):
         # Pages, newest first.
         Index("ix_communication_message_status", "channel", "status", "created_at", "id"),
         Index("ix_communication_message_destination", "channel", "destination", "created_at", "id"),
-        Index("ix_communication_message_config", "channel", "config_id", "status", "created_at", "id"),
+        Index(
+            "ix_communication_message_config", "channel", "config_id", "status", "created_at", "id"
+        ),
     )
 
     @property

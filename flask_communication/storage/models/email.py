@@ -1,4 +1,7 @@
-"""What an email has besides the message: its own words, recipients, files; and the mailboxes we read."""
+"""What an email has besides the message: its own words, recipients, files.
+
+And the mailboxes we read.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from ..database import Base, UTCDateTime
+from .base import Base, UTCDateTime
 
 
 class Mail(Base):
@@ -27,7 +30,9 @@ class Mail(Base):
     __tablename__ = "communication_mail"
 
     message_id: Mapped[int] = mapped_column(
-        ForeignKey("communication_message.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+        ForeignKey("communication_message.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
     )
     # RFC 5322 §3.6.4, with its angle brackets: ours, or the one it came with.
     rfc_message_id: Mapped[str | None] = mapped_column(String(998))
@@ -40,7 +45,8 @@ class Mail(Base):
     refs: Mapped[list[str]] = mapped_column(JSON)
     # The first message of the conversation; NULL for that one itself.
     thread_id: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer, "sqlite"))
-    # What came in: as it came, what of it could not be read, and a fingerprint by which it comes once.
+    # What came in: as it came, what of it could not be read, and a fingerprint by which it comes
+    # once.
     raw_sha256: Mapped[str | None] = mapped_column(ForeignKey("communication_file.sha256"))
     problem: Mapped[str | None] = mapped_column(String(500))
     arrival: Mapped[str | None] = mapped_column(String(64))
@@ -58,7 +64,9 @@ class Recipient(Base):
     __tablename__ = "communication_recipient"
 
     message_id: Mapped[int] = mapped_column(
-        ForeignKey("communication_mail.message_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+        ForeignKey("communication_mail.message_id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
     )
     # The bare address.
     address: Mapped[str] = mapped_column(String(320), primary_key=True)
@@ -96,7 +104,9 @@ class Attachment(Base):
     __tablename__ = "communication_attachment"
 
     message_id: Mapped[int] = mapped_column(
-        ForeignKey("communication_mail.message_id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+        ForeignKey("communication_mail.message_id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
     )
     place: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     sha256: Mapped[str] = mapped_column(ForeignKey("communication_file.sha256"), index=True)

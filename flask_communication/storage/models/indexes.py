@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Index, MetaData, text
 
-from ..database import Base
+from .base import Base
 
 
 class Partial(NamedTuple):
@@ -27,7 +27,10 @@ class Partial(NamedTuple):
 PARTIAL = (
     # Holds open work only, so finding work never grows with the history.
     Partial(
-        "ix_communication_message_due", "message", ("status", "priority", "due_at"), "due_at IS NOT NULL"
+        "ix_communication_message_due",
+        "message",
+        ("status", "priority", "due_at"),
+        "due_at IS NOT NULL",
     ),
     Partial(
         "uq_communication_message_idempotency",
@@ -37,7 +40,10 @@ PARTIAL = (
         unique=True,
     ),
     Partial(
-        "ix_communication_message_ref", "message", ("config_id", "provider_ref"), "provider_ref IS NOT NULL"
+        "ix_communication_message_ref",
+        "message",
+        ("config_id", "provider_ref"),
+        "provider_ref IS NOT NULL",
     ),
     # A deleted configuration leaves its key, and its place as the default, to others.
     Partial(
@@ -55,18 +61,26 @@ PARTIAL = (
         unique=True,
     ),
     Partial(
-        "ix_communication_mail_rfc_message_id", "mail", ("rfc_message_id",), "rfc_message_id IS NOT NULL"
+        "ix_communication_mail_rfc_message_id",
+        "mail",
+        ("rfc_message_id",),
+        "rfc_message_id IS NOT NULL",
     ),
     Partial("ix_communication_mail_thread_id", "mail", ("thread_id",), "thread_id IS NOT NULL"),
     Partial("ix_communication_mail_raw_sha256", "mail", ("raw_sha256",), "raw_sha256 IS NOT NULL"),
     # The same mail comes once.
-    Partial("uq_communication_mail_arrival", "mail", ("arrival",), "arrival IS NOT NULL", unique=True),
+    Partial(
+        "uq_communication_mail_arrival", "mail", ("arrival",), "arrival IS NOT NULL", unique=True
+    ),
 )
 
 
 @cache
 def whole_metadata() -> MetaData:
-    """Return our tables with all their indexes, for migrations; ``Base.metadata`` lacks the partial ones."""
+    """Return our tables with all their indexes, for migrations.
+
+    ``Base.metadata`` lacks the partial ones.
+    """
     for one in PARTIAL:
         table, where = Base.metadata.tables[f"communication_{one.table}"], text(one.where)
         columns = [table.c[name] for name in one.columns]

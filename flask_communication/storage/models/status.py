@@ -73,7 +73,8 @@ def _move(sources: str, target: str, *, fenced: bool = False) -> Move:
 
 
 MOVES: dict[str, Move] = {
-    # From `sending` too: the answer to our own commit may have got lost, and only we hold the fence.
+    # From `sending` too: the answer to our own commit may have got lost, and only we hold the
+    # fence.
     "start": _move("queued sending", SENDING, fenced=True),
     "accept": _move("sending", SENT, fenced=True),
     "refuse": _move("sending", REJECTED, fenced=True),
@@ -95,7 +96,9 @@ MOVES: dict[str, Move] = {
     "rescue_doubt": _move("sending", UNKNOWN),
     "cancel": _move("queued held", CANCELLED),
     "retry": _move("failed rejected expired undelivered cancelled", QUEUED),
-    "force_retry": _move("failed rejected expired undelivered cancelled unknown sent delivered read", QUEUED),
+    "force_retry": _move(
+        "failed rejected expired undelivered cancelled unknown sent delivered read", QUEUED
+    ),
     "resolve_sent": _move("unknown", SENT),
     "resolve_resend": _move("unknown", QUEUED),
     "resolve_drop": _move("unknown", FAILED),
@@ -103,8 +106,8 @@ MOVES: dict[str, Move] = {
 }
 
 
-# The rank a report must have to move a message from each status. One that waits or is being sent may
-# be on a second try of the same provider id, so only news that ends it counts: the rest is old.
+# The rank a report must have to move a message from each status. One that waits or is being sent
+# may be on a second try of the same provider id, so only news that ends it counts: the rest is old.
 THRESHOLD: dict[str, int] = {
     status: RANK[DELIVERED] if status in (QUEUED, HELD, SENDING) else rank + 1
     for status, rank in RANK.items()

@@ -32,18 +32,27 @@ class Trouble(Bench):
     """Every trouble ends in one of the four outcomes, and nobody hears a secret."""
 
     def test_without_what_is_required_nothing_leaves(
-        self, door: Provider, provider: Provider, config: Mapping[str, Any], vendor: Any, channel: str
+        self,
+        door: Provider,
+        provider: Provider,
+        config: Mapping[str, Any],
+        vendor: Any,
+        channel: str,
     ) -> None:
         required = (provider.config_schema or {}).get("required", ())
         lacking = [{name: config[name] for name in config if name != one} for one in required]
         before = len(vendor.heard)
         for one in (*lacking, *([{}] if required else ())):
             ended = send(door, self.destinations[channel], one)
-            assert isinstance(ended, ProviderError), "it accepted without a setting that it requires"
+            assert isinstance(ended, ProviderError), (
+                "it accepted without a setting that it requires"
+            )
             assert not isinstance(ended, OutcomeUnknown), (
                 f"nothing has left, so raise Refused: {words_of(ended)}"
             )
-        assert len(vendor.heard) == before, "it called the vendor without a setting that it requires"
+        assert len(vendor.heard) == before, (
+            "it called the vendor without a setting that it requires"
+        )
 
     def test_strange_settings_break_nothing(
         self, provider: Provider, config: Mapping[str, Any], channel: str
@@ -71,7 +80,8 @@ class Trouble(Bench):
         ended = send(door, self.destinations[channel], config)
         calls = [(one.url, one.content) for one in vendor.heard[before:] if one.method != "GET"]
         assert provider.idempotency_window or len(set(calls)) == len(calls), (
-            "it repeated the call by itself, and the recipient may have been reached twice: raise the outcome"
+            "it repeated the call by itself, and the recipient may have been reached twice: raise "
+            "the outcome"
         )
         check_no_secret(words_of(ended), "the outcome", provider, config)
         check(ended, expected)

@@ -84,7 +84,9 @@ class Bench:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Make one test of each channel, and of each row of a table."""
         cls: Any = metafunc.cls
-        people = {one: cls.recipients[one] for one in cls.recipients if channel_of(one) in cls.channels}
+        people = {
+            one: cls.recipients[one] for one in cls.recipients if channel_of(one) in cls.channels
+        }
         tables = {
             "hostile_case": {} if cls.accepts is None else cls.hostile,
             "answer_case": cls.answers,
@@ -169,12 +171,16 @@ def check(ended: Any, expected: Any) -> None:
     kind = expected if isinstance(expected, type) else type(expected)
     if kind is Denied:
         assert isinstance(ended, Refused), f"{ended!r} came instead of Denied"
-        assert ended.denies_us, "a wrong key fails every message: raise Denied, or Refused(http_status=401)"
+        assert ended.denies_us, (
+            "a wrong key fails every message: raise Denied, or Refused(http_status=401)"
+        )
         return
     assert isinstance(ended, kind), f"{ended!r} came instead of {kind.__name__}"
     if isinstance(expected, NotSent):
         wait = getattr(ended, "retry_after", None)
-        assert wait == expected.retry_after, f"it said Retry-After: {expected.retry_after}, not {wait}"
+        assert wait == expected.retry_after, (
+            f"it said Retry-After: {expected.retry_after}, not {wait}"
+        )
 
 
 def secrets_of(provider: Provider, config: Mapping[str, Any]) -> list[str]:

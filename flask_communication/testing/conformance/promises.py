@@ -10,7 +10,16 @@ from flask.testing import FlaskClient
 
 from ...providers.base import Provider
 from ...providers.contract import email, sms
-from .fixtures import ROOT, SHORTEST_SECRET, Bench, check_no_secret, post, remote_of, secrets_of, send_body
+from .fixtures import (
+    ROOT,
+    SHORTEST_SECRET,
+    Bench,
+    check_no_secret,
+    post,
+    remote_of,
+    secrets_of,
+    send_body,
+)
 
 _METHODS = {
     "sms": "send_sms",
@@ -45,7 +54,9 @@ class Promises(Bench):
         for promised in {*provider.types, *provider.features} & set(_METHODS):
             method = _METHODS[promised]
             own = getattr(type(provider), method)
-            assert own is not getattr(Provider, method), f"it promises {promised} and has no {method}"
+            assert own is not getattr(Provider, method), (
+                f"it promises {promised} and has no {method}"
+            )
 
     def test_its_settings_are_declared(self, provider: Provider, config: Mapping[str, Any]) -> None:
         if provider.config_schema is None:
@@ -59,7 +70,9 @@ class Promises(Bench):
         self, provider: Provider, config: Mapping[str, Any]
     ) -> None:
         for secret in secrets_of(provider, config):
-            assert len(secret) >= SHORTEST_SECRET, f"use secrets of {SHORTEST_SECRET} characters at least"
+            assert len(secret) >= SHORTEST_SECRET, (
+                f"use secrets of {SHORTEST_SECRET} characters at least"
+            )
 
     def test_what_it_shows_of_itself_has_no_secret(
         self, provider: Provider, client: FlaskClient, config: Mapping[str, Any]
@@ -79,7 +92,12 @@ class Promises(Bench):
 
     @pytest.mark.parametrize("path", _PATHS)
     def test_an_unsigned_call_is_refused(
-        self, client: FlaskClient, provider: Provider, vendor: Any, config: Mapping[str, Any], path: str
+        self,
+        client: FlaskClient,
+        provider: Provider,
+        vendor: Any,
+        config: Mapping[str, Any],
+        path: str,
     ) -> None:
         provider.learn()
         before = len(vendor.heard)

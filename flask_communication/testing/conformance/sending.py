@@ -55,11 +55,15 @@ class Sending(Bench):
         sms.Acceptance().load(body["data"])
         check_no_secret(answer.text, "the answer", provider, config)
 
-    def test_a_retry_is_taken_too(self, door: Provider, config: Mapping[str, Any], channel: str) -> None:
+    def test_a_retry_is_taken_too(
+        self, door: Provider, config: Mapping[str, Any], channel: str
+    ) -> None:
         to = self.destinations[channel]
         first = _taken(send(door, to, config))
         if channel == "email":
-            _taken(outcome(door.send_email, email_to(to, key="conformance-2", ref=first.ref), config))
+            _taken(
+                outcome(door.send_email, email_to(to, key="conformance-2", ref=first.ref), config)
+            )
         else:
             _taken(outcome(door.retry_sms, sms_to(to, "conformance-2", first.ref), config))
 
@@ -88,16 +92,23 @@ class Sending(Bench):
         refs, calls = [], []
         for _ in range(2):
             before = len(vendor.heard)
-            refs.append(_taken(send(provider, self.destinations[channel], config, "repeated-17")).ref)
+            refs.append(
+                _taken(send(provider, self.destinations[channel], config, "repeated-17")).ref
+            )
             calls.append(vendor.heard[before:])
-        assert refs[0] == refs[1], "idempotency_window is promised, and a repeated key was a new message"
+        assert refs[0] == refs[1], (
+            "idempotency_window is promised, and a repeated key was a new message"
+        )
         for heard in calls:
             assert not heard or any(self.carries(one, "repeated-17") for one in heard), (
                 "idempotency_window is promised, and the vendor is not told the key: pass it on"
             )
 
     def carries(self, request: Any, key: str) -> bool:
-        """Tell whether a request tells the vendor our key; override where it goes in another form."""
+        """Tell whether a request tells the vendor our key.
+
+        Override where it goes in another form.
+        """
         said = f"{request.url} {request.headers} {request.content.decode('utf-8', 'replace')}"
         return key in said
 
@@ -122,20 +133,26 @@ class Sending(Bench):
         ended = self._batch(door, config, [self.destinations["sms"]] * min(3, door.bulk_limit))
         refs = [_taken(one).ref for one in ended]
         # A played vendor says the same of all.
-        assert self.accepts is not None or len(set(refs)) == len(refs), "two messages have one reference"
+        assert self.accepts is not None or len(set(refs)) == len(refs), (
+            "two messages have one reference"
+        )
 
     def test_a_batch_keeps_its_order(self, door: Provider, config: Mapping[str, Any]) -> None:
         people = [one for one in self.recipients if channel_of(one) == "sms"][: door.bulk_limit]
         for person, ended in zip(people, self._batch(door, config, people), strict=True):
             check(ended, self.recipients[person])
 
-    def _batch(self, door: Provider, config: Mapping[str, Any], people: Sequence[str]) -> Sequence[Any]:
+    def _batch(
+        self, door: Provider, config: Mapping[str, Any], people: Sequence[str]
+    ) -> Sequence[Any]:
         if sms.BULK_FEATURE not in door.features or not people:
             pytest.skip("it takes one message a call, or there is no table of recipients")
         batch = [sms_to(to, f"conformance-{place}") for place, to in enumerate(people)]
         results: Sequence[Any] = outcome(door.send_sms_bulk, batch, config)
         assert not isinstance(results, ProviderError), results
-        assert len(results) == len(batch), f"{len(results)} results came back for {len(batch)} messages"
+        assert len(results) == len(batch), (
+            f"{len(results)} results came back for {len(batch)} messages"
+        )
         return results
 
     def test_a_batch_over_the_limit_is_refused(
@@ -143,7 +160,11 @@ class Sending(Bench):
     ) -> None:
         if sms.BULK_FEATURE not in provider.features:
             pytest.skip("it takes one message a call")
-        one = {"msg": "Hello", "destination": self.destinations["sms"], "idempotency_key": "conformance-1"}
+        one = {
+            "msg": "Hello",
+            "destination": self.destinations["sms"],
+            "idempotency_key": "conformance-1",
+        }
         body = {"messages": [one] * (provider.bulk_limit + 1), "config": dict(config)}
         assert post(client, sms.BULK, body).status_code == 422
 
@@ -155,13 +176,19 @@ class Sending(Bench):
             found = _reports(door, channel, refs, config)
             if not isinstance(found, ProviderError):
                 assert all(isinstance(one, Report) for one in found)
-                assert {one.ref for one in found} <= {taken.ref}, "it reports what it was not asked about"
-                assert {one.status for one in found} <= REPORTED, f"use our words: {sorted(REPORTED)}"
+                assert {one.ref for one in found} <= {taken.ref}, (
+                    "it reports what it was not asked about"
+                )
+                assert {one.status for one in found} <= REPORTED, (
+                    f"use our words: {sorted(REPORTED)}"
+                )
 
     def test_reports_are_answered_as_the_contract_says(
         self, client: FlaskClient, provider: Provider, config: Mapping[str, Any], channel: str
     ) -> None:
-        answer = post(client, _REPORT[channel], {"msg_uuids": ["conformance-1"], "config": dict(config)})
+        answer = post(
+            client, _REPORT[channel], {"msg_uuids": ["conformance-1"], "config": dict(config)}
+        )
         body = answer.get_json()
         assert isinstance(body["success"], bool)
         for one in body["data"] if body["success"] else ():
@@ -188,7 +215,9 @@ class Sending(Bench):
             assert isinstance(found, ProviderError), "without a mailbox, raise Refused"
             return
         assert isinstance(found, Inbox), found
-        mail_contract.inbox_of(mail_contract.inbox_data(found), len(encode_json(dict(found.cursor))))
+        mail_contract.inbox_of(
+            mail_contract.inbox_data(found), len(encode_json(dict(found.cursor)))
+        )
         rest = _inbox(door, found.cursor, config)
         assert isinstance(rest, Inbox), rest
         places = [{(one.folder, one.uid) for one in part.mails} for part in (found, rest)]

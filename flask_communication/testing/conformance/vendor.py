@@ -9,8 +9,8 @@ import httpx
 
 from ...errors import Denied, NotSent, OutcomeUnknown, Refused
 
-# (status, body), (status, body, headers), an exception of httpx, or a function of the request. A body that
-# is neither bytes nor str is sent as JSON.
+# (status, body), (status, body, headers), an exception of httpx, or a function of the request. A
+# body that is neither bytes nor str is sent as JSON.
 Answer = tuple[int, Any] | tuple[int, Any, Mapping[str, str]] | type[httpx.HTTPError]
 Played = Answer | Callable[[httpx.Request], httpx.Response]
 

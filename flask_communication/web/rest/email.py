@@ -45,7 +45,9 @@ def _email(given: Mapping[str, Any]) -> Email:
 
 def _attached(email: Email, files: Sequence[Mapping[str, Any]]) -> Email:
     for one in files:
-        email.attach(one["content"], one["filename"], one["content_type"], one["content_id"] or one["inline"])
+        email.attach(
+            one["content"], one["filename"], one["content_type"], one["content_id"] or one["inline"]
+        )
     for name, uploads in request.files.lists():
         for upload in uploads:
             # A browser sends a file field that was left empty too.
@@ -63,7 +65,9 @@ def _of_form() -> dict[str, Any]:
         wrong = {name: ["is not a field of an email"] for name in strangers}
         wrong |= {name: ["is given more than once"] for name in repeated}
         raise BadRequest(422, "these fields are wrong", wrong)
-    fields: dict[str, Any] = {name: request.form.getlist(name) for name in _MANY if name in request.form}
+    fields: dict[str, Any] = {
+        name: request.form.getlist(name) for name in _MANY if name in request.form
+    }
     for name in _SINGLE:
         if given := request.form.get(name):
             fields[name] = json_field(name, given) if name in _OBJECTS else given
@@ -72,7 +76,10 @@ def _of_form() -> dict[str, Any]:
 
 @access.needs("message.retry")
 def retry() -> Any:
-    """Send an email again to those it has not reached; what waits for its turn anyway is no mistake."""
+    """Send an email again to those it has not reached.
+
+    What waits for its turn anyway is no mistake.
+    """
     Email.retry_send(loaded(schemas.Retry)["msg_uuid"])
     return ok("Successfully queued")
 

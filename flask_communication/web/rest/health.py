@@ -15,7 +15,8 @@ from ..envelope import BadRequest
 def health() -> Any:
     """Tell whether messages are being attended to; details only for who may see them.
 
-    503: the database is away or not upgraded, or work has been due for two minutes and nobody attends.
+    503: the database is away or not upgraded, or work has been due for two minutes and nobody
+    attends.
     """
     may_see = is_admitted("health.read")
     found = vitals.read(current(), counts=may_see)
@@ -36,4 +37,6 @@ def metrics() -> Any:
     try:
         return Response(counted.expose(current()), content_type=counted.CONTENT_TYPE)
     except ImportError:
-        raise BadRequest(501, "install the extra: pip install flask-communication[metrics]") from None
+        raise BadRequest(
+            501, "install the extra: pip install flask-communication[metrics]"
+        ) from None

@@ -55,7 +55,15 @@ def test_all_is_well(app: Flask) -> None:
     told = run(app, "doctor")
     assert "fail" not in told
     assert "warn" not in told
-    for about in ("database", "tables", "redis", "access", "workers", "due messages", "default sms"):
+    for about in (
+        "database",
+        "tables",
+        "redis",
+        "access",
+        "workers",
+        "due messages",
+        "default sms",
+    ):
         assert f"ok    {about}: " in told
     assert "ok    sms configuration 1: well" in told
 
@@ -76,8 +84,13 @@ def test_a_redis_that_is_away_is_told(make_app: MakeApp, upgraded_url: str) -> N
     assert "COMMUNICATION_REDIS_URL" in found(app)["redis"][1]
 
 
-def test_a_redis_that_is_there_answers(make_app: MakeApp, upgraded_url: str, redis_url: str) -> None:
-    assert found(make_app(upgraded_url, COMMUNICATION_REDIS_URL=redis_url))["redis"] == ("ok", "answers")
+def test_a_redis_that_is_there_answers(
+    make_app: MakeApp, upgraded_url: str, redis_url: str
+) -> None:
+    assert found(make_app(upgraded_url, COMMUNICATION_REDIS_URL=redis_url))["redis"] == (
+        "ok",
+        "answers",
+    )
 
 
 def test_nobody_attends(app: Flask) -> None:
@@ -103,14 +116,21 @@ def test_what_waits_for_a_person_is_counted(make_app: MakeApp, upgraded_url: str
         SMS.send_msg("+15550101234", "Hello")
         work(app)
     assert "resolve UUID" in found(app)["unknown messages"][1]
-    assert found(app)["held messages"][1].startswith("1; see: flask communication messages --status held")
+    assert found(app)["held messages"][1].startswith(
+        "1; see: flask communication messages --status held"
+    )
 
 
-def test_nobody_is_let_in_without_authorize_or_a_token(make_app: MakeApp, upgraded_url: str) -> None:
+def test_nobody_is_let_in_without_authorize_or_a_token(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app = make_app(upgraded_url, authorize=None)
     assert found(app)["access"][0] == "warn"
     tokens.create(state_of(app), "me", ["*"])
-    assert found(app)["access"] == ("ok", "by bearer tokens only; people need Communication(authorize=…)")
+    assert found(app)["access"] == (
+        "ok",
+        "by bearer tokens only; people need Communication(authorize=…)",
+    )
 
 
 def test_secrets_that_no_key_opens_fail(make_app: MakeApp, upgraded_url: str) -> None:
@@ -147,8 +167,10 @@ def test_a_stopped_circuit_fails_and_a_pause_warns(app: Flask) -> None:
     assert (level, "wrong password" in says) == ("fail", True)
     state = state_of(app)
     with state.database.write() as connection:
-        until = state.database.speech.later("30.0")
-        connection.execute(text(f"UPDATE communication_circuit SET state = 'open', until = {until}"))
+        until = state.database.dialect.later("30.0")
+        connection.execute(
+            text(f"UPDATE communication_circuit SET state = 'open', until = {until}")
+        )
     assert found(app)["sms configuration 1"][0] == "warn"
 
 
@@ -229,7 +251,9 @@ def manifest(answer: Any, status: int = 200) -> Flask:
     return app
 
 
-def test_a_remote_provider_is_asked_for_its_manifest(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
+def test_a_remote_provider_is_asked_for_its_manifest(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
     known: Mapping[str, Any] = {
         "name": "acme",
         "label": "Acme SMS",
@@ -243,7 +267,14 @@ def test_a_remote_provider_is_asked_for_its_manifest(make_app: MakeApp, upgraded
         store(app, "acme", config={"api_key": "x"})
         assert "ok    sms acme (1): " in run(app, "config", "test", "1")
         told = run(app, "provider", "check", f"{address}/sms")
-    for words in ("it is acme", "label Acme SMS", "types sms, email", "features bulk", "for 60 s", "api_key"):
+    for words in (
+        "it is acme",
+        "label Acme SMS",
+        "types sms, email",
+        "features bulk",
+        "for 60 s",
+        "api_key",
+    ):
         assert words in told
 
 
@@ -251,7 +282,12 @@ def test_a_remote_provider_is_asked_for_its_manifest(make_app: MakeApp, upgraded
     ("answer", "code", "says", "expect"),
     [
         ({"name": "acme"}, 200, "types: ", 1),
-        ({"name": "acme", "types": ["sms"], "idempotency_window": -1}, 200, "idempotency_window: ", 1),
+        (
+            {"name": "acme", "types": ["sms"], "idempotency_window": -1},
+            200,
+            "idempotency_window: ",
+            1,
+        ),
         ({}, 500, "it answers GET with 500", 1),
         ({}, 401, "it answers GET with 401", 1),
         ({}, 404, "it answers 404, without a manifest", 0),

@@ -25,7 +25,9 @@ MakeApp = Callable[..., Flask]
 @pytest.fixture
 def make(make_app: MakeApp, upgraded_url: str) -> MakeApp:
     def make(**settings: Any) -> Flask:
-        app = make_app(upgraded_url, **{f"COMMUNICATION_{name}": value for name, value in settings.items()})
+        app = make_app(
+            upgraded_url, **{f"COMMUNICATION_{name}": value for name, value in settings.items()}
+        )
         install(app, Scripted())
         install(app, Scripted(), type="email")
         return app
@@ -33,7 +35,9 @@ def make(make_app: MakeApp, upgraded_url: str) -> MakeApp:
     return make
 
 
-def explained(app: Flask, channel: str, to: str, key: str | None = None, sender: str | None = None) -> str:
+def explained(
+    app: Flask, channel: str, to: str, key: str | None = None, sender: str | None = None
+) -> str:
     """Return what is foretold, and check that nothing was written."""
     state = state_of(app)
     before = everything(app)
@@ -45,7 +49,9 @@ def explained(app: Flask, channel: str, to: str, key: str | None = None, sender:
 def everything(app: Flask) -> list[Any]:
     tables = ("message", "usage", "circuit", "suppression", "recipient")
     with state_of(app).database.read() as connection:
-        return [connection.execute(text(f"SELECT * FROM communication_{one}")).all() for one in tables]
+        return [
+            connection.execute(text(f"SELECT * FROM communication_{one}")).all() for one in tables
+        ]
 
 
 def became(app: Flask, send: Callable[[], str]) -> Message:
@@ -76,7 +82,9 @@ def test_only_to_is_compared_with_the_number_as_it_is_accepted(make: MakeApp) ->
 def test_a_redirect_to_another_channel_is_nowhere(make: MakeApp) -> None:
     app = make(REDIRECT_TO="+15550101234")
     assert "sends it to +15550101234 instead" in explained(app, "sms", TO)
-    assert "COMMUNICATION_REDIRECT_TO is of another channel" in explained(app, "email", "ann@example.com")
+    assert "COMMUNICATION_REDIRECT_TO is of another channel" in explained(
+        app, "email", "ann@example.com"
+    )
 
 
 @pytest.mark.parametrize(

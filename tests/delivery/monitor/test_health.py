@@ -129,7 +129,9 @@ def test_the_command_line_says_what_health_says(app: Flask) -> None:
     assert json.loads(told.output)["success"] is False
 
 
-def test_the_command_line_says_that_tables_are_missing(make_app: MakeApp, database_url: str) -> None:
+def test_the_command_line_says_that_tables_are_missing(
+    make_app: MakeApp, database_url: str
+) -> None:
     told = make_app(database_url).test_cli_runner().invoke(args=["communication", "health"])
     assert told.exit_code == 1
     assert "flask communication upgrade" in told.output
@@ -139,7 +141,9 @@ def test_who_was_not_seen_for_an_hour_is_forgotten(app: Flask) -> None:
     state = state_of(app)
     heartbeat.Heart(state).beat()
     with state.database.write() as connection:
-        connection.execute(text("UPDATE communication_heartbeat SET seen_at = '2020-01-01 00:00:00.000000'"))
+        connection.execute(
+            text("UPDATE communication_heartbeat SET seen_at = '2020-01-01 00:00:00.000000'")
+        )
     with state.database.read() as connection:
         assert not heartbeat.seen(connection)
     heartbeat.Heart(state).beat()

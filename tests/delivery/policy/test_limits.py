@@ -30,7 +30,9 @@ Hosts = Callable[..., tuple[Flask, Bulky]]
 @pytest.fixture
 def host(make_app: MakeApp, upgraded_url: str) -> Hosts:
     def make(**limits: Any) -> tuple[Flask, Bulky]:
-        app = make_app(upgraded_url, **{f"COMMUNICATION_{name}": value for name, value in limits.items()})
+        app = make_app(
+            upgraded_url, **{f"COMMUNICATION_{name}": value for name, value in limits.items()}
+        )
         provider = Bulky()
         install(app, provider)
         return app, provider
@@ -90,7 +92,9 @@ def test_the_same_number_ten_times_gets_five_in_ten_minutes(host: Hosts) -> None
         work(app)
     assert statuses(app) == {"sent": 6, "held": 5}
     assert sum(provider.rang.values()) == 6
-    assert reasons(app) == {"COMMUNICATION_LIMIT_PER_RECIPIENT allows a recipient 5 messages in 600 s"}
+    assert reasons(app) == {
+        "COMMUNICATION_LIMIT_PER_RECIPIENT allows a recipient 5 messages in 600 s"
+    }
     assert len(heard) == 1
 
 
@@ -124,19 +128,23 @@ def test_a_list_of_ten_thousand_stops_at_the_limit_of_the_day_with_one_alert(
 
 def test_three_hundred_numbers_of_one_prefix_are_stopped_at_the_floor(host: Hosts) -> None:
     app, _ = host(PREFIX_GROWTH=10)
-    send(app, *[f"+252611{number:06}" for number in range(300)], *[f"+9198{n:08}" for n in range(50)])
+    send(
+        app, *[f"+252611{number:06}" for number in range(300)], *[f"+9198{n:08}" for n in range(50)]
+    )
     with alerts() as heard:
         work(app)
     assert statuses(app) == {"sent": 150, "held": 200}
     assert reasons(app) == {
-        "COMMUNICATION_PREFIX_GROWTH allows a prefix 10 times its mean of the last 7 days, or 100 a day"
+        "COMMUNICATION_PREFIX_GROWTH allows a prefix 10 times its mean of the last 7 days, or 100 a "
+        "day"
     }
     assert len(heard) == 1
 
 
 def test_a_busy_prefix_may_grow_by_as_much_as_the_setting_says(host: Hosts) -> None:
     app, _ = host(PREFIX_GROWTH=(2, 10))
-    # 140 in the last seven days is a mean of 20, also if they all fell on one day; the eighth does not count.
+    # 140 in the last seven days is a mean of 20, also if they all fell on one day; the eighth does
+    # not count.
     count_before(app, "sms:prefix:+919999", {1: 100, 7: 40, 8: 10_000}, 86400)
     send(app, *[f"+919999{number:06}" for number in range(60)])
     work(app)
@@ -190,7 +198,9 @@ def test_only_allowed_countries_are_sent_to(
         work(app)
     with app.app_context():
         assert SMS.get(uuid).status == status
-    assert [one["limit"] for one in heard] == ["COMMUNICATION_ALLOWED_COUNTRIES"] * (status == "held")
+    assert [one["limit"] for one in heard] == ["COMMUNICATION_ALLOWED_COUNTRIES"] * (
+        status == "held"
+    )
 
 
 def test_one_limit_that_is_reached_does_not_use_up_the_others(host: Hosts) -> None:
@@ -241,7 +251,9 @@ def test_what_is_released_passes_and_its_story_says_so(host: Hosts) -> None:
         message = SMS.get(held)
         assert message.status == "sent"
         assert message.attempts[0].key == held
-        assert [(one.kind, one.detail) for one in message.events] == [("released", "released by a person")]
+        assert [(one.kind, one.detail) for one in message.events] == [
+            ("released", "released by a person")
+        ]
         with pytest.raises(NotReleasable, match="is sent and cannot be released"):
             SMS.release(held)
         with pytest.raises(MessageNotFound):
@@ -309,7 +321,9 @@ def test_an_email_is_held_and_released_like_an_sms(host: Hosts) -> None:
     install(app, Post(), type="email", config={"sender": "shop@shop.example"})
     with app.app_context(), alerts() as heard:
         for number in range(4):
-            Email(to=f"ann{number}@x.example", sender="shop@shop.example", subject="Hi", body="Hello").send()
+            Email(
+                to=f"ann{number}@x.example", sender="shop@shop.example", subject="Hi", body="Hello"
+            ).send()
         work(app)
     assert statuses(app) == {"sent": 1, "held": 3}
     assert [one["channel"] for one in heard] == ["email"]
@@ -371,7 +385,9 @@ def test_the_statements_do_not_grow_with_the_batch(make_app: MakeApp, upgraded_u
     assert 0 < many == few
 
 
-@pytest.mark.parametrize("settings", [{"LIMIT_PER_DAY": 100}, {"LIMIT_PER_RECIPIENT": [(100, 86400)]}])
+@pytest.mark.parametrize(
+    "settings", [{"LIMIT_PER_DAY": 100}, {"LIMIT_PER_RECIPIENT": [(100, 86400)]}]
+)
 def test_several_workers_never_let_more_than_the_limit_pass(
     make_app: MakeApp, upgraded_url: str, settings: dict[str, Any]
 ) -> None:

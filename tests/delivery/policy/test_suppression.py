@@ -14,7 +14,12 @@ from sqlalchemy import func, select
 from flask_communication import SMS, signals
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
-from flask_communication.errors import ConfigNotFound, InvalidMessage, InvalidQuery, SuppressionNotFound
+from flask_communication.errors import (
+    ConfigNotFound,
+    InvalidMessage,
+    InvalidQuery,
+    SuppressionNotFound,
+)
 from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused, Report
 from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.simulator import Simulator
@@ -45,7 +50,9 @@ def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
     return app
 
 
-def sent(app: Flask, destination: str = TO, key: str | None = None, sender: str | None = None) -> str:
+def sent(
+    app: Flask, destination: str = TO, key: str | None = None, sender: str | None = None
+) -> str:
     """Send one SMS and return how it ended."""
     with app.app_context():
         uuid = SMS.send_msg(destination, "Hello", key, sender=sender)
@@ -172,7 +179,9 @@ def test_a_batch_learns_of_each_recipient_and_takes_one_statement(
     assert looks <= claims
 
 
-def test_where_another_is_rung_in_their_place_nothing_is_learnt(make_app: MakeApp, upgraded_url: str) -> None:
+def test_where_another_is_rung_in_their_place_nothing_is_learnt(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app = make_app(upgraded_url, COMMUNICATION_REDIRECT_TO="+15550100000")
     install(app, Scripted(opted_out))
     assert sent(app) == "rejected"
@@ -190,15 +199,20 @@ def test_a_report_can_say_it_too(app: Flask, provider: Scripted) -> None:
         work(app)
         SMS.sync_delivery_report()
         told = {(one.scope, one.reason, one.detail) for one in SMS.suppressed(TO).items}
-    assert told == {(scope, "opted_out", "the handset said STOP") for scope in ("config:1", "sender:bank")}
+    assert told == {
+        (scope, "opted_out", "the handset said STOP") for scope in ("config:1", "sender:bank")
+    }
 
 
-def test_the_simulator_rehearses_it_over_the_http_contract(make_app: MakeApp, upgraded_url: str) -> None:
+def test_the_simulator_rehearses_it_over_the_http_contract(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app = make_app(upgraded_url)
     app.register_blueprint(provider_blueprint(Simulator(), name="elsewhere"))
     with app.app_context():
         store.create(
-            state_of(app), {"type": "sms", "provider": "", "provider_pkg_name": "elsewhere", "config": {}}
+            state_of(app),
+            {"type": "sms", "provider": "", "provider_pkg_name": "elsewhere", "config": {}},
         )
     assert sent(app, "+15550100009") == "rejected"
     assert scopes(app, "+15550100009") == {"config:1"}
@@ -206,7 +220,9 @@ def test_the_simulator_rehearses_it_over_the_http_contract(make_app: MakeApp, up
     assert scopes(app, "+15550100003") == set()
 
 
-def test_who_may_have_been_reached_already_is_not_called_rejected(app: Flask, provider: Scripted) -> None:
+def test_who_may_have_been_reached_already_is_not_called_rejected(
+    app: Flask, provider: Scripted
+) -> None:
     def doubt(sms: Any) -> Accepted:
         raise OutcomeUnknown("read timeout")
 
@@ -220,11 +236,15 @@ def test_who_may_have_been_reached_already_is_not_called_rejected(app: Flask, pr
         work(app)
         message = SMS.get(uuid)
     assert message.status == "unknown"
-    assert (message.error or "").startswith("an earlier try may have arrived, and now the recipient is")
+    assert (message.error or "").startswith(
+        "an earlier try may have arrived, and now the recipient is"
+    )
     assert len(provider.calls) == 1
 
 
-def test_a_persons_retry_and_release_do_not_reach_them_either(make_app: MakeApp, upgraded_url: str) -> None:
+def test_a_persons_retry_and_release_do_not_reach_them_either(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     provider = Scripted()
     app = make_app(upgraded_url, COMMUNICATION_ALLOWED_COUNTRIES=["+1"])
     install(app, provider)
@@ -272,7 +292,9 @@ def test_only_a_message_that_is_nothing_but_the_word_is_obeyed(body: str, word: 
     assert incoming.word(body) == word
 
 
-def test_stop_silences_the_number_it_was_sent_to_and_start_lifts_it(app: Flask, provider: Scripted) -> None:
+def test_stop_silences_the_number_it_was_sent_to_and_start_lifts_it(
+    app: Flask, provider: Scripted
+) -> None:
     with app.app_context():
         SMS.receive(TO, OURS, "Stop.")
     assert scopes(app) == {f"sender:{OURS}", "config:1"}

@@ -100,7 +100,9 @@ def test_an_exception_nobody_foresaw_is_an_unknown_outcome(app: Flask, provider:
     assert message.error == "the provider failed in an unforeseen way: ZeroDivisionError"
 
 
-def test_doubt_is_repeated_only_where_the_provider_ignores_repeats(app: Flask, provider: Scripted) -> None:
+def test_doubt_is_repeated_only_where_the_provider_ignores_repeats(
+    app: Flask, provider: Scripted
+) -> None:
     def rings_but_does_not_answer(sms: Any) -> Accepted:
         provider.ring(sms)
         raise OutcomeUnknown("read timeout")
@@ -200,7 +202,9 @@ def strand(app: Flask) -> None:
     make_due(app)
 
 
-def test_a_dead_workers_message_is_unknown_at_a_plain_provider(app: Flask, provider: Scripted) -> None:
+def test_a_dead_workers_message_is_unknown_at_a_plain_provider(
+    app: Flask, provider: Scripted
+) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         strand(app)
@@ -213,7 +217,9 @@ def test_a_dead_workers_message_is_unknown_at_a_plain_provider(app: Flask, provi
     assert not provider.calls
 
 
-def test_a_dead_workers_message_goes_on_at_an_idempotent_provider(app: Flask, provider: Scripted) -> None:
+def test_a_dead_workers_message_goes_on_at_an_idempotent_provider(
+    app: Flask, provider: Scripted
+) -> None:
     provider.idempotency_window = 3600.0
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
@@ -223,7 +229,9 @@ def test_a_dead_workers_message_goes_on_at_an_idempotent_provider(app: Flask, pr
     assert provider.rang == {uuid: 1}
 
 
-def test_a_message_that_stops_three_workers_is_left_to_a_person(app: Flask, provider: Scripted) -> None:
+def test_a_message_that_stops_three_workers_is_left_to_a_person(
+    app: Flask, provider: Scripted
+) -> None:
     provider.idempotency_window = 3600.0
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
@@ -283,18 +291,27 @@ def test_a_stale_worker_cannot_settle_what_another_holds(app: Flask, provider: S
         assert settle_as(app, fresh, "rejected", "rejected") == {fresh.id}
 
 
-def test_a_refusal_of_an_earlier_try_does_not_clear_a_later_one(app: Flask, provider: Scripted) -> None:
+def test_a_refusal_of_an_earlier_try_does_not_clear_a_later_one(
+    app: Flask, provider: Scripted
+) -> None:
     provider.idempotency_window = 3600
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         with state_of(app).database.write() as connection:
             (first,) = outbox.claim(connection, 1)
-            given = {"id": first.id, "fence": first.fence, "config_id": first.config_id, "key": uuid}
+            given = {
+                "id": first.id,
+                "fence": first.fence,
+                "config_id": first.config_id,
+                "key": uuid,
+            }
             outbox.start(connection, [given])
         make_due(app)
         provider.answer = raising(OutcomeUnknown("timed out"))
         work(app)  # rescued, repeated, and in doubt again
-        refused = dict.fromkeys(outbox.SETTLING) | given | {"status": "rejected", "state": "rejected"}
+        refused = (
+            dict.fromkeys(outbox.SETTLING) | given | {"status": "rejected", "state": "rejected"}
+        )
         with state_of(app).database.write() as connection:
             assert outbox.settle(connection, [refused]) == set()  # the first worker wakes up
         make_due(app, repeat_until="2020-01-01 00:00:00.000000")
@@ -318,7 +335,9 @@ def test_late_truth_wins_over_what_was_guessed(app: Flask, provider: Scripted) -
     assert [one.state for one in message.attempts] == ["accepted"]
 
 
-def test_late_truth_reaches_a_message_that_another_is_sending(app: Flask, provider: Scripted) -> None:
+def test_late_truth_reaches_a_message_that_another_is_sending(
+    app: Flask, provider: Scripted
+) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         stale = start_one(app)
@@ -419,7 +438,9 @@ def test_what_a_slow_provider_cannot_take_soon_is_left_to_other_workers(
     assert held[0] < 70, held
 
 
-def test_a_disabled_configuration_keeps_its_messages_waiting(app: Flask, provider: Scripted) -> None:
+def test_a_disabled_configuration_keeps_its_messages_waiting(
+    app: Flask, provider: Scripted
+) -> None:
     from flask_communication.configs import store
 
     with app.app_context():
@@ -440,7 +461,9 @@ def _seed(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("provider", "provider_pkg_name", "type", "config")}
 
 
-def test_a_package_nobody_knows_keeps_its_messages_waiting(make_app: MakeApp, upgraded_url: str) -> None:
+def test_a_package_nobody_knows_keeps_its_messages_waiting(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     nobody = Scripted()
     nobody.name = "nobody"
     app = make_app(upgraded_url)
@@ -555,7 +578,7 @@ def test_open_work_is_found_through_the_index(make_app: MakeApp, upgraded_sqlite
     state = state_of(make_app(upgraded_sqlite_url))
     query = (
         "EXPLAIN QUERY PLAN SELECT id FROM communication_message WHERE status = 'queued'"
-        f" AND priority = 5 AND due_at <= {state.database.speech.now} ORDER BY due_at LIMIT 10"
+        f" AND priority = 5 AND due_at <= {state.database.dialect.now} ORDER BY due_at LIMIT 10"
     )
     with state.database.read() as connection:
         plan = str(connection.execute(text(query)).all())

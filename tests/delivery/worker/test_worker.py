@@ -46,7 +46,9 @@ def test_the_embedded_worker_sends_by_itself(make_app: MakeApp, upgraded_url: st
     assert before < threading.active_count()
 
 
-def test_the_embedded_worker_starts_with_the_first_request(make_app: MakeApp, upgraded_url: str) -> None:
+def test_the_embedded_worker_starts_with_the_first_request(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     sender, provider = make_app(upgraded_url), Scripted()
     install(sender, provider)
     with sender.app_context():
@@ -59,7 +61,9 @@ def test_the_embedded_worker_starts_with_the_first_request(make_app: MakeApp, up
     wait_for(lambda: len(provider.calls) == 1)
 
 
-def test_several_workers_at_once_send_each_message_once(make_app: MakeApp, upgraded_url: str) -> None:
+def test_several_workers_at_once_send_each_message_once(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     provider = Scripted()
     apps = [make_app(upgraded_url) for _ in range(4)]
     install(apps[0], provider)
@@ -75,7 +79,9 @@ def test_several_workers_at_once_send_each_message_once(make_app: MakeApp, upgra
     assert provider.rang == dict.fromkeys(uuids, 1)
 
 
-def test_a_stopping_worker_puts_back_what_it_has_not_dialled(make_app: MakeApp, upgraded_url: str) -> None:
+def test_a_stopping_worker_puts_back_what_it_has_not_dialled(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app, provider = make_app(upgraded_url, COMMUNICATION_CONCURRENCY=2), Scripted()
     worker = Worker(state_of(app))
 
@@ -135,7 +141,9 @@ def test_many_sends_ring_once_until_a_worker_answers(
     assert TO.encode() not in dump
 
 
-def test_a_dead_redis_neither_fails_nor_holds_up_a_send(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
+def test_a_dead_redis_neither_fails_nor_holds_up_a_send(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
     app = make_app(upgraded_sqlite_url, COMMUNICATION_REDIS_URL="redis://127.0.0.1:1/0")
     install(app, Scripted())
     with app.app_context():
@@ -191,7 +199,9 @@ def test_the_ticker_rings_for_overdue_work_once_for_all_processes(
     assert jobs(redis_url) == 1
 
 
-def test_nothing_rings_when_nothing_is_due(make_app: MakeApp, upgraded_url: str, redis_url: str) -> None:
+def test_nothing_rings_when_nothing_is_due(
+    make_app: MakeApp, upgraded_url: str, redis_url: str
+) -> None:
     from flask_communication.delivery.worker.worker import Ticker
 
     app = make_app(upgraded_url, COMMUNICATION_REDIS_URL=redis_url)
@@ -217,7 +227,9 @@ def test_in_memory_no_thread_shares_the_hosts_connection(
     assert len(provider.calls) == 1
 
 
-def test_reports_are_synced_by_the_worker_when_they_are_due(make_app: MakeApp, upgraded_url: str) -> None:
+def test_reports_are_synced_by_the_worker_when_they_are_due(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
     app, provider = make_app(upgraded_url), Scripted()
     install(app, provider)
     with app.app_context():

@@ -51,7 +51,10 @@ MAIL = OutboundEmail(
     headers={"X-Order": "17"},
     in_reply_to="<a@x.example>",
     references=["<a@x.example>"],
-    files=[File("café.png", "image/png", bytes(range(256)), "logo"), File("empty.txt", "text/plain", b"")],
+    files=[
+        File("café.png", "image/png", bytes(range(256)), "logo"),
+        File("empty.txt", "text/plain", b""),
+    ],
 )
 SEND = {
     "message_id": "<uuid@example.com>",
@@ -87,7 +90,9 @@ class Post(Provider):
         reports: Sequence[Report] = self.do(list(refs), config)
         return reports
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         found: Inbox = self.do((dict(cursor), limit), config)
         return found
 
@@ -114,7 +119,8 @@ def remote(post: Post) -> Iterator[RemoteProvider]:
         yield RemoteProvider("post", url + "/post", "a secret")
 
 
-# --- The journey -------------------------------------------------------------------------------------
+# --- The journey
+# -------------------------------------------------------------------------------------
 
 
 def test_an_email_survives_the_journey_to_its_last_byte(remote: RemoteProvider, post: Post) -> None:
@@ -122,7 +128,9 @@ def test_an_email_survives_the_journey_to_its_last_byte(remote: RemoteProvider, 
     assert post.heard == [(MAIL, CONFIG)]
 
 
-def test_a_retry_names_the_email_that_the_provider_knows(remote: RemoteProvider, post: Post) -> None:
+def test_a_retry_names_the_email_that_the_provider_knows(
+    remote: RemoteProvider, post: Post
+) -> None:
     again = OutboundEmail(**{**vars(MAIL), "provider_ref": "r1"})
     assert remote.send_email(again, CONFIG) == Accepted("r1")
     post.does = Accepted("r2")
@@ -146,7 +154,9 @@ def test_each_recipients_outcome_survives_the_journey(remote: RemoteProvider, po
 @pytest.mark.parametrize(
     "raised", [NotSent("a"), Refused("b"), Denied("c"), OutcomeUnknown("d"), ValueError("e")]
 )
-def test_a_failure_survives_the_journey(remote: RemoteProvider, post: Post, raised: Exception) -> None:
+def test_a_failure_survives_the_journey(
+    remote: RemoteProvider, post: Post, raised: Exception
+) -> None:
     post.does = raised
     wanted = {Denied: Refused, ValueError: OutcomeUnknown}.get(type(raised), type(raised))
     with pytest.raises(ProviderError) as caught:
@@ -155,7 +165,9 @@ def test_a_failure_survives_the_journey(remote: RemoteProvider, post: Post, rais
     assert "CANARY" not in str(caught.value)
 
 
-def test_reports_about_single_recipients_survive_the_journey(remote: RemoteProvider, post: Post) -> None:
+def test_reports_about_single_recipients_survive_the_journey(
+    remote: RemoteProvider, post: Post
+) -> None:
     when = datetime(2026, 11, 23, tzinfo=UTC)
     post.does = [
         Report("r1", "undelivered", "no such user", "5.1.1", "e1", when, recipient=ANN),
@@ -168,7 +180,10 @@ def test_reports_about_single_recipients_survive_the_journey(remote: RemoteProvi
 def test_mails_of_an_inbox_survive_the_journey(remote: RemoteProvider, post: Post) -> None:
     when = datetime(2026, 11, 23, tzinfo=UTC)
     post.does = Inbox(
-        [InboundEmail("1", bytes(range(256)), "Sent", when), InboundEmail("2", b"", flaw="too large")],
+        [
+            InboundEmail("1", bytes(range(256)), "Sent", when),
+            InboundEmail("2", b"", flaw="too large"),
+        ],
         {"INBOX": {"uid": 2}},
         more=True,
     )
@@ -198,14 +213,18 @@ def test_an_application_sends_and_reads_email_through_its_own_blueprint(
         work(app)
         message = Email.get(uuid)
         assert message.status == "sent"
-        assert {one.address: one.status for one in message.recipients} == {ANN: "sent", BOB: "rejected"}
+        assert {one.address: one.status for one in message.recipients} == {
+            ANN: "sent",
+            BOB: "rejected",
+        }
         post.does = Inbox(
             [InboundEmail("1", b"From: ann@example.com\r\nSubject: Re\r\n\r\nHello")], {"uid": 1}
         )
         assert Email.sync_inbox() == (1, 1, 0)
 
 
-# --- Large mails -------------------------------------------------------------------------------------
+# --- Large mails
+# -------------------------------------------------------------------------------------
 
 
 def test_the_largest_inbox_fits_into_the_longest_answer(client: FlaskClient, post: Post) -> None:
@@ -228,14 +247,21 @@ def test_a_call_for_mails_has_the_time_that_a_slow_server_takes_and_less_than_a_
 def test_large_mails_of_a_mailbox_come_over_http_one_after_the_other(listed: int) -> None:
     mails = dict.fromkeys(range(1, 5), b"Subject: large\r\n\r\n" + b"x" * 20_000_000)
     sizes = "".join(f"* 1 FETCH (UID {uid} RFC822.SIZE {listed})\r\n" for uid in mails).encode()
-    config = {"host": "h", "imap_host": "127.0.0.1", "imap_security": "none", "imap_username": "ann"}
+    config = {
+        "host": "h",
+        "imap_host": "127.0.0.1",
+        "imap_security": "none",
+        "imap_username": "ann",
+    }
     asked = {"UID FETCH 1,2,3,4 (UID RFC822.SIZE INTERNALDATE)": sizes}
     with server(mailbox(mails, asked)) as port, served(app_of(SMTP(), secret="a secret")) as url:
         remote = RemoteProvider("smtp", url + "/smtp", "a secret")
         cursor: Mapping[str, Any] = {}
         found: list[str] = []
         for _ in range(4):
-            came = remote.fetch_inbox(cursor, 100, {**config, "imap_port": port, "imap_password": "pw"})
+            came = remote.fetch_inbox(
+                cursor, 100, {**config, "imap_port": port, "imap_password": "pw"}
+            )
             assert sum(len(one.raw) for one in came.mails) <= MOST_MAIL_BYTES
             found += [one.uid for one in came.mails if len(one.raw) > 20_000_000]
             cursor = came.cursor
@@ -243,7 +269,9 @@ def test_large_mails_of_a_mailbox_come_over_http_one_after_the_other(listed: int
     assert not came.more
 
 
-def test_who_brings_more_than_fits_is_asked_mail_by_mail(remote: RemoteProvider, post: Post) -> None:
+def test_who_brings_more_than_fits_is_asked_mail_by_mail(
+    remote: RemoteProvider, post: Post
+) -> None:
     large = [InboundEmail(str(n), b"x" * 20_000_000) for n in range(3)]
 
     def fetch(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
@@ -255,7 +283,8 @@ def test_who_brings_more_than_fits_is_asked_mail_by_mail(remote: RemoteProvider,
     assert remote.fetch_inbox({}, 50, CONFIG) == Inbox(large[:1], {"read": 1}, more=True)
 
 
-# --- What a caller may get wrong ---------------------------------------------------------------------
+# --- What a caller may get wrong
+# ---------------------------------------------------------------------
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no recipients": ({"recipients": []}, "recipients"),
@@ -270,9 +299,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no sender": ({"sender": None}, "sender"),
     "no message_id": ({"message_id": None}, "message_id"),
     "a body that is a list": ({"body": ["Hi"]}, "body"),
-    "a file that is no base64": ({"attachments": [{"filename": "a", "content": "@@@"}]}, "attachments"),
+    "a file that is no base64": (
+        {"attachments": [{"filename": "a", "content": "@@@"}]},
+        "attachments",
+    ),
     "a file without content": ({"attachments": [{"filename": "a"}]}, "attachments"),
-    "a file's name of two lines": ({"attachments": [{"filename": "a\nb", "content": ""}]}, "attachments"),
+    "a file's name of two lines": (
+        {"attachments": [{"filename": "a\nb", "content": ""}]},
+        "attachments",
+    ),
     "200 files": ({"attachments": [{"filename": "a", "content": ""}] * 200}, "attachments"),
     "a configuration that is a list": ({"config": []}, "config"),
 }
@@ -300,8 +335,12 @@ def test_a_retry_needs_a_reference(client: FlaskClient) -> None:
     assert client.post("/post/email/retry/", json=SEND).status_code == 422
 
 
-@pytest.mark.parametrize("changed", [{"limit": 0}, {"limit": "many"}, {"cursor": []}, {"limit": 10**9}])
-def test_an_inbox_body_that_is_wrong_names_the_field(client: FlaskClient, changed: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"limit": 0}, {"limit": "many"}, {"cursor": []}, {"limit": 10**9}]
+)
+def test_an_inbox_body_that_is_wrong_names_the_field(
+    client: FlaskClient, changed: dict[str, Any]
+) -> None:
     answer = client.post("/post/email/inbox/", json=changed)
     assert (answer.status_code, list(answer.json["errors"])) == (422, list(changed))  # type: ignore[index]
 
@@ -318,7 +357,8 @@ def test_what_a_provider_does_not_do_is_not_found(path: str) -> None:
     assert answer.status_code == 404
 
 
-# --- What a provider may get wrong -------------------------------------------------------------------
+# --- What a provider may get wrong
+# -------------------------------------------------------------------
 
 
 def saying(data: Any) -> Flask:
@@ -346,7 +386,10 @@ def saying(data: Any) -> Flask:
     ],
 )
 def test_an_inbox_in_another_form_is_not_read(data: Any) -> None:
-    with served(saying(data)) as url, pytest.raises(NotSent, match="not in the form of the contract"):
+    with (
+        served(saying(data)) as url,
+        pytest.raises(NotSent, match="not in the form of the contract"),
+    ):
         RemoteProvider("hostile", url).fetch_inbox({}, 10, {})
 
 
@@ -362,7 +405,9 @@ def test_an_inbox_in_another_form_is_not_read(data: Any) -> None:
         ({ANN: {"success": False, "outcome": "not_sent", "retry_after": "soon"}}, {ANN: NotSent}),
     ],
 )
-def test_what_is_said_of_recipients_is_believed_as_far_as_it_is_clear(failed: Any, expected: Any) -> None:
+def test_what_is_said_of_recipients_is_believed_as_far_as_it_is_clear(
+    failed: Any, expected: Any
+) -> None:
     with served(saying({"msg_uuid": "r1", "failed": failed})) as url:
         got = RemoteProvider("hostile", url).send_email(MAIL, {}).failed
     assert {one: type(why) for one, why in got.items()} == expected

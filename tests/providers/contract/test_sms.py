@@ -30,7 +30,9 @@ def signed(body: bytes, signatures: str, *, key: bytes = b"secret", at: str | No
 
 def test_a_send_carries_exactly_the_seeds_keys() -> None:
     body = encode_json(sms.send_body("Hello World", NUMBER, CONFIG))
-    assert body == (b'{"msg":"Hello World","destination":"+919999911111","config":{"config_key1":"value1"}}')
+    assert body == (
+        b'{"msg":"Hello World","destination":"+919999911111","config":{"config_key1":"value1"}}'
+    )
 
 
 def test_a_retry_carries_exactly_the_seeds_key() -> None:
@@ -62,7 +64,8 @@ def test_a_stateless_provider_gets_what_it_needs_with_every_call() -> None:
         (sms.ReportBody, '{"msg_uuids": ["abdioioio-akdidui"]}'),
         (
             sms.Envelope,
-            '{"success": true, "msg": "Successfully queued", "data": {"msg_uuid": "", "extra_data": {}}}',
+            '{"success": true, "msg": "Successfully queued", "data": {"msg_uuid": "", "extra_data": '
+            "{}}}",
         ),
         (sms.Envelope, '{"success": true, "msg": "Successfully queued"}'),
         (sms.Envelope, '{"success": true, "data": [{"msg_uuid": "", "status": "delivered"}]}'),
@@ -108,7 +111,9 @@ def test_a_field_nobody_knows_is_ignored() -> None:
         (sms.Envelope, {"msg": "Successfully queued"}),
     ],
 )
-def test_what_is_not_in_the_form_of_the_contract_is_refused(schema: type[Schema], given: Any) -> None:
+def test_what_is_not_in_the_form_of_the_contract_is_refused(
+    schema: type[Schema], given: Any
+) -> None:
     with pytest.raises(ValidationError):
         schema().load(given)
 
@@ -118,7 +123,9 @@ def test_a_reference_is_any_printable_word_or_whole_number(ref: Any) -> None:
     assert sms.Acceptance().load({"msg_uuid": ref})["msg_uuid"] == str(ref)
 
 
-@pytest.mark.parametrize("ref", [None, "", " ", "x" * 256, "a\r\nb", "a\0", "\u202eabc", True, {}, [], 1.5])
+@pytest.mark.parametrize(
+    "ref", [None, "", " ", "x" * 256, "a\r\nb", "a\0", "\u202eabc", True, {}, [], 1.5]
+)
 def test_a_reference_we_could_not_keep_is_refused(ref: Any) -> None:
     with pytest.raises(ValidationError):
         sms.Acceptance().load({"msg_uuid": ref})

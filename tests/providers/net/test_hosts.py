@@ -77,7 +77,8 @@ def test_however_it_is_spelled_a_private_server_is_not_dialled(host: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "entry", ["127.0.0.1", "127.0.0.0/8", "localhost", "LOCALHOST.", "127.0.0.1:{port}", "localhost:{port}"]
+    "entry",
+    ["127.0.0.1", "127.0.0.0/8", "localhost", "LOCALHOST.", "127.0.0.1:{port}", "localhost:{port}"],
 )
 def test_what_the_operator_allowed_is_dialled(entry: str) -> None:
     host = "localhost" if "host" in entry.lower() else "127.0.0.1"
@@ -94,14 +95,18 @@ def test_what_is_allowed_allows_nothing_else(entry: str) -> None:
         sockets.addresses("127.0.0.1", 80)
 
 
-def test_a_name_with_one_private_address_is_not_dialled_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_one_private_address_is_not_dialled_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     answers = [(socket.AF_INET, 1, 6, "", (one, 80)) for one in ("8.8.8.8", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
     with hosts.guarded([]), pytest.raises(hosts.Forbidden, match="evil.example is at 127.0.0.1"):
         sockets.addresses("evil.example", 80)
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_that_was_checked_is_the_one_that_is_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = []
 
     def rebinding(*args: object, **kwargs: object) -> list[object]:
@@ -118,7 +123,8 @@ def test_in_a_script_of_ones_own_every_address_is_dialled() -> None:
     assert sockets.addresses("127.0.0.1", 80)
 
 
-# --- In an application -------------------------------------------------------------------------------
+# --- In an application
+# -------------------------------------------------------------------------------
 
 
 class Vendor(Provider):
@@ -136,13 +142,18 @@ def test_an_operator_cannot_let_us_call_what_only_we_can_reach(
 ) -> None:
     app = make_app(upgraded_sqlite_url, COMMUNICATION_ALLOW_PRIVATE_HOSTS=[])
     with listener() as (port, came), app.app_context():
-        for key, url in {"own": f"http://127.0.0.1:{port}/", "cloud": "http://169.254.169.254/meta"}.items():
+        for key, url in {
+            "own": f"http://127.0.0.1:{port}/",
+            "cloud": "http://169.254.169.254/meta",
+        }.items():
             install(app, Vendor(), key=key, config={"url": url})
             uuid = SMS.send_msg("+919999911111", "Hello", key=key)
             work(app)
             message = SMS.get(uuid)
             assert message.status == "queued"
-            assert "is not public; if it is yours, list it in COMMUNICATION_ALLOW" in (message.error or "")
+            assert "is not public; if it is yours, list it in COMMUNICATION_ALLOW" in (
+                message.error or ""
+            )
             assert [one.state for one in message.attempts] == ["not_sent"]
     assert came == []
 
@@ -151,8 +162,16 @@ def test_the_same_holds_for_mail_servers(make_app: MakeApp, upgraded_sqlite_url:
     app = make_app(upgraded_sqlite_url, COMMUNICATION_ALLOW_PRIVATE_HOSTS=[])
     with listener() as (port, came), app.app_context():
         config = {"host": "127.0.0.1", "port": port, "imap_host": "127.0.0.1", "imap_port": port}
-        install(app, SMTP(), type="email", key="mail", config={**config, "username": "a", "password": "b"})
-        uuid = Email(to="ann@example.com", subject="Hi", body="Hi", sender="a@example.com", key="mail").send()
+        install(
+            app,
+            SMTP(),
+            type="email",
+            key="mail",
+            config={**config, "username": "a", "password": "b"},
+        )
+        uuid = Email(
+            to="ann@example.com", subject="Hi", body="Hi", sender="a@example.com", key="mail"
+        ).send()
         work(app)
         assert "is not public" in (Email.get(uuid).error or "")
         with pytest.raises(NotSent, match="is not public"):

@@ -20,7 +20,15 @@ from flask_communication.providers.base import LARGEST_MAIL, Inbox
 from flask_communication.providers.smtp import SMTP
 from flask_communication.providers.smtp.imap import Kept, fetch
 from flask_communication.providers.smtp.imap_session import Account
-from tests.support.mail_servers import Post, certificate, line_of, mailboxes, scripted, sink, until_closed
+from tests.support.mail_servers import (
+    Post,
+    certificate,
+    line_of,
+    mailboxes,
+    scripted,
+    sink,
+    until_closed,
+)
 from tests.support.rigs import bounded
 
 USER, PASSWORD = "demouser", "demopass"
@@ -102,7 +110,9 @@ def test_new_mail_comes_once_and_stays_unread(port: int, box: imaplib.IMAP4, fol
 
 
 @pytest.mark.usefixtures("trusted")
-def test_two_thousand_mails_come_in_pages_each_once(port: int, box: imaplib.IMAP4, folder: str) -> None:
+def test_two_thousand_mails_come_in_pages_each_once(
+    port: int, box: imaplib.IMAP4, folder: str
+) -> None:
     put(box, folder, *(f"mail {n}" for n in range(2000)))
     cursor: Mapping[str, Any] = {}
     found: list[str] = []
@@ -129,7 +139,9 @@ def test_a_folder_that_was_made_anew_is_read_from_its_beginning(
 
 
 @pytest.mark.usefixtures("trusted")
-def test_folders_are_read_in_turn_whatever_their_names(port: int, box: imaplib.IMAP4, folder: str) -> None:
+def test_folders_are_read_in_turn_whatever_their_names(
+    port: int, box: imaplib.IMAP4, folder: str
+) -> None:
     other = f"Entwürfe & 日本語 {folder}"
     box.create(f'"Entw&APw-rfe &- &ZeVnLIqe- {folder}"')
     put(box, folder, "one", "two")
@@ -249,9 +261,12 @@ def mailbox(
     def one(uid: int, what: str) -> bytes:
         mail = mails[uid]
         if what == "RFC822.SIZE":
-            return b'* 1 FETCH (UID %d RFC822.SIZE %d INTERNALDATE "17-Jul-2026 02:44:25 +0000")\r\n' % (
-                uid,
-                len(mail),
+            return (
+                b'* 1 FETCH (UID %d RFC822.SIZE %d INTERNALDATE "17-Jul-2026 02:44:25 +0000")\r\n'
+                % (
+                    uid,
+                    len(mail),
+                )
             )
         if what == "BODY.PEEK[HEADER]":
             mail, _, _ = mail.partition(b"\r\n\r\n")
@@ -322,7 +337,9 @@ def pages(port: int, provider: SMTP, cursor: Mapping[str, Any] = {}) -> list[str
     config = {"imap_host": "127.0.0.1", "imap_port": port, "imap_security": "none"}
     found: list[str] = []
     while True:
-        page = provider.fetch_inbox(cursor, 100, {**config, "imap_username": "ann", "imap_password": "x"})
+        page = provider.fetch_inbox(
+            cursor, 100, {**config, "imap_username": "ann", "imap_password": "x"}
+        )
         found, cursor = [*found, *(mail.uid for mail in page.mails)], page.cursor
         if not page.more:
             return found
@@ -393,7 +410,9 @@ def test_a_mail_that_is_larger_than_it_was_listed_comes_as_its_headers() -> None
     "reply", [b"NO [SERVERBUG] corrupt", b"BAD what", b"* 1 FETCH (UID 2 BODY[] NIL)\r\n"]
 )
 @pytest.mark.parametrize("headers", [True, False])
-def test_a_mail_the_server_cannot_give_does_not_block_the_others(reply: bytes, headers: bool) -> None:
+def test_a_mail_the_server_cannot_give_does_not_block_the_others(
+    reply: bytes, headers: bool
+) -> None:
     changed: dict[str, bytes | None] = {
         "UID FETCH 1,2,3 (UID BODY.PEEK[])": b"NO one of them is corrupt",
         "UID FETCH 2 (UID BODY.PEEK[])": reply,
@@ -402,7 +421,11 @@ def test_a_mail_the_server_cannot_give_does_not_block_the_others(reply: bytes, h
         changed["UID FETCH 2 (UID BODY.PEEK[HEADER])"] = b"NO neither"
     with server(mailbox({1: MAIL, 2: MAIL, 3: MAIL}, changed)) as port:
         inbox = fetch(account(port), {}, 100)
-    assert [mail.raw for mail in inbox.mails] == [MAIL, b"Subject: hello\r\n\r\n" if headers else b"", MAIL]
+    assert [mail.raw for mail in inbox.mails] == [
+        MAIL,
+        b"Subject: hello\r\n\r\n" if headers else b"",
+        MAIL,
+    ]
     assert "cannot give it" in (inbox.mails[1].flaw or "")
     assert inbox.cursor["INBOX"] == {"uidvalidity": 7, "uid": 3}
     assert not inbox.more
@@ -438,14 +461,18 @@ def test_bodies_come_as_literals_or_quoted_with_their_uid_before_or_after() -> N
         b"* 3 FETCH (UID 3 FLAGS () BODY[] {0}\r\n)\r\n"
         b"* 8 FETCH (UID 88 BODY[] {3}\r\nxyz)\r\n"
     )
-    with server(mailbox(dict.fromkeys([1, 2, 3], MAIL), {"UID FETCH 1,2,3 (UID BODY.PEEK[])": said})) as port:
+    with server(
+        mailbox(dict.fromkeys([1, 2, 3], MAIL), {"UID FETCH 1,2,3 (UID BODY.PEEK[])": said})
+    ) as port:
         inbox = fetch(account(port), {}, 100)
     assert [mail.raw for mail in inbox.mails] == [MAIL, b'a "b" c', b""]
     assert all(mail.flaw is None for mail in inbox.mails)
 
 
 def test_a_uid_that_is_listed_twice_is_one_mail() -> None:
-    with server(mailbox({5: MAIL}, {"UID SEARCH UID 1:*": b"* SEARCH 5 5 5 99999999999 x\r\n"})) as port:
+    with server(
+        mailbox({5: MAIL}, {"UID SEARCH UID 1:*": b"* SEARCH 5 5 5 99999999999 x\r\n"})
+    ) as port:
         assert [mail.uid for mail in fetch(account(port), {}, 100).mails] == ["INBOX/7/5"]
 
 
@@ -453,7 +480,10 @@ def test_a_uid_that_is_listed_twice_is_one_mail() -> None:
     ("said", "told"),
     [
         (b"* 1 FETCH (UID 1 BODY[] {2147483648}\r\nSubject", "2147483648 bytes"),
-        (b"* 1 FETCH (UID 1 BODY[] {" + b"9" * 5000 + b"}\r\n", "integer string|unreadable|Exceeds"),
+        (
+            b"* 1 FETCH (UID 1 BODY[] {" + b"9" * 5000 + b"}\r\n",
+            "integer string|unreadable|Exceeds",
+        ),
         (b"* 1 FETCH (UID 1 BODY[] {24}\r\nSubject: h", "hung up"),
         (b"* 1 FETCH (UID 1 BODY", "hung up"),
         (b"* BYE shutting down\r\n", "BYE|shutting"),
@@ -488,7 +518,11 @@ def test_a_mail_that_always_breaks_the_connection_does_not_block_those_behind_it
 
     def poisoned(command: str) -> bytes | None:
         bodies = re.fullmatch(r"UID FETCH ([\d,]+) \(UID BODY.PEEK\[\]\)", command)
-        return b"* 1 FETCH (UID 2 BODY[] {25}" if bodies and "2" in bodies[1].split(",") else say(command)
+        return (
+            b"* 1 FETCH (UID 2 BODY[] {25}"
+            if bodies and "2" in bodies[1].split(",")
+            else say(command)
+        )
 
     with server(poisoned) as port:
         first = fetch(account(port), {}, 100)
@@ -501,7 +535,9 @@ def test_a_mail_that_always_breaks_the_connection_does_not_block_those_behind_it
 
 def test_what_came_before_a_drop_is_kept_and_the_rest_comes_later() -> None:
     say = mailbox(dict.fromkeys(range(1, 81), MAIL))
-    with server(lambda command: b"* BYE" if "51," in command and "BODY" in command else say(command)) as port:
+    with server(
+        lambda command: b"* BYE" if "51," in command and "BODY" in command else say(command)
+    ) as port:
         first = fetch(account(port), {}, 100)
     assert (len(first.mails), first.more) == (50, True)
     with server(say) as port:
@@ -544,7 +580,9 @@ def test_a_server_without_starttls_is_told_nothing() -> None:
 def test_who_claims_we_are_logged_in_already_gets_no_password_in_clear() -> None:
     heard: list[str] = []
     with (
-        server(mailbox({1: MAIL}), greeting=b"* PREAUTH hi\r\n", offers=b"STARTTLS", heard=heard) as port,
+        server(
+            mailbox({1: MAIL}), greeting=b"* PREAUTH hi\r\n", offers=b"STARTTLS", heard=heard
+        ) as port,
         pytest.raises(NotSent, match="illegal in state AUTH"),
     ):
         fetch(account(port, "starttls"), {}, 100)
@@ -586,7 +624,9 @@ def test_a_password_cannot_speak_imap() -> None:
     ("reply", "kind"),
     [(b"NO [AUTHENTICATIONFAILED] no", Refused), (b"NO [UNAVAILABLE] later", NotSent)],
 )
-def test_a_refused_login_is_final_unless_the_server_says_later(reply: bytes, kind: type[Exception]) -> None:
+def test_a_refused_login_is_final_unless_the_server_says_later(
+    reply: bytes, kind: type[Exception]
+) -> None:
     login = 'LOGIN "ann" "secret-password"'
     with server(mailbox({1: MAIL}, {login: reply}), offers=b"") as port, pytest.raises(kind):
         fetch(account(port), {}, 100)

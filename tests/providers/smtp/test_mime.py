@@ -19,7 +19,12 @@ from flask_communication.errors import Refused
 from flask_communication.providers.base import File, OutboundEmail
 from flask_communication.providers.smtp.mime import address_of, compose
 
-LOGO = File("logo.png", "image/png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), content_id="logo@shop.example")
+LOGO = File(
+    "logo.png",
+    "image/png",
+    b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    content_id="logo@shop.example",
+)
 TERMS = File("terms.pdf", "application/pdf", b"%PDF-1.7\n" + b"x" * 5000)
 
 
@@ -53,7 +58,9 @@ def composed(**changes: Any) -> EmailMessage:
 
 def shape(message: Any) -> Any:
     kind = message.get_content_type()
-    return (kind, [shape(part) for part in message.iter_parts()]) if message.is_multipart() else kind
+    return (
+        (kind, [shape(part) for part in message.iter_parts()]) if message.is_multipart() else kind
+    )
 
 
 def text(message: EmailMessage, kind: str = "plain") -> str:
@@ -133,7 +140,9 @@ def test_those_in_bcc_are_in_no_header() -> None:
 
 
 def test_a_message_in_base64_would_be_read_as_a_message_so_it_is_a_plain_file() -> None:
-    (part,) = composed(files=[File("old.eml", "message/rfc822", b"Subject: x\n\ny")]).iter_attachments()
+    (part,) = composed(
+        files=[File("old.eml", "message/rfc822", b"Subject: x\n\ny")]
+    ).iter_attachments()
     assert part.get_content_type() == "application/octet-stream"
     assert part.get_content() == b"Subject: x\n\ny"
 
@@ -189,7 +198,9 @@ def test_subjects_arrive_whole(subject: str) -> None:
 def test_a_mailbox_is_one_mailbox_whatever_its_name(mailbox: str, name: str, address: str) -> None:
     assert address_of(mailbox) == address
     # The newer parser puts a space between two encoded words of a name (RFC 2047 §6.2 says none).
-    message = email.message_from_bytes(compose(letter(to=[mailbox, "bob@x.example"], sender=mailbox)))
+    message = email.message_from_bytes(
+        compose(letter(to=[mailbox, "bob@x.example"], sender=mailbox))
+    )
     assert mailboxes(message["To"]) == [(name, address), ("", "bob@x.example")]
     assert mailboxes(message["From"]) == [(name, address)]
 
@@ -320,9 +331,13 @@ unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 lines = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=300)
 
 
-@given(body=unicode_text, html=st.none() | unicode_text, content=st.binary(), long=st.integers(0, 1200))
+@given(
+    body=unicode_text, html=st.none() | unicode_text, content=st.binary(), long=st.integers(0, 1200)
+)
 @settings(max_examples=300, deadline=None, derandomize=True)
-def test_every_text_and_every_file_comes_back(body: str, html: str | None, content: bytes, long: int) -> None:
+def test_every_text_and_every_file_comes_back(
+    body: str, html: str | None, content: bytes, long: int
+) -> None:
     body += "z" * long
     message = composed(body=body, html=html, files=[File("f", "application/zip", content)])
     if body or html is None:

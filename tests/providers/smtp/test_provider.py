@@ -72,12 +72,16 @@ def test_it_is_found_by_its_name() -> None:
         "password",
         "imap_password",
     }
-    assert {"host", "imap_host"} < {name for name, about in properties.items() if about.get("destination")}
+    assert {"host", "imap_host"} < {
+        name for name, about in properties.items() if about.get("destination")
+    }
 
 
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",)], ids=["in turn", "pipelined"])
 def test_recipients_that_are_refused_fail_alone(extensions: tuple[str, ...]) -> None:
-    post = Post({"gone@x.example": "550 5.1.1 no such user", "full@x.example": "452 4.2.2 full"}, extensions)
+    post = Post(
+        {"gone@x.example": "550 5.1.1 no such user", "full@x.example": "452 4.2.2 full"}, extensions
+    )
     with sink(post) as port:
         provider = SMTP(keep=2)
         to = ["gone@x.example", "ann@x.example", "full@x.example", "no address"]
@@ -121,7 +125,10 @@ def test_an_email_of_the_application_goes_all_the_way(
     app = make_app(upgraded_sqlite_url)
     with sink(post) as port:
         install(
-            app, SMTP(keep=0.05), type="email", config=config(port, {"sender": "Shop <shop@shop.example>"})
+            app,
+            SMTP(keep=0.05),
+            type="email",
+            config=config(port, {"sender": "Shop <shop@shop.example>"}),
         )
         with app.app_context():
             uuid = Email(
@@ -150,7 +157,9 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLCon
 
 
 @pytest.fixture
-def trusted(identity: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+def trusted(
+    identity: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> ssl.SSLContext:
     monkeypatch.setenv("SSL_CERT_FILE", str(identity[0]))
     return identity[1]
 
@@ -164,7 +173,9 @@ def test_we_log_in_inside_of_tls(trusted: ssl.SSLContext, security: str, mechani
     post = Post()
     other = {"PLAIN": "LOGIN", "LOGIN": "PLAIN"}[mechanism]
     options = (
-        {"tls_context": trusted, "require_starttls": True} if security == "starttls" else {"tls": trusted}
+        {"tls_context": trusted, "require_starttls": True}
+        if security == "starttls"
+        else {"tls": trusted}
     )
     with sink(post, login=True, auth_exclude_mechanism=[other], **options) as port:
         send(port, {**LOGIN, "security": security, "ehlo_name": "shop.example"})
@@ -211,7 +222,9 @@ def test_a_server_without_starttls_is_told_nothing() -> None:
     assert [line.split()[0] for line in heard] == [b"EHLO"]
 
 
-def test_what_was_injected_before_tls_is_not_taken_for_what_was_said_inside(trusted: ssl.SSLContext) -> None:
+def test_what_was_injected_before_tls_is_not_taken_for_what_was_said_inside(
+    trusted: ssl.SSLContext,
+) -> None:
     def talk(connection: socket.socket) -> None:
         connection.sendall(b"220 hello\r\n")
         line_of(connection)
@@ -308,8 +321,13 @@ VERBS = ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."]
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("dress", [dict, pipelined], ids=["in turn", "pipelined"])
-def test_a_server_that_shuts_down_has_not_sent(verb: str, dress: Callable[..., dict[str, bytes]]) -> None:
-    with server({**dress({}), verb: b"421 4.3.2 closing\r\n"}) as port, pytest.raises(NotSent) as failure:
+def test_a_server_that_shuts_down_has_not_sent(
+    verb: str, dress: Callable[..., dict[str, bytes]]
+) -> None:
+    with (
+        server({**dress({}), verb: b"421 4.3.2 closing\r\n"}) as port,
+        pytest.raises(NotSent) as failure,
+    ):
         send(port)
     assert failure.value.code == "4.3.2"
     assert failure.value.retry_after == 60
@@ -359,7 +377,10 @@ def test_a_reply_without_end_is_cut_off() -> None:
 
 
 def test_an_answer_that_means_nothing_after_the_message_is_unknown() -> None:
-    with server({".": b"354 go on\r\n"}) as port, pytest.raises(OutcomeUnknown, match="says nothing"):
+    with (
+        server({".": b"354 go on\r\n"}) as port,
+        pytest.raises(OutcomeUnknown, match="says nothing"),
+    ):
         send(port)
 
 
@@ -401,7 +422,8 @@ def test_a_refused_connection_and_an_unknown_name_are_not_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"host": ""}, {"port": "x"}, {"port": -1}, {"security": "maybe"}, {"ehlo_name": "a\r\nMAIL"}]
+    "wrong",
+    [{"host": ""}, {"port": "x"}, {"port": -1}, {"security": "maybe"}, {"ehlo_name": "a\r\nMAIL"}],
 )
 def test_a_wrong_configuration_says_what_to_mend(wrong: dict[str, Any]) -> None:
     with pytest.raises(NotSent, match="correct|must be"):
@@ -441,8 +463,8 @@ def test_addresses_that_are_not_ascii_need_a_server_that_takes_them() -> None:
         both = ["ann@x.example", "jörg@x.example"]
         accepted = send(port, to=both, recipients=both)
         assert {one: str(why) for one, why in accepted.failed.items()} == {
-            "jörg@x.example": "the address is not ASCII before the @, and 127.0.0.1 does not offer SMTPUTF8; "
-            "write to another address of theirs"
+            "jörg@x.example": "the address is not ASCII before the @, and 127.0.0.1 does not "
+            "offer SMTPUTF8; write to another address of theirs"
         }
         for wrong in ({"sender": "jörg@x.example"}, {"reply_to": ["jörg@x.example"]}):
             with pytest.raises(Refused, match="jörg@x.example, is not ASCII before the @"):
@@ -464,7 +486,9 @@ def test_a_domain_that_is_not_ascii_needs_no_server_that_takes_it() -> None:
 def test_an_address_cannot_speak_smtp() -> None:
     heard: list[bytes] = []
     with server(heard=heard) as port:
-        accepted = send(port, recipients=["ann@x.example", "b@x.example>\r\nRCPT TO:<evil@x.example"])
+        accepted = send(
+            port, recipients=["ann@x.example", "b@x.example>\r\nRCPT TO:<evil@x.example"]
+        )
         with pytest.raises(Refused):
             send(port, sender="Shop <a@b.example>\r\nRCPT TO:<evil@x.example>")
     assert len(accepted.failed) == 1
@@ -482,7 +506,8 @@ def test_a_connection_serves_many_messages_of_all_threads() -> None:
             provider.send_email(letter(subject=str(number)), config(port))
         assert len(post.connections) == 1
         threads = [
-            threading.Thread(target=provider.send_email, args=[letter(), config(port)]) for _ in range(4)
+            threading.Thread(target=provider.send_email, args=[letter(), config(port)])
+            for _ in range(4)
         ]
         for thread in threads:
             thread.start()
@@ -494,7 +519,9 @@ def test_a_connection_serves_many_messages_of_all_threads() -> None:
         assert len(post.connections) <= 5
 
 
-@pytest.mark.parametrize("last", [b"", b"421 4.4.2 idle too long\r\n"], ids=["silently", "with a word"])
+@pytest.mark.parametrize(
+    "last", [b"", b"421 4.4.2 idle too long\r\n"], ids=["silently", "with a word"]
+)
 def test_a_connection_that_died_of_idleness_is_replaced(last: bytes) -> None:
     mails: list[bytes] = []
     died = threading.Event()
@@ -522,7 +549,9 @@ def test_a_connection_that_died_of_idleness_is_replaced(last: bytes) -> None:
     assert len(mails) == 2
 
 
-def test_a_kept_connection_that_dies_on_the_next_command_is_replaced_without_a_second_ring() -> None:
+def test_a_kept_connection_that_dies_on_the_next_command_is_replaced_without_a_second_ring() -> (
+    None
+):
     mails: list[bytes] = []
 
     def talk(connection: socket.socket) -> None:

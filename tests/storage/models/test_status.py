@@ -14,7 +14,9 @@ def test_every_move_stays_among_the_known_statuses() -> None:
 
 
 def test_only_fenced_moves_or_people_or_truth_leave_sending() -> None:
-    leaving = {name for name, move in status.MOVES.items() if "sending" in move.sources and not move.fenced}
+    leaving = {
+        name for name, move in status.MOVES.items() if "sending" in move.sources and not move.fenced
+    }
     assert leaving == {"late_truth", "rescue_repeat", "rescue_doubt"}
 
 
@@ -25,7 +27,9 @@ def test_a_cancelled_message_is_never_started() -> None:
 
 def test_nothing_but_a_person_sends_a_finished_message_again() -> None:
     again = {
-        name for name, move in status.MOVES.items() if move.target == "queued" and move.sources & status.FINAL
+        name
+        for name, move in status.MOVES.items()
+        if move.target == "queued" and move.sources & status.FINAL
     }
     assert again == {"retry", "force_retry"}
 

@@ -80,7 +80,10 @@ class TestRemote(ProviderConformance):
                 200,
                 {
                     "success": True,
-                    "data": [{"msg_uuid": "1", "status": "DELIVRD"}, {"msg_uuid": "2", "status": "?"}],
+                    "data": [
+                        {"msg_uuid": "1", "status": "DELIVRD"},
+                        {"msg_uuid": "2", "status": "?"},
+                    ],
                 },
             ),
             [("1", "delivered")],
@@ -91,7 +94,9 @@ class TestRemote(ProviderConformance):
     def accepts(self, request: httpx.Request) -> httpx.Response:  # type: ignore[override]
         if request.method == "GET":
             return httpx.Response(404)
-        return httpx.Response(200, json={"success": True, "msg": "Queued", "data": {"msg_uuid": "r1"}})
+        return httpx.Response(
+            200, json={"success": True, "msg": "Queued", "data": {"msg_uuid": "r1"}}
+        )
 
     @pytest.fixture
     def provider(self, vendor: Any) -> Provider:
@@ -117,7 +122,10 @@ def imap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]
         box.login("demouser", "demopass")
         for number in range(12):
             box.append(
-                "INBOX", "", imaplib.Time2Internaldate(1_700_000_000), b"Subject: %d\r\n\r\nHi" % number
+                "INBOX",
+                "",
+                imaplib.Time2Internaldate(1_700_000_000),
+                b"Subject: %d\r\n\r\nHi" % number,
             )
         yield port, shown
 
@@ -134,9 +142,17 @@ class TestSMTP(ProviderConformance):
         return SMTP(keep=0.05)
 
     @pytest.fixture
-    def config(self, port: int, imap: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    def config(
+        self, port: int, imap: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> Mapping[str, Any]:
         monkeypatch.setenv("SSL_CERT_FILE", str(imap[1]))
-        smtp = {"host": "127.0.0.1", "port": port, "security": "none", "username": USER, "password": PASSWORD}
+        smtp = {
+            "host": "127.0.0.1",
+            "port": port,
+            "security": "none",
+            "username": USER,
+            "password": PASSWORD,
+        }
         inbox = {"imap_host": "localhost", "imap_port": imap[0], "imap_security": "starttls"}
         return {**smtp, **inbox, "imap_username": "demouser", "imap_password": "demopass"}
 
@@ -154,14 +170,22 @@ class TestSMTPWithoutAMailbox(ProviderConformance):
 
     @pytest.fixture
     def config(self, port: int) -> Mapping[str, Any]:
-        return {"host": "127.0.0.1", "port": port, "security": "none", "username": USER, "password": PASSWORD}
+        return {
+            "host": "127.0.0.1",
+            "port": port,
+            "security": "none",
+            "username": USER,
+            "password": PASSWORD,
+        }
 
 
 def failures(pytester: pytest.Pytester, base: str, fault: str, only: str = "test") -> set[str]:
     """Run the tests for a faulty provider and return the names of those that failed."""
     body = f"class TestIt(planted.{base}):\n    made = planted.{fault}\n"
     pytester.makepyfile(f"from tests.support import planted\n\n\n{body}")
-    ran = pytester.inline_run("-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-k", only)
+    ran = pytester.inline_run(
+        "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-k", only
+    )
     passed, _, failed = ran.listoutcomes()
     assert len(passed) + len(failed) >= (40 if only == "test" else 1)
     return {one.nodeid.partition("::test_")[2].partition("[")[0] for one in failed}
@@ -217,7 +241,9 @@ def test_a_planted_fault_is_caught(pytester: pytest.Pytester, fault: str, caught
     assert failures(pytester, base_of(fault), fault, caught) == {caught}
 
 
-@pytest.mark.parametrize("fault", ["QuotesTheSecret", "RaisesValueError", "SwallowsA429", "ForgetsTheKey"])
+@pytest.mark.parametrize(
+    "fault", ["QuotesTheSecret", "RaisesValueError", "SwallowsA429", "ForgetsTheKey"]
+)
 def test_a_planted_fault_is_caught_in_an_email_too(pytester: pytest.Pytester, fault: str) -> None:
     assert failures(pytester, "SoundEmail", fault)
 

@@ -51,10 +51,14 @@ class Post(Provider):
         self.sent.append(email)
         return Accepted(email.message_id, failed=self.failing)
 
-    def fetch_inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
         if self.trouble is not None:
             raise self.trouble
-        mails: Sequence[InboundEmail] = () if cursor else [InboundEmail("1", b"From: a@x.example\r\n\r\nHi")]
+        mails: Sequence[InboundEmail] = (
+            () if cursor else [InboundEmail("1", b"From: a@x.example\r\n\r\nHi")]
+        )
         return Inbox(mails, {"read": 1})
 
 
@@ -85,25 +89,40 @@ def sent(client: FlaskClient, **fields: Any) -> str:
     return str(answer.json["data"]["msg_uuid"])  # type: ignore[index]
 
 
-def test_an_email_is_sent_as_json_with_its_files(app: Flask, client: FlaskClient, post: Post) -> None:
+def test_an_email_is_sent_as_json_with_its_files(
+    app: Flask, client: FlaskClient, post: Post
+) -> None:
     files = [
-        {"filename": "logo.png", "content": encoded(PNG), "content_type": "image/png", "inline": True},
+        {
+            "filename": "logo.png",
+            "content": encoded(PNG),
+            "content_type": "image/png",
+            "inline": True,
+        },
         {"filename": "bill.pdf", "content": encoded(b"%PDF")},
     ]
     uuid = sent(
-        client, to=["Ann <ann@example.com>", BOB], cc="eve@example.com", attachments=files, key="main"
+        client,
+        to=["Ann <ann@example.com>", BOB],
+        cc="eve@example.com",
+        attachments=files,
+        key="main",
     )
     work(app)
     (email,) = post.sent
     assert email.message_id == f"<{uuid}@example.com>"
     assert email.recipients == [ANN, BOB, "eve@example.com"]
-    assert [(one.filename, one.content_type, one.content_id, one.content) for one in email.files] == [
+    assert [
+        (one.filename, one.content_type, one.content_id, one.content) for one in email.files
+    ] == [
         ("logo.png", "image/png", "logo.png", PNG),
         ("bill.pdf", "application/pdf", None, b"%PDF"),
     ]
 
 
-def test_an_email_is_sent_as_a_form_with_its_files(app: Flask, client: FlaskClient, post: Post) -> None:
+def test_an_email_is_sent_as_a_form_with_its_files(
+    app: Flask, client: FlaskClient, post: Post
+) -> None:
     form = {
         **MAIL,
         "to": [ANN, BOB],
@@ -124,7 +143,9 @@ def test_an_email_is_sent_as_a_form_with_its_files(app: Flask, client: FlaskClie
 @pytest.mark.parametrize(
     "html", ["<p>price <![b]></p>", "<![1]>x", "<p>Hi <![ if gte mso 9]>", "<a " * 30_000]
 )
-def test_html_that_is_none_is_sent_as_it_is(app: Flask, client: FlaskClient, post: Post, html: str) -> None:
+def test_html_that_is_none_is_sent_as_it_is(
+    app: Flask, client: FlaskClient, post: Post, html: str
+) -> None:
     sent(client, html=html, body="")
     with app.app_context():
         work(app)
@@ -142,9 +163,13 @@ LATER = {
 
 
 @pytest.mark.parametrize("is_form", [False, True], ids=["json", "form"])
-def test_an_email_has_its_time_and_all_the_rest(app: Flask, client: FlaskClient, is_form: bool) -> None:
+def test_an_email_has_its_time_and_all_the_rest(
+    app: Flask, client: FlaskClient, is_form: bool
+) -> None:
     mail = {"bcc": BOB, "body": "Hello", "sender": "shop@example.com", **LATER}
-    written = {name: json.dumps(one) if isinstance(one, dict) else one for name, one in mail.items()}
+    written = {
+        name: json.dumps(one) if isinstance(one, dict) else one for name, one in mail.items()
+    }
     given: dict[str, Any] = (
         {"data": written, "content_type": "multipart/form-data"} if is_form else {"json": mail}
     )
@@ -158,7 +183,9 @@ def test_an_email_has_its_time_and_all_the_rest(app: Flask, client: FlaskClient,
     assert found.mail is not None
     assert (found.mail.headers, found.mail.mailboxes["to"]) == ({"X-Order": "17"}, [])
     # What the seed's callers add to a retry, too.
-    answer = client.post("/communication/email/retry", json={"msg_uuid": found.uuid, "config": {"a": "b"}})
+    answer = client.post(
+        "/communication/email/retry", json={"msg_uuid": found.uuid, "config": {"a": "b"}}
+    )
     assert answer.status_code == 200
 
 
@@ -176,7 +203,9 @@ def test_an_email_has_its_time_and_all_the_rest(app: Flask, client: FlaskClient,
         ("headers", "{" * 5000),
     ],
 )
-def test_an_option_that_is_wrong_is_named_in_a_form(client: FlaskClient, name: str, bad: str) -> None:
+def test_an_option_that_is_wrong_is_named_in_a_form(
+    client: FlaskClient, name: str, bad: str
+) -> None:
     form = {**MAIL, name: bad}
     answer = client.post("/communication/email/send", data=form, content_type="multipart/form-data")
     assert answer.status_code == 422
@@ -198,7 +227,9 @@ def test_an_idempotency_key_is_one_email(client: FlaskClient) -> None:
     ]
     assert answers[0] == answers[1]
     other = client.post(
-        "/communication/email/send", json={**MAIL, "body": "Other"}, headers={"Idempotency-Key": "k"}
+        "/communication/email/send",
+        json={**MAIL, "body": "Other"},
+        headers={"Idempotency-Key": "k"},
     )
     assert other.status_code == 409
 
@@ -215,7 +246,11 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     "a header of the server": ({"headers": {"ARC-Seal": "x"}}, 422, "headers.ARC-Seal"),
     "a header with a word of 1,000": ({"headers": {"X-A": "x" * 1000}}, 422, "headers.X-A"),
     "a field that is none": ({"colour": "red"}, 422, "colour"),
-    "a file that is no base64": ({"attachments": [{"filename": "a", "content": "@@"}]}, 422, "attachments"),
+    "a file that is no base64": (
+        {"attachments": [{"filename": "a", "content": "@@"}]},
+        422,
+        "attachments",
+    ),
     "a file's name of two lines": (
         {"attachments": [{"filename": "a\nb", "content": ""}]},
         422,
@@ -246,7 +281,9 @@ def test_what_is_wrong_is_named(client: FlaskClient, name: str) -> None:
 
 
 def test_a_configuration_that_is_not_there_is_not_found(client: FlaskClient) -> None:
-    assert client.post("/communication/email/send", json={**MAIL, "key": "other"}).status_code == 404
+    assert (
+        client.post("/communication/email/send", json={**MAIL, "key": "other"}).status_code == 404
+    )
 
 
 @pytest.mark.parametrize("size", [11_000_000, 40_000_000])
@@ -260,8 +297,13 @@ def test_a_file_that_is_too_large_is_refused(client: FlaskClient, size: int) -> 
 
 
 def test_a_form_with_what_no_email_has_is_refused(client: FlaskClient) -> None:
-    for form, field in (({**MAIL, "colour": "red"}, "colour"), ({**MAIL, "subject": ["a", "b"]}, "subject")):
-        answer = client.post("/communication/email/send", data=form, content_type="multipart/form-data")
+    for form, field in (
+        ({**MAIL, "colour": "red"}, "colour"),
+        ({**MAIL, "subject": ["a", "b"]}, "subject"),
+    ):
+        answer = client.post(
+            "/communication/email/send", data=form, content_type="multipart/form-data"
+        )
         assert (answer.status_code, list(answer.json["errors"])) == (422, [field])  # type: ignore[index]
 
 
@@ -276,7 +318,8 @@ def test_a_browsers_form_needs_the_token(app: Flask, client: FlaskClient) -> Non
     assert answer.status_code == 200, answer.text
 
 
-# --- What became of it -------------------------------------------------------------------------------
+# --- What became of it
+# -------------------------------------------------------------------------------
 
 
 def test_the_story_of_an_email_has_its_subject_recipients_and_files(
@@ -284,12 +327,19 @@ def test_the_story_of_an_email_has_its_subject_recipients_and_files(
 ) -> None:
     post.failing = {BOB: Refused("no such user", code="5.1.1")}
     uuid = sent(
-        client, to=[ANN, BOB], html="<p>Hi</p>", attachments=[{"filename": "a.bin", "content": encoded(b"x")}]
+        client,
+        to=[ANN, BOB],
+        html="<p>Hi</p>",
+        attachments=[{"filename": "a.bin", "content": encoded(b"x")}],
     )
     work(app)
     story: Any = client.get(f"/communication/messages/{uuid}").json
     data = story["data"]
-    assert (data["status"], data["mail"]["subject"], data["mail"]["has_html"]) == ("sent", "Hi", True)
+    assert (data["status"], data["mail"]["subject"], data["mail"]["has_html"]) == (
+        "sent",
+        "Hi",
+        True,
+    )
     assert data["mail"]["files"] == [
         {
             "place": 0,
@@ -304,7 +354,9 @@ def test_the_story_of_an_email_has_its_subject_recipients_and_files(
     ]
     listed: Any = client.get("/communication/messages/?channel=email&status=sent").json
     assert listed["data"][0]["mail"]["subject"] == "Hi"
-    answer: Any = client.post("/communication/email/delivery_report", json={"msg_uuids": [uuid, "x"]}).json
+    answer: Any = client.post(
+        "/communication/email/delivery_report", json={"msg_uuids": [uuid, "x"]}
+    ).json
     assert answer["data"] == [{"msg_uuid": uuid, "status": "sent"}]
 
 
@@ -316,7 +368,9 @@ def test_a_retry_that_could_arrive_twice_is_a_conflict(app: Flask, client: Flask
     assert client.post("/communication/email/retry", json={"msg_uuid": "x"}).status_code == 404
 
 
-def test_an_email_that_is_sent_again_has_an_emails_lifetime(app: Flask, client: FlaskClient) -> None:
+def test_an_email_that_is_sent_again_has_an_emails_lifetime(
+    app: Flask, client: FlaskClient
+) -> None:
     uuid = sent(client)
     with state_of(app).database.write() as connection:
         connection.execute(text("UPDATE communication_message SET status = 'unknown'"))
@@ -343,12 +397,22 @@ def test_a_mailbox_is_read_on_request(app: Flask, client: FlaskClient, post: Pos
     assert client.post(url, json={"key": "other"}).status_code == 404
 
 
-# --- Shown and given ---------------------------------------------------------------------------------
+# --- Shown and given
+# ---------------------------------------------------------------------------------
 
 
 def test_html_comes_in_a_page_that_may_do_nothing(app: Flask, client: FlaskClient) -> None:
-    files = [{"filename": "logo.png", "content": encoded(PNG), "content_type": "image/png", "inline": True}]
-    markup = "<p>Hi</p><script>bad()</script><img src='cid:logo.png'><img src='https://x.example/t.png'>"
+    files = [
+        {
+            "filename": "logo.png",
+            "content": encoded(PNG),
+            "content_type": "image/png",
+            "inline": True,
+        }
+    ]
+    markup = (
+        "<p>Hi</p><script>bad()</script><img src='cid:logo.png'><img src='https://x.example/t.png'>"
+    )
     uuid = sent(client, html=markup, attachments=files)
     answer = client.get(f"/communication/email/html/{uuid}")
     assert answer.status_code == 200
@@ -374,7 +438,10 @@ def test_html_comes_in_a_page_that_may_do_nothing(app: Flask, client: FlaskClien
 @pytest.mark.parametrize("html", [None, "<div>" * 5000])
 def test_without_html_that_can_be_shown_the_text_is(client: FlaskClient, html: str | None) -> None:
     uuid = sent(client, body="<b>1 < 2</b>", html=html)
-    assert "<pre>&lt;b&gt;1 &lt; 2&lt;/b&gt;</pre>" in client.get(f"/communication/email/html/{uuid}").text
+    assert (
+        "<pre>&lt;b&gt;1 &lt; 2&lt;/b&gt;</pre>"
+        in client.get(f"/communication/email/html/{uuid}").text
+    )
 
 
 @pytest.mark.parametrize(
@@ -421,7 +488,9 @@ def test_what_is_not_there_is_told(client: FlaskClient, path: str, status: int) 
     assert client.get(f"/communication/{path.format(uuid=uuid)}").status_code == status
 
 
-def test_strangers_see_and_send_nothing(make_app: MakeApp, upgraded_sqlite_url: str, post: Post) -> None:
+def test_strangers_see_and_send_nothing(
+    make_app: MakeApp, upgraded_sqlite_url: str, post: Post
+) -> None:
     app = make_app(upgraded_sqlite_url, authorize=None)
     install(app, post, type="email")
     with app.app_context():

@@ -55,7 +55,9 @@ def test_the_seeds_four_calls_of_configurations(client: FlaskClient, slash: str)
     assert listed.json is not None
     assert listed.json["success"] is True
     (row,) = listed.json["data"]
-    assert {name: row[name] for name in ("id", "provider", "provider_pkg_name", "type", "config")} == {
+    assert {
+        name: row[name] for name in ("id", "provider", "provider_pkg_name", "type", "config")
+    } == {
         "id": 1,
         "provider": "",
         "provider_pkg_name": "",
@@ -74,20 +76,28 @@ def test_the_list_is_filtered_by_type_and_provider(client: FlaskClient) -> None:
         assert client.post("/communication/config/create", json=body).status_code == 200
     found = client.get("/communication/config/list/?type=sms&provider=msg91").json
     assert [row["provider"] for row in found["data"]] == ["msg91"]  # type: ignore[index]
-    assert client.post("/communication/config/list/?type=email").json == {"success": True, "data": []}
+    assert client.post("/communication/config/list/?type=email").json == {
+        "success": True,
+        "data": [],
+    }
 
 
 def test_the_provider_contract_is_ours_too(app: Flask, client: FlaskClient) -> None:
     provider = Scripted()
     install(app, provider, key="otp")
-    body = '{"msg": "Hello World", "destination": "+919999911111",' + CREATE[CREATE.index('"config"') :]
+    body = (
+        '{"msg": "Hello World", "destination": "+919999911111",'
+        + CREATE[CREATE.index('"config"') :]
+    )
     sent = client.post("/communication/sms/send/", data=body, **JSON).json
     assert sent is not None
     assert (sent["success"], sent["msg"]) == (True, "Successfully queued")
     assert sent["data"]["extra_data"] == {}
     uuid = sent["data"]["msg_uuid"]
     work(app)
-    report = client.post("/communication/sms/delivery_report/", json={"msg_uuids": [uuid, "unknown"]})
+    report = client.post(
+        "/communication/sms/delivery_report/", json={"msg_uuids": [uuid, "unknown"]}
+    )
     assert report.json == {"success": True, "data": [{"msg_uuid": uuid, "status": "sent"}]}
     with app.app_context():
         provider.reports[f"ref-{uuid}"] = "undelivered"
@@ -101,7 +111,9 @@ def test_the_provider_contract_is_ours_too(app: Flask, client: FlaskClient) -> N
 def test_an_idempotency_key_is_one_message(app: Flask, client: FlaskClient) -> None:
     install(app, Scripted())
     body, headers = {"msg": "Hello", "destination": "+919999911111"}, {"Idempotency-Key": "k"}
-    answers = [client.post("/communication/sms/send", json=body, headers=headers).json for _ in range(2)]
+    answers = [
+        client.post("/communication/sms/send", json=body, headers=headers).json for _ in range(2)
+    ]
     assert answers[0] == answers[1]
     other = client.post("/communication/sms/send", json={**body, "msg": "x"}, headers=headers)
     assert other.status_code == 409
@@ -109,7 +121,12 @@ def test_an_idempotency_key_is_one_message(app: Flask, client: FlaskClient) -> N
 
 def test_an_sms_has_its_time_and_all_the_rest(app: Flask, client: FlaskClient) -> None:
     install(app, Scripted())
-    body = {"msg": "Hello", "destination": "+919999911111", "priority": "high", "metadata": {"order": 17}}
+    body = {
+        "msg": "Hello",
+        "destination": "+919999911111",
+        "priority": "high",
+        "metadata": {"order": 17},
+    }
     times = {"send_at": "2099-01-01T09:00:00+01:00", "expires_at": "2099-01-02T00:00:00Z"}
     answer = client.post("/communication/sms/send", json={**body, **times})
     assert answer.status_code == 200, answer.text
@@ -205,7 +222,11 @@ def test_a_message_is_cancelled_and_resolved(app: Flask, client: FlaskClient) ->
 def test_bad_input_is_a_clear_refusal(
     make_app: MakeApp, upgraded_sqlite_url: str, path: str, body: str | bytes, status: int
 ) -> None:
-    answer = make_app(upgraded_sqlite_url).test_client().post(f"/communication/{path}", data=body, **JSON)
+    answer = (
+        make_app(upgraded_sqlite_url)
+        .test_client()
+        .post(f"/communication/{path}", data=body, **JSON)
+    )
     assert (answer.status_code, answer.mimetype) == (status, "application/json")
     assert answer.json is not None
     assert answer.json["success"] is False
@@ -248,7 +269,9 @@ def test_a_uuid_no_database_can_hold_is_no_500(client: FlaskClient) -> None:
 
 
 def test_a_form_is_told_to_be_json(client: FlaskClient) -> None:
-    answer = client.post("/communication/sms/send", data={"msg": "x", "destination": "+919999911111"})
+    answer = client.post(
+        "/communication/sms/send", data={"msg": "x", "destination": "+919999911111"}
+    )
     assert answer.status_code == 415
 
 
@@ -301,7 +324,9 @@ def test_each_application_answers_below_its_own_prefix(sqlite_url: str) -> None:
     extension = Communication()
     for prefix in ("/a", "/b/c"):
         app = Flask("host")
-        app.config.update(COMMUNICATION_DATABASE_URL=sqlite_url, COMMUNICATION_EMBEDDED_WORKER=False)
+        app.config.update(
+            COMMUNICATION_DATABASE_URL=sqlite_url, COMMUNICATION_EMBEDDED_WORKER=False
+        )
         extension.init_app(app, url_prefix=prefix)
         client = app.test_client()
         assert client.get(f"{prefix}/nope").mimetype == "application/json"
@@ -351,7 +376,9 @@ def test_a_database_that_is_away_is_503_and_says_nothing_of_it(make_app: MakeApp
 CANARY = "CANARY_9f3b"
 
 
-def test_a_secret_appears_nowhere(app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_secret_appears_nowhere(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     body = {
         "provider": "x",
@@ -363,22 +390,35 @@ def test_a_secret_appears_nowhere(app: Flask, client: FlaskClient, caplog: pytes
     seen = [client.post("/communication/config/create", json=body)]
     seen.append(client.post("/communication/config/create", json=body))
     seen.append(client.get("/communication/config/list"))
-    seen.append(client.post("/communication/config/update", json={"id": 1, "config": {"authkey": CANARY}}))
+    seen.append(
+        client.post("/communication/config/update", json={"id": 1, "config": {"authkey": CANARY}})
+    )
     seen.append(client.post("/communication/config/update", json={"id": 1, "type": CANARY}))
-    seen.append(client.post("/communication/sms/send", json={"msg": "x", "destination": "+919999911111"}))
+    seen.append(
+        client.post("/communication/sms/send", json={"msg": "x", "destination": "+919999911111"})
+    )
     work(app)
     seen.append(client.get("/communication/messages"))
     seen.append(client.get("/communication/health"))
-    assert CANARY not in "".join(answer.get_data(as_text=True) for answer in seen).replace(f"'{CANARY}'", "")
+    assert CANARY not in "".join(answer.get_data(as_text=True) for answer in seen).replace(
+        f"'{CANARY}'", ""
+    )
     assert CANARY not in caplog.text
     with state_of(app).database.read() as connection:
-        assert CANARY not in str(connection.exec_driver_sql("SELECT * FROM communication_config").all())
+        assert CANARY not in str(
+            connection.exec_driver_sql("SELECT * FROM communication_config").all()
+        )
 
 
 def test_what_is_masked_comes_back_masked_and_stays(app: Flask, client: FlaskClient) -> None:
     from flask_communication.configs import store
 
-    body = {"provider": "x", "provider_pkg_name": "x", "type": "sms", "config": {"a": "1", "b": "2"}}
+    body = {
+        "provider": "x",
+        "provider_pkg_name": "x",
+        "type": "sms",
+        "config": {"a": "1", "b": "2"},
+    }
     client.post("/communication/config/create", json=body)
     (row,) = client.get("/communication/config/list").json["data"]  # type: ignore[index]
     sent_back = {**body, "id": 1, "config": {**row["config"], "b": "3", "c": "4"}}
@@ -386,7 +426,9 @@ def test_what_is_masked_comes_back_masked_and_stays(app: Flask, client: FlaskCli
     kept = client.post("/communication/config/update", json={"id": 1, "config": {"c": None}})
     assert kept.status_code == 200
     assert opened(app) == {"a": "1", "b": "3"}
-    moved = client.post("/communication/config/update", json={**sent_back, "provider_pkg_name": "evil"})
+    moved = client.post(
+        "/communication/config/update", json={**sent_back, "provider_pkg_name": "evil"}
+    )
     assert moved.status_code == 422
     assert "enter the secret again" in json.dumps(moved.json)
     fresh = {"id": 1, "provider_pkg_name": "other", "config": {"a": "5", "b": "6"}}
@@ -417,7 +459,13 @@ def test_a_secret_without_a_key_is_refused(make_app: MakeApp, upgraded_sqlite_ur
 
 def test_one_type_has_one_default_and_one_of_each_key(app: Flask, client: FlaskClient) -> None:
     def create(**more: Any) -> Any:
-        body = {"type": "sms", "provider": "s", "provider_pkg_name": "simulator", "config": {}, **more}
+        body = {
+            "type": "sms",
+            "provider": "s",
+            "provider_pkg_name": "simulator",
+            "config": {},
+            **more,
+        }
         return client.post("/communication/config/create", json=body)
 
     create(key="a")
@@ -425,7 +473,11 @@ def test_one_type_has_one_default_and_one_of_each_key(app: Flask, client: FlaskC
     create(key="c", is_default=True)
     assert create(key="a").status_code == 422
     rows = client.get("/communication/config/list").json["data"]  # type: ignore[index]
-    assert [(row["key"], row["is_default"]) for row in rows] == [("a", False), ("b", False), ("c", True)]
+    assert [(row["key"], row["is_default"]) for row in rows] == [
+        ("a", False),
+        ("b", False),
+        ("c", True),
+    ]
     client.get("/communication/config/delete?id=1")
     assert create(key="a").status_code == 200
 
@@ -444,11 +496,14 @@ def test_a_hub_one_deployment_is_anothers_provider(
     install(allowed, provider)
     assert tokens.create(state_of(hub), "edge", ["message.*"]).startswith("fc_")
     with served(allowed) as address:
-        edge = make_app(upgraded_sqlite_url, COMMUNICATION_PROVIDERS={"hub": f"{address}/communication"})
+        edge = make_app(
+            upgraded_sqlite_url, COMMUNICATION_PROVIDERS={"hub": f"{address}/communication"}
+        )
         from flask_communication.configs import store
 
         store.create(
-            state_of(edge), {"type": "sms", "provider": "hub", "provider_pkg_name": "hub", "config": {}}
+            state_of(edge),
+            {"type": "sms", "provider": "hub", "provider_pkg_name": "hub", "config": {}},
         )
         with edge.app_context():
             uuid = SMS.send_msg("+919999911111", "through the hub")

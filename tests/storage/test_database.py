@@ -38,12 +38,20 @@ def test_half_of_a_surrogate_pair_is_called_so(database: Database) -> None:
     ("sql", "told"),
     [
         ("SELECT 2147483647 + 1", "too large or too small"),
-        ("SELECT timestamp '2026-01-01' + make_interval(years => 400000)", "too large or too small"),
+        (
+            "SELECT timestamp '2026-01-01' + make_interval(years => 400000)",
+            "too large or too small",
+        ),
         ("SELECT 1 / 0", "the database refuses a value (DivisionByZero, 22012)"),
-        ("INSERT INTO communication_mailbox (cursor) SELECT CAST('CANARY' AS json)", "refuses a value"),
+        (
+            "INSERT INTO communication_mailbox (cursor) SELECT CAST('CANARY' AS json)",
+            "refuses a value",
+        ),
     ],
 )
-def test_each_complaint_has_words_of_its_own(upgraded_postgresql_url: str, sql: str, told: str) -> None:
+def test_each_complaint_has_words_of_its_own(
+    upgraded_postgresql_url: str, sql: str, told: str
+) -> None:
     database = Database(Flask("complaints"), None, upgraded_postgresql_url)
     said = asked(database, sql)
     database.engine.dispose()

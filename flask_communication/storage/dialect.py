@@ -1,0 +1,108 @@
+"""SQL dialects: how PostgreSQL and SQLite write what differs between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.engine import Connection, Engine
+
+from ..errors import SettingError
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one database says what the other says otherwise; fragments of SQL text.
+
+    The outbox is written as SQL text because Core costs it half of its speed; these few fragments
+    are all that differs. The clock is always the database's, never the worker's.
+    """
+
+    name: str
+    now: str
+    skip_locked: str
+
+    def later(self, seconds: str) -> str:
+        """Say "``seconds`` from now", NULL if ``seconds`` is NULL."""
+        if self.name == "postgresql":
+            return f"statement_timestamp() + make_interval(secs => {seconds})"
+        # SQLAlchemy stores six digits; SQLite's %f gives three.
+        return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
+
+    def since(self, column: str) -> str:
+        """Say "seconds since ``column``"."""
+        if self.name == "postgresql":
+            return f"extract(epoch from statement_timestamp() - {column})::double precision"
+        return f"((julianday('now') - julianday({column})) * 86400.0)"
+
+    def rows(self, columns: Mapping[str, str], parameter: str = "rows") -> str:
+        """Say "the rows of this JSON array", so that one statement serves any number of rows.
+
+        ``columns`` maps names to PostgreSQL types; pass the array through :func:`as_rows`.
+        """
+        if self.name == "postgresql":
+            typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+            return f"(SELECT * FROM json_to_recordset(CAST(:{parameter} AS json)) AS j({typed}))"
+        picked = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in columns)
+        return f"(SELECT {picked} FROM json_each(:{parameter}))"
+
+    def chosen(self, column: str, parameter: str = "rows") -> str:
+        """Say "``column`` is an ``id`` of :meth:`rows`, and", so that PostgreSQL looks the ids up."""
+        if self.name != "postgresql":
+            return ""
+        ids = f"SELECT j.id FROM json_to_recordset(CAST(:{parameter} AS json)) AS j(id bigint)"
+        return f"{self.among(column, ids)} AND "
+
+    def among(self, column: str, ids: str) -> str:
+        """Say "``column`` is one of what this SELECT returns", so that each is looked up."""
+        return (
+            f"{column} = ANY(ARRAY({ids}))" if self.name == "postgresql" else f"{column} IN ({ids})"
+        )
+
+    def json(self, parameter: str) -> str:
+        """Say "the JSON text that this parameter is"."""
+        return f"CAST({parameter} AS json)" if self.name == "postgresql" else parameter
+
+    def returning(self, *columns: str) -> str:
+        """Say "return these columns of the updated table ``m``"."""
+        # SQLite knows only that table there, and not by its alias.
+        prefix = "m." if self.name == "postgresql" else ""
+        return " RETURNING " + ", ".join(prefix + column for column in columns)
+
+    def time(self, value: datetime) -> str:
+        """Write a moment as this database stores it."""
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + (
+            "+00" if self.name == "postgresql" else ""
+        )
+
+    def least(self, one: str, other: str) -> str:
+        """Say "the earlier of two moments"."""
+        return f"{'least' if self.name == 'postgresql' else 'min'}({one}, {other})"
+
+
+DIALECTS = {
+    # statement_timestamp(), unlike clock_timestamp(), is stable, and so may be looked up in an
+    # index.
+    "postgresql": Dialect("postgresql", "statement_timestamp()", "FOR UPDATE SKIP LOCKED"),
+    # One writer at a time: BEGIN IMMEDIATE has locked everything already.
+    "sqlite": Dialect("sqlite", "strftime('%Y-%m-%d %H:%M:%f000', 'now')", ""),
+}
+
+
+def as_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows for :meth:`Dialect.rows`."""
+    return json.dumps(rows, ensure_ascii=True, separators=(",", ":"))
+
+
+def dialect_of(connection: Connection | Engine) -> Dialect:
+    """Return the dialect's dialect; raise :class:`SettingError` for a database we do not support."""
+    name = connection.dialect.name
+    if name not in DIALECTS:
+        raise SettingError(
+            f"Flask-Communication keeps its messages in PostgreSQL or SQLite, not in {name}; "
+            "set COMMUNICATION_DATABASE_URL to a database of one of these kinds"
+        )
+    return DIALECTS[name]
