@@ -14,8 +14,10 @@ from .configs.registry import Registry
 from .configs.settings import Settings
 from .configs.state import EXTENSION, Authorize, State
 from .delivery.worker import worker
+from .email import channel as email
 from .errors import NotInitialised, SettingError
 from .providers.base import Provider
+from .sms import channel as sms
 from .storage import migrations
 from .storage.database import Database
 
@@ -94,6 +96,7 @@ class Communication:
             registry=Registry(app, settings),
             vault=Vault(settings.encryption_keys),
             authorize=authorize,
+            channels={one.name: one for one in (sms.CHANNEL, email.CHANNEL)},
         )
 
     def _mount(self, app: Flask, settings: Settings, url_prefix: str | None) -> None:

@@ -18,7 +18,11 @@ from sqlalchemy import Engine, create_engine, delete, insert, select, text
 from sqlalchemy.engine import Connection
 
 from flask_communication.configs.state import state_of
-from flask_communication.delivery import actions, awaiting, outbox, outcomes
+from flask_communication.delivery import actions, outbox, outcomes, reports
+from flask_communication.delivery.outcomes import Dispatch
+from flask_communication.delivery.reports import ReportRow
+from flask_communication.delivery.transitions import Dismissal, Settlement, Start, Stranded
+from flask_communication.sms.channel import SMSChannel
 from flask_communication.storage.dialect import dialect_of
 from flask_communication.storage.models import Attempt, Config, Message, status
 from tests.support import explorer
@@ -65,23 +69,22 @@ def test_no_order_of_events_loses_doubles_or_strands_a_message(name: str) -> Non
     assert seen >= status.STATUSES - {status.RECEIVED, status.FAILED, status.CANCELLED}
 
 
-def naive_retry(order: outcomes.Order, result: Any, elapsed: float) -> Any:
+def naive_retry(dispatch: Dispatch, result: Any, elapsed: float) -> Settlement:
     """Try again whatever is not known to have arrived."""
-    verdict = outcomes.ending(order, result, elapsed)
-    return (
-        verdict | {"status": "queued", "delay": 5.0} if verdict["status"] == "unknown" else verdict
-    )
+    settled = outcomes.settlement(dispatch, result, elapsed)
+    is_unknown = settled.status == status.UNKNOWN
+    return replace(settled, status=status.QUEUED, delay=5.0) if is_unknown else settled
 
 
-def naive_rescue(row: Any, route: Any) -> Any:
+def naive_rescue(message: Stranded, route: Any) -> Settlement:
     """Send again what a dead worker was sending."""
-    return outcomes.stranding(row, route) | {"status": "queued", "delay": 0.0}
+    return replace(outcomes.stranding(message, route), status=status.QUEUED, delay=0.0)
 
 
-def careless_dismissal(order: outcomes.Order, settings: Any) -> Any:
+def careless_dismissal(dispatch: Dispatch) -> Dismissal | None:
     """Repeat what is in doubt, however late."""
-    verdict = outcomes.dismissal(order, settings)
-    return None if verdict and verdict["status"] == "unknown" else verdict
+    found = outcomes.dismissal(dispatch)
+    return None if found and found.status == status.UNKNOWN else found
 
 
 def unfenced(name: str) -> dict[str, status.Move]:
@@ -91,7 +94,7 @@ def unfenced(name: str) -> dict[str, status.Move]:
 NO_LATE_TRUTH = {**status.MOVES, "late_truth": status.Move(frozenset(), status.SENT)}
 MUTANTS: dict[str, tuple[Rules, str]] = {
     "naive retry of unknown": (
-        mutate(ending=naive_retry),
+        mutate(settlement=naive_retry),
         "a key rang twice|it rang, and is shown as",
     ),
     "naive rescue": (mutate(stranding=naive_rescue), "a key rang twice|it rang, and is shown as"),
@@ -144,7 +147,8 @@ def cases() -> dict[str, dict[Any, Case]]:
 def _seen(row: World, step: Step) -> Any:
     if step.name in ("settle", "dismiss"):
         hold, verdict = step.about
-        return row, hold.fence, verdict["status"], verdict.get("state"), verdict.get("repeat_for")
+        more = (getattr(verdict, name, None) for name in ("state", "repeat_for"))
+        return row, hold.fence, verdict.status, *more
     if step.name in ("start", "rescue"):
         return row, step.about.fence if step.name == "start" else None
     return row, str(step.about)
@@ -243,32 +247,25 @@ def expected(world: World) -> tuple[Any, ...]:
     return (*world[:5], world.age != UNTRIED, world.doubt, world.stale, world.ref, attempts)
 
 
-def told(number: int, case: Case) -> dict[str, Any]:
+def told(number: int, case: Case) -> Any:
     """Return what a statement is told of one case."""
     world, (name, about, _) = case
     if name == "start":
-        return {"id": number, "fence": about.fence, "config_id": 1, "key": f"key-{about.key}"}
+        return Start(number, about.fence, 1, f"key-{about.key}")
     if name in ("settle", "dismiss"):
-        return about[1] | {"id": number, "fence": about[0].fence}
+        return replace(about[1], id=number, fence=about[0].fence)
     if name == "rescue":
-        return about | {"id": number, "fence": world.fence}
+        return replace(about, id=number, fence=world.fence)
     delay = None if about in status.FINAL else 60.0
-    said = {
-        "status": about,
-        "rank": status.RANK[about],
-        "delay": delay,
-        "detail": None,
-        "code": None,
-    }
-    return {"config_id": 1, "ref": f"ref-{number}", **said}
+    return ReportRow(1, f"ref-{number}", about, status.RANK[about], delay, None, None)
 
 
-STATEMENTS: dict[str, Callable[[Connection, list[dict[str, Any]]], object]] = {
+STATEMENTS: dict[str, Callable[[Connection, list[Any]], object]] = {
     "start": outbox.start,
     "settle": outbox.settle,
     "dismiss": outbox.dismiss,
     "rescue": outbox.rescue,
-    "report": awaiting.report,
+    "report": reports._report,
 }
 
 
@@ -318,7 +315,7 @@ def test_a_claim_takes_what_the_model_says_and_tells_its_age(
         row = claimed[number]
         assert (row.fence, row.resends) == (world.fence + 1, world.key)
         assert (row.age is None, bool(row.stale)) == (world.age == UNTRIED, world.stale)
-        assert (row.repeat_until is not None) == world.doubt
+        assert bool(row.in_doubt) == world.doubt
         assert bool(row.closed) == (world.doubt and world.age >= CLOSED)
     compare(stage, given)
 
@@ -330,7 +327,7 @@ def test_nothing_but_a_lease_that_ran_out_in_mid_call_is_rescued(
     stage = staged(writing, given)
     verdict = outcomes.stranding(explorer.row(given[0][0]), None)
     outbox.rescue(
-        writing, [verdict | {"id": n, "fence": w.fence} for n, (w, _) in enumerate(given, 1)]
+        writing, [replace(verdict, id=n, fence=w.fence) for n, (w, _) in enumerate(given, 1)]
     )
     compare(stage, given)
 
@@ -345,7 +342,7 @@ def test_a_person_can_do_what_the_model_says(
     given = list(different.values())
     stage = staged(writing, given)
     for number, (_, step) in enumerate(given, 1):
-        actions._move(writing, step.about, f"uuid-{number}", "sms", LEASE)
+        actions._move(writing, step.about, f"uuid-{number}", SMSChannel())
     compare(stage, given)
 
 
@@ -427,8 +424,8 @@ def test_a_claim_without_skip_locked_is_found_on_postgresql(upgraded_postgresql_
 def test_the_true_rules_are_the_packages_own() -> None:
     assert TRUE.moves is status.MOVES
     assert TRUE.applies is status.applies
-    assert (TRUE.ending, TRUE.stranding, TRUE.dismissal) == (
-        outcomes.ending,
+    assert (TRUE.settlement, TRUE.stranding, TRUE.dismissal) == (
+        outcomes.settlement,
         outcomes.stranding,
         outcomes.dismissal,
     )

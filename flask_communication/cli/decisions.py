@@ -8,14 +8,14 @@ import click
 
 from ..configs.state import current
 from ..delivery import actions
-from ..email import Email, compose
+from ..delivery.channel import channels_of
+from ..email import Email
 from ..errors import CommunicationError
-from ..sms import SMS, api
+from ..sms import SMS
 from ..storage import messages
 from .command import communication, explained
 
-APIS: dict[str, type[Email] | type[SMS]] = {compose.CHANNEL: Email, api.CHANNEL: SMS}
-LIFETIMES = {api.CHANNEL: api.LIFETIME, compose.CHANNEL: compose.LIFETIME}
+APIS: dict[str, type[Email] | type[SMS]] = {"email": Email, "sms": SMS}
 
 
 def _api(uuid: str) -> type[Email] | type[SMS]:
@@ -68,8 +68,8 @@ def release(uuids: Sequence[str], everything: bool, destination: str | None) -> 
         except CommunicationError as refused:
             # The others are none the worse for it.
             wrong.append(str(refused))
-    for channel, lifetime in LIFETIMES.items() if everything else ():
-        released += actions.release_all(state, channel, lifetime, destination)
+    for channel in channels_of(state) if everything else ():
+        released += actions.release_all(state, channel, destination)
     click.echo(f"{released} released")
     if wrong:
         raise click.ClickException("; ".join(wrong))

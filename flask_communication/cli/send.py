@@ -78,7 +78,7 @@ def send_email(
     words = sys.stdin.read() if body == "-" else body
     page = html.read() if html else None
     email = Email(
-        list(to), subject, words, page, cc=list(cc), bcc=list(bcc), sender=sender, key=key
+        list(to), subject, words, html=page, cc=list(cc), bcc=list(bcc), sender=sender, key=key
     )
     for file in files:
         email.attach(file)

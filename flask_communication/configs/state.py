@@ -13,7 +13,7 @@ from ..errors import NotInitialised
 from ..storage.database import Database
 from .encryption import Vault
 from .registry import Registry
-from .settings import Settings
+from .settings import CHANNELS, Settings
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -41,6 +41,8 @@ class State:
     registry: Registry
     vault: Vault
     authorize: Authorize | None = None
+    # Name -> what delivery knows of a channel: see delivery.channel.
+    channels: dict[str, object] = field(default_factory=dict)
     # Tells the workers that there is work; see worker.engage.
     ring: Callable[[], None] = field(default=lambda: None)
     bell: Bell | None = None
@@ -49,6 +51,11 @@ class State:
     warned: set[str] = field(default_factory=set)
     # When the messages were counted last (monotonic seconds), and the counts; see vitals.
     counted: tuple[float, list[tuple[Any, ...]]] | None = None
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels that may be named: those of this application, and those of the tables."""
+        return tuple(dict.fromkeys((*CHANNELS, *self.channels)))
 
 
 def state_of(app: Flask) -> State:

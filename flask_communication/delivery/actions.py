@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 
 from sqlalchemy import TextClause, bindparam, select, text
@@ -10,7 +11,6 @@ from sqlalchemy.engine import Connection
 
 from ..configs import routes
 from ..configs.state import State
-from ..email import records
 from ..errors import (
     CommunicationError,
     Conflict,
@@ -27,10 +27,11 @@ from ..storage import events
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, dialect_of
 from ..storage.models import Config, Message
-from ..storage.models.status import MOVES, UNKNOWN
+from ..storage.models.status import MOVES, QUEUED, UNKNOWN, UNREACHED
 from ..storage.retention import REMOVED
 from .announce import announce
-from .outbox import among
+from .channel import Channel
+from .outbox import among, listed
 
 RESOLUTIONS = {"sent": "resolve_sent", "resend": "resolve_resend", "drop": "resolve_drop"}
 
@@ -45,64 +46,73 @@ _WHY_NOT_RETRY = {
 }
 
 
-def retry(state: State, channel: str, uuid: str, lifetime: float, *, force: bool = False) -> str:
+def retry(state: State, channel: Channel, uuid: str, *, force: bool = False) -> str:
     """Send a message again and return its uuid; one that waits for its turn is sent at once.
 
-    Raises :class:`MessageNotFound`, or :class:`NotRetryable` where it could ring twice, unless
-    ``force``.
+    Raises :class:`MessageNotFound`, or :class:`NotRetryable` where the recipient could get it
+    twice, unless ``force``.
     """
     with state.database.write() as connection:
-        hurried = _hurry(connection, uuid, channel)
-        if hurried is not None:
-            _reroute(connection, channel, hurried)
+        waiting = _hurry(connection, uuid, channel.name)
+        if waiting is not None:
+            _reroute(connection, channel.name, waiting)
         else:
             _refuse_without_text(connection, uuid)
-            move = "force_retry" if force else "retry"
-            moved = _move(connection, move, uuid, channel, lifetime)
-            if moved is not None and channel == "email":
-                records.reopen(connection, moved, everybody=force)
-            if moved is None and channel == "email":
-                moved = _retry_refused(connection, uuid, lifetime)
-            if moved is None:
-                raise _refusal(connection, channel, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
-            _reroute(connection, channel, moved)
-            events.note(
-                connection, moved, "retried", "sent again by a person" + " by force" * force
-            )
+            moved = _retry(connection, channel, uuid, force)
+            _reroute(connection, channel.name, moved)
+            by = "sent again by a person" + " by force" * force
+            events.note(connection, moved, "retried", by)
     crash_point("decide.committed")
-    standin.accepted(state, [uuid], None)
-    state.ring()
+    _queued(state, [uuid])
     return uuid
 
 
-def _retry_refused(connection: Connection, uuid: str, lifetime: float) -> int | None:
-    """Let an email that reached some go to those that were refused; return its id, or None."""
-    records.part(connection, uuid)
-    moved = _move(connection, "force_retry", uuid, "email", lifetime, besides="retry_refused")
+def _retry(connection: Connection, channel: Channel, uuid: str, force: bool) -> int:
+    """Move a message back to the queue, for those it has not reached; return its id."""
+    move = "force_retry" if force else "retry"
+    moved = _move(connection, move, uuid, channel)
     if moved is not None:
-        records.reopen_refused(connection, moved)
+        channel.reopen(connection, moved, everybody=force)
+        return moved
+    moved = _retry_refused(connection, channel, uuid)
+    if moved is None:
+        raise _refusal(connection, channel.name, uuid, NotRetryable, "retried", _WHY_NOT_RETRY)
     return moved
 
 
-def cancel(state: State, channel: str, uuid: str) -> str:
+def _retry_refused(connection: Connection, channel: Channel, uuid: str) -> int | None:
+    """Send a message that reached some to those that were refused; return its id, or None."""
+    if not channel.part_recipients(connection, uuid):
+        return None
+    moved = _move(connection, "force_retry", uuid, channel, besides="retry_refused")
+    if moved is not None:
+        channel.reopen_refused(connection, moved)
+    return moved
+
+
+def _queued(state: State, uuids: Sequence[str]) -> None:
+    """Wake a worker for messages that a person has put back into the queue."""
+    standin.accepted(state, uuids, None)
+    state.ring()
+
+
+def cancel(state: State, channel: Channel, uuid: str) -> str:
     """Stop a message that has not left, and return its uuid.
 
     Raises :class:`MessageNotFound`, or :class:`NotCancellable` if it has left or may have.
     """
     with state.database.write() as connection:
-        moved = _move(connection, "cancel", uuid, channel, 1.0)
+        moved = _move(connection, "cancel", uuid, channel)
         if moved is None:
-            why = {
-                "queued": "an earlier try may have arrived, and it will be repeated until it is "
-                "known"
-            }
-            raise _refusal(connection, channel, uuid, NotCancellable, "cancelled", why)
+            doubt = "an earlier try may have arrived, and it will be repeated until it is known"
+            why = {"queued": doubt}
+            raise _refusal(connection, channel.name, uuid, NotCancellable, "cancelled", why)
         events.note(connection, moved, "cancelled", "cancelled by a person")
     return uuid
 
 
-def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: float) -> str:
-    """Say what became of an ``unknown`` message and return its uuid.
+def resolve(state: State, channel: Channel, uuid: str, decision: str) -> str:
+    """Store what became of an ``unknown`` message, as a person says, and return its uuid.
 
     ``sent``: it went. ``resend``: send it again, under a new key. ``drop``: let it be. Raises
     :class:`InvalidQuery`, :class:`MessageNotFound`, or :class:`NotResolvable` if it is not
@@ -112,39 +122,39 @@ def resolve(state: State, channel: str, uuid: str, decision: str, lifetime: floa
     if move is None:
         raise InvalidQuery({"decision": [f"must be one of {', '.join(RESOLUTIONS)}"]})
     with state.database.write() as connection:
-        moved = _move(connection, move, uuid, channel, lifetime)
+        moved = _move(connection, move, uuid, channel)
         if moved is None:
-            raise _refusal(connection, channel, uuid, NotResolvable, "resolved", {})
-        if channel == "email" and decision == "resend":
-            records.reopen(connection, moved, everybody=False)
+            raise _refusal(connection, channel.name, uuid, NotResolvable, "resolved", {})
+        if MOVES[move].target == QUEUED:
+            channel.reopen(connection, moved, everybody=False)
         events.note(connection, moved, "resolved", f"a person decided: {decision}")
-    announced = {"sent": "sent", "resend": "queued", "drop": "failed"}[decision]
     crash_point("decide.committed")
-    announce(state.app, [{"uuid": uuid, "channel": channel, "status": announced}])
-    if announced == "queued":
-        standin.accepted(state, [uuid], None)
-    state.ring()
+    target = MOVES[move].target
+    announce(state.app, [{"uuid": uuid, "channel": channel.name, "status": target}])
+    if target == QUEUED:
+        _queued(state, [uuid])
+    else:
+        state.ring()
     return uuid
 
 
-def release(state: State, channel: str, uuid: str, lifetime: float) -> str:
+def release(state: State, channel: Channel, uuid: str) -> str:
     """Let a ``held`` message pass and return its uuid; no limit stops it any more.
 
     Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
     """
     with state.database.write() as connection:
-        moved = _move(connection, "release", uuid, channel, lifetime)
+        moved = _move(connection, "release", uuid, channel)
         if moved is None:
-            raise _refusal(connection, channel, uuid, NotReleasable, "released", {})
+            raise _refusal(connection, channel.name, uuid, NotReleasable, "released", {})
         events.note(connection, moved, "released", _RELEASED)
-    standin.accepted(state, [uuid], None)
-    state.ring()
+    _queued(state, [uuid])
     return uuid
 
 
-def release_all(state: State, channel: str, lifetime: float, destination: str | None = None) -> int:
+def release_all(state: State, channel: Channel, destination: str | None = None) -> int:
     """Let every ``held`` message of a channel, or to one recipient, pass; return how many."""
-    given: dict[str, object] = {"channel": channel, "lifetime": lifetime}
+    given: dict[str, object] = {"channel": channel.name, "lifetime": channel.lifetime}
     if destination is not None:
         forms = numbers.meant(destination, state.settings.default_region)
         given["forms"] = [one.lower() for one in forms]
@@ -157,8 +167,7 @@ def release_all(state: State, channel: str, lifetime: float, destination: str | 
         if not moved:
             return released
         released += len(moved)
-        standin.accepted(state, [row.uuid for row in moved], None)
-        state.ring()
+        _queued(state, [row.uuid for row in moved])
 
 
 _RELEASED = "released by a person"
@@ -235,21 +244,16 @@ def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
 
 
 def _move(
-    connection: Connection,
-    move: str,
-    uuid: str,
-    channel: str,
-    lifetime: float,
-    besides: str | None = None,
+    connection: Connection, move: str, uuid: str, channel: Channel, besides: str | None = None
 ) -> int | None:
     """Make a person's move on one message; return its id, or None if its status does not allow it.
 
     ``besides`` names what it demands besides the status, if not what the move always does. A move
-    back to ``queued`` makes it due now, for ``lifetime`` seconds, under a new idempotency key.
+    back to ``queued`` makes it due now, for the channel's lifetime, under a new idempotency key.
     """
     found = connection.execute(
         _move_sql(dialect_of(connection), move, besides or move),
-        {"uuid": uuid, "channel": channel, "lifetime": lifetime},
+        {"uuid": uuid, "channel": channel.name, "lifetime": channel.lifetime},
     )
     moved: int | None = found.scalar()
     crash_point("decide.written", moved)
@@ -269,7 +273,7 @@ _BESIDES = {
     # The others have it: only those that certainly have not are tried again.
     "retry_refused": f" AND m.status <> '{UNKNOWN}' AND EXISTS (SELECT 1 FROM"
     " communication_recipient AS p"
-    f" WHERE p.message_id = m.id AND p.status IN ({records.REFUSED})){_NO_DOUBT}",
+    f" WHERE p.message_id = m.id AND p.status IN ({listed(UNREACHED)})){_NO_DOUBT}",
 }
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from blinker import NamedSignal
-from sqlalchemy import Row
 
 from ..signals import BY_STATUS
 
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def announce(app: Flask, moved: Iterable[Mapping[str, Any] | Row[Any]]) -> None:
+def announce(app: Flask, moved: Iterable[Any]) -> None:
     """Send the signal of each message's new status.
 
     ``moved`` have ``uuid``, ``channel`` and ``status``.
     """
     for row in moved:
-        told = row._mapping if isinstance(row, Row) else row
+        told = row if isinstance(row, Mapping) else _fields(row)
         signal = BY_STATUS.get(told["status"])
         if signal is not None:
             tell(
@@ -33,6 +32,10 @@ def announce(app: Flask, moved: Iterable[Mapping[str, Any] | Row[Any]]) -> None:
                 channel=told["channel"],
                 status=told["status"],
             )
+
+
+def _fields(row: Any) -> Mapping[str, Any]:
+    return {"uuid": row.uuid, "channel": row.channel, "status": row.status}
 
 
 def tell(app: Flask, signal: NamedSignal, **told: Any) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import InvalidMessage
 from ..providers.base import File
-from ..storage.models import PRIORITIES
 
 # What may be said of any message besides what it says itself.
 OPTIONS = ("send_at", "expires_at", "idempotency_key", "priority", "metadata")
@@ -24,19 +21,6 @@ _TYPE = re.compile(
 LONGEST_TYPE = 127
 # RFC 2392 has it in an address, so it is ASCII.
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,255}")
-
-
-def options(given: Mapping[str, Any], lifetime: float) -> dict[str, Any]:
-    """Return the columns that OPTIONS become; raise :class:`InvalidMessage`."""
-    send_at = moment("send_at", given.get("send_at"))
-    return {
-        "priority": _priority(given.get("priority") or "normal"),
-        "send_at": send_at,
-        "expires_at": _expiry(send_at, moment("expires_at", given.get("expires_at")), lifetime),
-        "lifetime": lifetime,
-        "idempotency_key": line("idempotency_key", given.get("idempotency_key"), MAX_KEY),
-        "meta": _metadata(given.get("metadata")),
-    }
 
 
 def text(name: str, raw: Any, limit: int) -> str:
@@ -87,19 +71,6 @@ def line(name: str, raw: Any, limit: int) -> str | None:
     return raw
 
 
-def key(raw: Any) -> str | int | None:
-    """Return what names a configuration, or None; raise :class:`InvalidMessage`."""
-    if raw is None or (isinstance(raw, str | int) and not isinstance(raw, bool)):
-        return raw
-    raise InvalidMessage({"key": ["must be the key or the id of a configuration"]})
-
-
-def _priority(raw: Any) -> int:
-    if raw not in PRIORITIES:
-        raise InvalidMessage({"priority": [f"must be one of {', '.join(PRIORITIES)}"]})
-    return PRIORITIES[raw]
-
-
 def moment(name: str, raw: Any) -> datetime | None:
     """Return an aware moment in UTC, or None; raise :class:`InvalidMessage`."""
     if raw is None:
@@ -110,36 +81,3 @@ def moment(name: str, raw: Any) -> datetime | None:
         return raw.astimezone(UTC)
     except OverflowError:
         raise InvalidMessage({name: ["is out of range"]}) from None
-
-
-def _expiry(
-    send_at: datetime | None, expires_at: datetime | None, lifetime: float
-) -> datetime | None:
-    if expires_at is None:
-        return send_at and send_at + timedelta(seconds=lifetime)
-    if expires_at <= (send_at or datetime.now(UTC)):
-        raise InvalidMessage({"expires_at": ["must be later than send_at, and not in the past"]})
-    return expires_at
-
-
-def _metadata(raw: Any) -> dict[str, Any] | None:
-    if raw is None:
-        return None
-    try:
-        text = json.dumps(raw, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidMessage({"metadata": ["must be a dictionary that JSON can carry"]}) from None
-    if (
-        not isinstance(raw, Mapping)
-        or len(text) > MAX_METADATA
-        or "\\u0000" in text
-        or "\\ud" in text
-    ):
-        raise InvalidMessage(
-            {
-                "metadata": [
-                    f"must be a dictionary of at most {MAX_METADATA} characters of valid JSON"
-                ]
-            }
-        )
-    return dict(raw)

@@ -1,16 +1,17 @@
-"""Accept, claim, start, settle, rescue: what workers do to a message's status.
+"""The SQL by which workers move messages: accept, claim, start, settle, dismiss, rescue.
 
-A person's moves are in ``decisions``, those of a delivery report in ``awaiting``; nothing else
+The moves of a person are in ``actions``, those of a delivery report in ``reports``; nothing else
 changes a status.
 
 Each function is one or two SQL statements for any number of rows, inside a transaction the caller
-has opened. Guards come from ``status.MOVES``. The statements are text, not Core: this is the hot
-path, and text is 2.5 times as fast.
+has opened. Their guards, the status before and the one after, come from ``status.MOVES``. The
+statements are text, not Core: this is the hot path, and text is 2.5 times as fast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -20,63 +21,41 @@ from sqlalchemy.engine import Connection, Row
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models import BULK, PRIORITIES
-from ..storage.models.status import MOVES, OPEN
+from ..storage.models.status import ACCEPTED, MOVES, OPEN
+from .transitions import Claim, Dismissal, NewMessage, Settlement, Start, Stranded
 
 # A claim, and a call, must be over by then, or somebody else takes the message up.
 LEASE = 60.0
 
-Rows = Sequence[Mapping[str, Any]]
-
-NEW = {
-    "uuid": "text",
-    "channel": "text",
-    "destination": "text",
-    "sender": "text",
-    "body": "text",
-    "config_id": "int",
-    "priority": "int",
-    "send_at": "timestamptz",
-    "expires_at": "timestamptz",
-    "lifetime": "double precision",
-    "idempotency_key": "text",
-    "body_hash": "text",
-    "meta": "json",
-}
-STARTING = {"id": "bigint", "fence": "int", "config_id": "int", "key": "text"}
-SETTLING = {
-    "id": "bigint",
-    "fence": "int",
-    "status": "text",
-    "state": "text",
-    "delay": "double precision",
-    "repeat_for": "double precision",
-    "ref": "text",
-    "extra": "json",
-    "error": "text",
-    "code": "text",
-    "http_status": "int",
-}
-DISMISSING = {
-    "id": "bigint",
-    "fence": "int",
-    "status": "text",
-    "delay": "double precision",
-    "error": "text",
-}
+# The moves that each statement may make.
+SETTLES = ("accept", "refuse", "postpone", "doubt", "repeat")
+DISMISSES = ("defer", "block", "hold", "expire", "give_up", "finish")
+RESCUES = ("rescue_repeat", "rescue_doubt")
 
 
-def among(move: str) -> str:
-    """Write the statuses a move may start from; constants, so that partial indexes are used."""
-    return ", ".join(f"'{status}'" for status in sorted(MOVES[move].sources))
+def among(*moves: str) -> str:
+    """Write the statuses from which these moves start, as constants: partial indexes need them."""
+    return listed(one for move in moves for one in MOVES[move].sources)
 
 
-def _may(dialect: Dialect, move: str) -> str:
+def listed(statuses: Iterable[str]) -> str:
+    """Write statuses as SQL constants."""
+    return ", ".join(f"'{status}'" for status in sorted(set(statuses)))
+
+
+def _may(dialect: Dialect, *moves: str) -> str:
+    """Write the guard of these moves: the status before."""
     # Not by an index on the status: PostgreSQL would walk all that have it, rather than look up
     # ids.
-    return f"{dialect.chosen('m.id')}m.status || '' IN ({among(move)})"
+    return f"{dialect.chosen('m.id')}m.status || '' IN ({among(*moves)})"
 
 
-def accept(connection: Connection, rows: Rows) -> set[str]:
+def _asks_for(*moves: str) -> str:
+    """Write the guard of these moves: the status that ``r`` asks for."""
+    return f"r.status IN ({listed(MOVES[move].target for move in moves)})"
+
+
+def accept(connection: Connection, rows: Sequence[NewMessage]) -> set[str]:
     """Insert messages as ``queued``; return the uuids that were new.
 
     A row whose idempotency key exists already is left out: see :func:`accepted_before`.
@@ -94,7 +73,7 @@ def _accept(dialect: Dialect) -> TextClause:
         "r.channel, 'out', 'queued', r.destination, r.sender, r.body, r.config_id, r.config_id, "
         f"r.priority, COALESCE(r.send_at, {dialect.now}), COALESCE(r.expires_at, "
         f"{dialect.later('r.lifetime')}), r.idempotency_key, r.body_hash, r.meta, 0, 0, 0, 0, "
-        f"{dialect.now}, {dialect.now} FROM {dialect.rows(NEW)} AS r WHERE true ON CONFLICT (channel, "
+        f"{dialect.now}, {dialect.now} FROM {dialect.rows(NewMessage)} AS r WHERE true ON CONFLICT (channel, "
         "idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING uuid"
     )
 
@@ -122,20 +101,30 @@ def _accepted_before(dialect: Dialect) -> TextClause:
 
 def claim(
     connection: Connection, limit: int, lease: float | None = None, before: int = BULK + 1
-) -> list[Row[Any]]:
-    """Take up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds (None: LEASE).
+) -> list[Claim]:
+    """Claim up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds (None: LEASE).
 
-    Only those more urgent than the priority ``before`` are taken.
-
-    Each row has what a call needs, its new ``fence``, ``stale`` (past its ``expires_at``),
-    ``repeat_until`` (an earlier try is in doubt) and ``closed`` (and may no longer be repeated),
-    and ``age`` (seconds since the first try, NULL before it).
+    Only those more urgent than the priority ``before`` are claimed.
     """
     priorities = tuple(one for one in sorted(PRIORITIES.values()) if one < before)
     statement = _claim(dialect_of(connection), priorities)
-    claimed = list(connection.execute(statement, {"limit": limit, "lease": lease or LEASE}).all())
-    crash_point("claim.written", claimed)
-    return claimed
+    found = connection.execute(statement, {"limit": limit, "lease": lease or LEASE})
+    claims = [Claim(*row) for row in found]
+    crash_point("claim.written", claims)
+    return claims
+
+
+# What a claim returns besides the columns of the message.
+_COMPUTED = {
+    "closed": "COALESCE(repeat_until <= {now}, false)",
+    "stale": "expires_at <= {now}",
+    "age": "{age}",
+}
+
+
+def _returned(dialect: Dialect, shape: type[Claim] | type[Stranded]) -> str:
+    known = {"now": dialect.now, "age": dialect.since("first_tried_at")}
+    return ", ".join(_COMPUTED.get(one.name, one.name).format(**known) for one in fields(shape))
 
 
 @cache
@@ -155,14 +144,11 @@ def _claim(dialect: Dialect, priorities: Sequence[int]) -> TextClause:
     return text(
         f"WITH {', '.join(due)} UPDATE communication_message SET fence = fence + 1, due_at ="
         f" {dialect.later(':lease')}, updated_at = {dialect.now} WHERE {dialect.among('id', ids)}"
-        " RETURNING id, fence, uuid, channel, destination, sender, body, config_id, route_id,"
-        " priority, provider_ref, resends, tries, meta, repeat_until, admitted_at,"
-        f" COALESCE(repeat_until <= {dialect.now}, false) AS closed, expires_at <= {dialect.now} AS"
-        f" stale, {dialect.since('first_tried_at')} AS age"
+        f" RETURNING {_returned(dialect, Claim)}"
     )
 
 
-def start(connection: Connection, rows: Rows, lease: float | None = None) -> set[int]:
+def start(connection: Connection, rows: Sequence[Start], lease: float | None = None) -> set[int]:
     """Write down that these claimed messages are about to be dialled; return the ids that may be.
 
     The others were cancelled, or claimed by somebody else after our lease ran out.
@@ -184,7 +170,7 @@ def _start(dialect: Dialect) -> TextClause:
     return text(
         "UPDATE communication_message AS m SET status = 'sending', tries = m.tries + 1, due_at ="
         f" {dialect.later(':lease')}, first_tried_at = COALESCE(m.first_tried_at, {dialect.now}),"
-        f" config_id = r.config_id, updated_at = {dialect.now} FROM {dialect.rows(STARTING)} AS r"
+        f" config_id = r.config_id, updated_at = {dialect.now} FROM {dialect.rows(Start)} AS r"
         " WHERE m.id = r.id AND m.fence = r.fence AND"
         f" {_may(dialect, 'start')}{dialect.returning('id')}"
     )
@@ -195,14 +181,14 @@ def _begin_attempts(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_attempt (message_id, fence, config_id, key, state, started_at)"
         f" SELECT m.id, m.fence, r.config_id, r.key, 'open', {dialect.now} FROM"
-        f" {dialect.rows(STARTING)} AS r JOIN communication_message AS m ON m.id = r.id AND m.fence"
+        f" {dialect.rows(Start)} AS r JOIN communication_message AS m ON m.id = r.id AND m.fence"
         f" = r.fence WHERE {dialect.chosen('m.id')}m.status || '' = 'sending' ON CONFLICT"
         " (message_id, fence) DO NOTHING"
     )
 
 
-def settle(connection: Connection, rows: Rows) -> set[int]:
-    """Write down how calls ended (see ``SETTLING``); return the ids of the messages that moved.
+def settle(connection: Connection, rows: Sequence[Settlement]) -> set[int]:
+    """Write down how sending ended; return the ids of the messages that moved.
 
     A message that somebody else has taken up since stays as it is, unless this call was *accepted*:
     then it has rung, and that wins over whatever was guessed meanwhile.
@@ -212,7 +198,7 @@ def settle(connection: Connection, rows: Rows) -> set[int]:
     dialect, given = dialect_of(connection), as_rows(rows)
     moved = set(connection.execute(_settle(dialect), {"rows": given}).scalars().all())
     connection.execute(_end_attempts(dialect), {"rows": given})
-    late = [row for row in rows if row["id"] not in moved and row["state"] == "accepted"]
+    late = [row for row in rows if row.id not in moved and row.state == ACCEPTED]
     if late:
         moved |= set(
             connection.execute(_late_truth(dialect), {"rows": as_rows(late)}).scalars().all()
@@ -231,8 +217,8 @@ def _settle(dialect: Dialect) -> TextClause:
         f" {dialect.later('r.repeat_for')}) END, provider_ref = COALESCE(r.ref, m.provider_ref),"
         " extra = COALESCE(r.extra, m.extra), error = r.error, error_code = r.code, sent_at = CASE"
         f" WHEN r.status = 'sent' THEN {dialect.now} ELSE m.sent_at END, updated_at = {dialect.now}"
-        f" FROM {dialect.rows(SETTLING)} AS r WHERE m.id = r.id AND m.fence = r.fence AND"
-        f" {_may(dialect, 'accept')}" + dialect.returning("id")
+        f" FROM {dialect.rows(Settlement)} AS r WHERE m.id = r.id AND m.fence = r.fence AND"
+        f" {_asks_for(*SETTLES)} AND {_may(dialect, *SETTLES)}" + dialect.returning("id")
     )
 
 
@@ -241,7 +227,7 @@ def _end_attempts(dialect: Dialect) -> TextClause:
     return text(
         f"UPDATE communication_attempt AS a SET state = r.state, ended_at = {dialect.now},"
         " http_status = r.http_status, provider_ref = r.ref, error = r.error, error_code = r.code"
-        f" FROM {dialect.rows(SETTLING)} AS r"
+        f" FROM {dialect.rows(Settlement)} AS r"
         f" WHERE {dialect.chosen('a.message_id')}a.message_id = r.id AND a.fence = r.fence"
     )
 
@@ -253,12 +239,12 @@ def _late_truth(dialect: Dialect) -> TextClause:
         f" due_at = {dialect.later('r.delay')}, repeat_until = NULL,"
         " provider_ref = COALESCE(r.ref, m.provider_ref), extra = COALESCE(r.extra, m.extra),"
         f" error = NULL, error_code = NULL, sent_at = {dialect.now}, updated_at = {dialect.now}"
-        f" FROM {dialect.rows(SETTLING)} AS r"
+        f" FROM {dialect.rows(Settlement)} AS r"
         f" WHERE m.id = r.id AND {_may(dialect, 'late_truth')}{dialect.returning('id')}"
     )
 
 
-def dismiss(connection: Connection, rows: Rows) -> set[int]:
+def dismiss(connection: Connection, rows: Sequence[Dismissal]) -> set[int]:
     """End, or put off, claimed messages without a call (see ``DISMISSING``).
 
     Return the ids moved.
@@ -276,30 +262,29 @@ def _dismiss(dialect: Dialect) -> TextClause:
         f"UPDATE communication_message AS m SET status = r.status,"
         f" due_at = CASE WHEN r.status = 'queued' THEN {put_off} ELSE NULL END,"
         f" error = COALESCE(r.error, m.error), updated_at = {dialect.now}"
-        f" FROM {dialect.rows(DISMISSING)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND {_may(dialect, 'expire')}"
-        + dialect.returning("id")
+        f" FROM {dialect.rows(Dismissal)} AS r"
+        f" WHERE m.id = r.id AND m.fence = r.fence AND {_asks_for(*DISMISSES)}"
+        f" AND {_may(dialect, *DISMISSES)}" + dialect.returning("id")
     )
 
 
-def stranded(connection: Connection, limit: int = 500) -> list[Row[Any]]:
+def stranded(connection: Connection, limit: int = 500) -> list[Stranded]:
     """Find messages whose lease ran out while they were being dialled."""
-    dialect = dialect_of(connection)
-    return list(
-        connection.execute(
-            text(
-                "SELECT id, fence, uuid, channel, config_id, crashes,"
-                f" {dialect.since('first_tried_at')} AS age FROM communication_message"
-                " WHERE status = 'sending' AND priority IN (0, 5, 9)"
-                f" AND due_at <= {dialect.now} LIMIT :limit"
-            ),
-            {"limit": limit},
-        )
+    found = connection.execute(_stranded(dialect_of(connection)), {"limit": limit})
+    return [Stranded(*row) for row in found]
+
+
+@cache
+def _stranded(dialect: Dialect) -> TextClause:
+    return text(
+        f"SELECT {_returned(dialect, Stranded)} FROM communication_message"
+        " WHERE status = 'sending' AND priority IN (0, 5, 9)"
+        f" AND due_at <= {dialect.now} LIMIT :limit"
     )
 
 
-def rescue(connection: Connection, rows: Rows) -> set[int]:
-    """Move stranded messages on (see ``SETTLING``); return the ids of those still stranded until now.
+def rescue(connection: Connection, rows: Sequence[Settlement]) -> set[int]:
+    """Move stranded messages on; return the ids of those still stranded until now.
 
     Their attempts become *unknown*: whoever made the call cannot tell us any more.
     """
@@ -307,7 +292,7 @@ def rescue(connection: Connection, rows: Rows) -> set[int]:
         return set()
     dialect = dialect_of(connection)
     moved = set(connection.execute(_rescue(dialect), {"rows": as_rows(rows)}).scalars().all())
-    mine = as_rows([row for row in rows if row["id"] in moved])
+    mine = as_rows([row for row in rows if row.id in moved])
     connection.execute(_abandon_attempts(dialect), {"rows": mine})
     crash_point("rescue.written", moved)
     return moved
@@ -321,8 +306,9 @@ def _rescue(dialect: Dialect) -> TextClause:
         f" repeat_until = CASE WHEN r.status <> 'queued' THEN NULL"
         f" ELSE COALESCE(m.repeat_until, {dialect.later('r.repeat_for')}) END,"
         f" error = r.error, error_code = NULL, updated_at = {dialect.now}"
-        f" FROM {dialect.rows(SETTLING)} AS r WHERE m.id = r.id AND m.fence = r.fence"
-        f" AND {_may(dialect, 'rescue_doubt')} AND m.due_at <= {dialect.now}{dialect.returning('id')}"
+        f" FROM {dialect.rows(Settlement)} AS r WHERE m.id = r.id AND m.fence = r.fence"
+        f" AND {_asks_for(*RESCUES)} AND {_may(dialect, *RESCUES)} AND m.due_at <= {dialect.now}"
+        + dialect.returning("id")
     )
 
 
@@ -330,7 +316,7 @@ def _rescue(dialect: Dialect) -> TextClause:
 def _abandon_attempts(dialect: Dialect) -> TextClause:
     return text(
         f"UPDATE communication_attempt AS a SET state = 'unknown', ended_at = {dialect.now}, error "
-        f"= r.error FROM {dialect.rows(SETTLING)} AS r WHERE "
+        f"= r.error FROM {dialect.rows(Settlement)} AS r WHERE "
         f"{dialect.chosen('a.message_id')}a.message_id = r.id AND a.fence = r.fence AND a.state = "
         "'open'"
     )

@@ -1,7 +1,4 @@
-"""Delivery reports: asked for when they are due, or now; kept as events.
-
-Applied if they are news.
-"""
+"""Delivery reports: ask for them when they are due, keep them as events, apply what is news."""
 
 from __future__ import annotations
 
@@ -9,33 +6,36 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.engine import Connection
 
 from ..configs.routes import Route, Routes
 from ..configs.state import State
-from ..email import records
 from ..errors import ProviderError
 from ..formats.text import clean
 from ..providers.base import Report
 from ..storage import events
 from ..storage.crashpoints import crash_point
-from ..storage.dialect import dialect_of
-from ..storage.models.status import FINAL, RANK, REPORTED
-from . import awaiting
-from .policy import suppression
+from ..storage.dialect import Dialect, as_rows, dialect_of
+from ..storage.models.status import FINAL, RANK, REPORTED, THRESHOLD
+from .channel import Channel, channel_of
+from .outbox import LEASE
+from .outcomes import report_after
 
 log = logging.getLogger(__name__)
 
-# One call asks for so many reports.
+# One request asks for so many reports.
 ASK_AT_ONCE = 200
 # A message is asked about whenever it has become twice as old, for so long (GOV.UK Notify waits the
 # same 72 hours); then it stays `sent`: silence is not a failure.
 ASK_FOR = 72 * 3600.0
 LOOK_EVERY = 0.5
+# A message that is not in a final status is asked about again after so many seconds.
+ASK_AGAIN = 60.0
 
 # A provider's id, a status, and the recipient it is about, if it is about one.
 _Told = tuple[str, str, str | None]
@@ -50,34 +50,66 @@ class SyncResult(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Silent:
+    """A message without a final report."""
+
+    id: int
+    channel: str
+    config_id: int
+    provider_ref: str
+    age: float | None
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """A report as it is applied to messages: ``rank`` is its status's."""
+
+    config_id: int
+    ref: str
+    status: str
+    rank: int
+    delay: float | None
+    detail: str | None
+    code: str | None
+
+
+@dataclass(frozen=True)
+class NextAsk:
+    """When a message is asked about next; a ``delay`` of None is never."""
+
+    id: int
+    delay: float | None
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What a provider said about these messages; ``failed`` if it said nothing."""
+    """What a provider said about these messages; no ``reports`` if it could not be asked."""
 
+    channel: Channel
     route: Route | None
-    rows: Sequence[Row[Any]]
-    reports: Sequence[Report] = field(default=())
-    failed: bool = False
+    messages: Sequence[Silent]
+    reports: Sequence[Report] = ()
 
 
-def ask(route: Route | None, rows: Sequence[Row[Any]]) -> Answer:
+def ask(channel: Channel, route: Route | None, messages: Sequence[Silent]) -> Answer:
     """Ask a provider about its messages; never raises."""
     if route is None or route.provider is None:
-        return Answer(route, rows, failed=True)
+        return Answer(channel, route, messages)
     try:
-        ask_for = {"sms": route.provider.sms_reports, "email": route.provider.email_reports}
         with route.dialling():
-            found = ask_for[rows[0].channel]([row.provider_ref for row in rows], route.config)
+            refs = [one.provider_ref for one in messages]
+            found = channel.fetch_reports(route.provider, refs, route.config)
         crash_point("ask.answered")
-        return Answer(route, rows, list(found))
+        return Answer(channel, route, messages, list(found))
     except ProviderError as failure:
         log.info("no delivery reports from configuration %s: %s", route.config_id, failure.reason)
     except Exception:
         log.exception("configuration %s failed to give delivery reports", route.config_id)
-    return Answer(route, rows, failed=True)
+    return Answer(channel, route, messages)
 
 
 class Asker:
-    """Finds the messages whose report is due, and makes the calls that ask for them."""
+    """Finds the messages whose report is due, and makes the requests that ask for them."""
 
     def __init__(self, state: State, routes: Routes) -> None:
         self._state = state
@@ -85,79 +117,77 @@ class Asker:
         self._looked = float("-inf")
 
     def due(self, slots: int) -> list[Callable[[], Answer]]:
-        """Return up to ``slots`` calls to make, each of which returns an :class:`Answer`."""
+        """Return up to ``slots`` requests to make, each of which returns an :class:`Answer`."""
         if slots <= 0 or time.monotonic() - self._looked < LOOK_EVERY:
             return []
         with self._state.database.write() as connection:
-            rows = awaiting.claim_silent(connection, slots * ASK_AT_ONCE)
-            routes = self._routes.load(connection, {row.config_id for row in rows})
-        crash_point("ask.claimed", rows)
-        if not rows:
+            messages = _claim(connection, slots * ASK_AT_ONCE)
+            routes = self._routes.load(connection, {one.config_id for one in messages})
+        crash_point("ask.claimed", messages)
+        if not messages:
             self._looked = time.monotonic()
-        return [_asking(routes.get(config_id), group) for config_id, group in _groups(rows)]
+        return [_asking(*group) for group in _groups(self._state, messages, routes)]
 
 
-def _asking(route: Route | None, rows: Sequence[Row[Any]]) -> Callable[[], Answer]:
-    return lambda: ask(route, rows)
+def _asking(
+    channel: Channel, route: Route | None, messages: Sequence[Silent]
+) -> Callable[[], Answer]:
+    return lambda: ask(channel, route, messages)
 
 
-def _groups(rows: Iterable[Row[Any]]) -> list[tuple[int, list[Row[Any]]]]:
-    by_config: dict[tuple[int, str], list[Row[Any]]] = defaultdict(list)
-    for row in rows:
-        by_config[row.config_id, row.channel].append(row)
+def _groups(
+    state: State, messages: Iterable[Silent], routes: dict[int, Route]
+) -> list[tuple[Channel, Route | None, list[Silent]]]:
+    by_config: dict[tuple[int, str], list[Silent]] = defaultdict(list)
+    for one in messages:
+        if one.channel in state.channels:
+            by_config[one.config_id, one.channel].append(one)
     return [
-        (config_id, mine[first : first + ASK_AT_ONCE])
-        for (config_id, _), mine in by_config.items()
+        (channel_of(state, channel), routes.get(config_id), mine[first : first + ASK_AT_ONCE])
+        for (config_id, channel), mine in by_config.items()
         for first in range(0, len(mine), ASK_AT_ONCE)
     ]
 
 
 def land(connection: Connection, answer: Answer) -> list[Row[Any]]:
     """Keep and apply what was said, and set when to ask again; return the messages that moved."""
-    moved = apply(connection, answer.route.config_id, answer.reports) if answer.route else []
-    awaiting.ask_again(
-        connection,
-        [
-            {"id": row.id, "delay": _next(row, answer.route)}
-            for row in answer.rows
-            if not _is_over(row, moved)
-        ],
-    )
+    moved: list[Row[Any]] = []
+    if answer.route is not None:
+        moved = apply(connection, answer.channel, answer.route.config_id, answer.reports)
+    over = {one.id for one in moved if one.status in FINAL}
+    again = [_next(one, answer.route) for one in answer.messages if one.id not in over]
+    if again:
+        connection.execute(_ask_again(dialect_of(connection)), {"rows": as_rows(again)})
     crash_point("land.written")
     return moved
 
 
-def _is_over(row: Row[Any], moved: Sequence[Row[Any]]) -> bool:
-    return any(one.id == row.id and one.status in FINAL for one in moved)
+def _next(message: Silent, route: Route | None) -> NextAsk:
+    age = message.age or 0.0
+    first = report_after(route) if route else ASK_AGAIN
+    return NextAsk(message.id, None if age >= ASK_FOR else max(first, age))
 
 
-def _next(row: Row[Any], route: Route | None) -> float | None:
-    age = row.age or 0.0
-    if age >= ASK_FOR:
-        return None
-    first = route.provider.report_after if route and route.provider else 60.0
-    return max(float(first), age)
+def apply(
+    connection: Connection, channel: Channel, config_id: int, found: Sequence[Report]
+) -> list[Row[Any]]:
+    """Keep every report as an event and apply those that are news; return the messages that moved.
 
-
-def apply(connection: Connection, config_id: int, found: Sequence[Report]) -> list[Row[Any]]:
-    """Keep every report as an event and apply those that are news.
-
-    Return the messages that moved.
+    A report that says less than the message already knows changes nothing.
     """
     known = [report for report in found if report.status in REPORTED]
-    news, follows = records.report(
-        connection, config_id, [one for one in known if one.recipient is not None]
-    )
-    whole = [one for one in known if one.recipient is None] + follows
+    single = [one for one in known if one.recipient is not None]
+    applied = channel.apply_reports(connection, config_id, single)
     best: dict[str, Report] = {}
+    whole = [*(one for one in known if one.recipient is None), *applied.follows]
     for report in sorted(whole, key=lambda one: RANK[one.status]):
         best[report.ref] = report
-    moved = awaiting.report(connection, [_row(config_id, report) for report in best.values()])
+    moved = _report(connection, [_row(config_id, report) for report in best.values()])
     _warn_of_shared_ids(config_id, moved)
-    applied: set[_Told] = {(row.provider_ref, row.status, None) for row in moved}
-    applied |= {(one.ref, one.status, one.recipient) for one in news}
-    events.store(connection, [_event(config_id, one, applied) for one in known])
-    suppression.learn_from_reports(connection, config_id, found)
+    told: set[_Told] = {(row.provider_ref, row.status, None) for row in moved}
+    told |= {(one.ref, one.status, one.recipient) for one in applied.news}
+    events.store(connection, [_event(config_id, one, told) for one in known])
+    channel.learn_from_reports(connection, config_id, found)
     return moved
 
 
@@ -173,16 +203,16 @@ def _warn_of_shared_ids(config_id: int, moved: Sequence[Row[Any]]) -> None:
             )
 
 
-def _row(config_id: int, report: Report) -> dict[str, Any]:
-    return {
-        "config_id": config_id,
-        "ref": report.ref,
-        "status": report.status,
-        "rank": RANK[report.status],
-        "delay": None if report.status in FINAL else 60.0,
-        "detail": report.detail and clean(report.detail),
-        "code": report.code and clean(report.code, 50),
-    }
+def _row(config_id: int, report: Report) -> ReportRow:
+    return ReportRow(
+        config_id,
+        report.ref,
+        report.status,
+        RANK[report.status],
+        None if report.status in FINAL else ASK_AGAIN,
+        clean(report.detail) if report.detail else None,
+        clean(report.code, 50) if report.code else None,
+    )
 
 
 def _event(config_id: int, report: Report, applied: set[_Told]) -> dict[str, Any]:
@@ -202,20 +232,17 @@ def _event(config_id: int, report: Report, applied: set[_Told]) -> dict[str, Any
 
 
 def sync(
-    state: State, channel: str, progress: Callable[[int], None] = lambda asked: None
+    state: State, channel: Channel, progress: Callable[[int], None] = lambda asked: None
 ) -> tuple[SyncResult, list[Row[Any]]]:
-    """Ask now about every message of ``channel`` that has no final report.
-
-    Also return who moved.
-    """
+    """Ask now about every message of a channel without a final report; also return who moved."""
     routes, asked, last = Routes(state), 0, 0
     moved: list[Row[Any]] = []
-    while rows := _silent(state, channel, last):
-        last, asked = rows[-1].id, asked + len(rows)
+    while messages := _silent(state, channel.name, last):
+        last, asked = messages[-1].id, asked + len(messages)
         with state.database.read() as connection:
-            known = routes.load(connection, {row.config_id for row in rows})
-        for config_id, group in _groups(rows):
-            answer = ask(known.get(config_id), group)
+            known = routes.load(connection, {one.config_id for one in messages})
+        for group in _groups(state, messages, known):
+            answer = ask(*group)
             with state.database.write() as connection:
                 moved += land(connection, answer)
         progress(asked)
@@ -226,16 +253,69 @@ def _ended(moved: Sequence[Row[Any]]) -> int:
     return len({row.id for row in moved if row.status in FINAL})
 
 
-def _silent(state: State, channel: str, after: int) -> list[Row[Any]]:
+# --- SQL
+
+_SILENT = "id, channel, config_id, provider_ref, {age} AS age"
+
+
+def _silent(state: State, channel: str, after: int) -> list[Silent]:
     with state.database.read() as connection:
-        return list(
-            connection.execute(
-                text(
-                    "SELECT id, channel, config_id, provider_ref,"
-                    f" {dialect_of(connection).since('sent_at')} AS age FROM communication_message"
-                    " WHERE channel = :channel AND status IN ('sent', 'unknown')"
-                    " AND provider_ref IS NOT NULL AND id > :after ORDER BY id LIMIT 1000"
-                ),
-                {"channel": channel, "after": after},
-            )
+        columns = _SILENT.format(age=dialect_of(connection).since("sent_at"))
+        found = connection.execute(
+            text(
+                f"SELECT {columns} FROM communication_message"
+                " WHERE channel = :channel AND status IN ('sent', 'unknown')"
+                " AND provider_ref IS NOT NULL AND id > :after ORDER BY id LIMIT 1000"
+            ),
+            {"channel": channel, "after": after},
         )
+        return [Silent(*row) for row in found]
+
+
+def _claim(connection: Connection, limit: int, lease: float = LEASE) -> list[Silent]:
+    """Claim up to ``limit`` messages whose delivery report is due to be asked for."""
+    given = {"limit": limit, "lease": lease}
+    found = connection.execute(_claim_sql(dialect_of(connection)), given)
+    return [Silent(*row) for row in found]
+
+
+@cache
+def _claim_sql(dialect: Dialect) -> TextClause:
+    return text(
+        f"UPDATE communication_message SET due_at = {dialect.later(':lease')} WHERE id IN ("
+        "SELECT id FROM communication_message WHERE status IN ('sent', 'unknown')"
+        f" AND priority IN (0, 5, 9) AND due_at <= {dialect.now} LIMIT :limit"
+        f" {dialect.skip_locked}) RETURNING {_SILENT.format(age=dialect.since('sent_at'))}"
+    )
+
+
+@cache
+def _ask_again(dialect: Dialect) -> TextClause:
+    return text(
+        f"UPDATE communication_message AS m SET due_at = {dialect.later('r.delay')}"
+        f" FROM {dialect.rows(NextAsk)} AS r WHERE {dialect.chosen('m.id')}m.id = r.id"
+        " AND m.status || '' IN ('sent', 'unknown')"
+    )
+
+
+def _report(connection: Connection, rows: Sequence[ReportRow]) -> list[Row[Any]]:
+    """Apply reports, one for each provider id; return the messages they moved."""
+    if not rows:
+        return []
+    sql = _report_sql(dialect_of(connection))
+    return list(connection.execute(sql, {"rows": as_rows(rows)}).all())
+
+
+@cache
+def _report_sql(dialect: Dialect) -> TextClause:
+    threshold = " ".join(f"WHEN '{status}' THEN {rank}" for status, rank in THRESHOLD.items())
+    return text(
+        "UPDATE communication_message AS m SET status = r.status, repeat_until = NULL,"
+        f" due_at = {dialect.later('r.delay')}, error = CASE WHEN r.status = 'undelivered'"
+        " THEN COALESCE(r.detail, m.error) ELSE NULL END,"
+        " error_code = CASE WHEN r.status = 'undelivered' THEN r.code ELSE NULL END,"
+        f" updated_at = {dialect.now} FROM {dialect.rows(ReportRow)} AS r"
+        " WHERE m.config_id = r.config_id AND m.provider_ref = r.ref"
+        f" AND r.rank >= CASE m.status {threshold} END"
+        + dialect.returning("id", "uuid", "channel", "status", "config_id", "provider_ref")
+    )

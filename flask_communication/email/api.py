@@ -1,4 +1,4 @@
-"""What a user calls to send email and to read the inbox."""
+"""The class ``Email``: write, send and follow emails, and read the inbox."""
 
 from __future__ import annotations
 
@@ -9,48 +9,27 @@ from typing import Any, Self
 from flask import render_template
 from jinja2 import TemplateNotFound
 
-from ..configs.state import current
-from ..delivery import accept, actions, drafting, reports
-from ..delivery.announce import announce
-from ..delivery.policy import suppression
+from ..configs.state import State, current
+from ..delivery import accept
+from ..delivery.accept import Draft
+from ..delivery.api import MessageAPI
 from ..delivery.policy.suppression import Suppressed
 from ..delivery.reports import SyncResult
 from ..errors import InvalidMessage
-from ..formats import addresses
 from ..providers.base import File
 from ..storage import messages
 from ..storage.messages import Page
-from ..storage.models import Message
-from . import attachments, compose, inbox, incoming, records
-from .compose import CHANNEL, LIFETIME
+from . import attachments, compose, inbox, incoming
+from .channel import CHANNEL
 
-__all__ = ["Email", "Page", "SyncResult"]
+__all__ = ["Email", "Page", "Suppressed", "SyncResult"]
 
 FIELDS = tuple(
     "to subject body html cc bcc sender reply_to headers key in_reply_to unsubscribe files".split()
 )
-# What it is called elsewhere.
-_MEANT = {
-    "text": "body",
-    "msg": "body",
-    "message": "body",
-    "content": "body",
-    "plain": "body",
-    "html_body": "html",
-    "title": "subject",
-    "attachments": "attach()",
-    "attachment": "attach()",
-    "recipients": "to",
-    "recipient": "to",
-    "destination": "to",
-    "from_": "sender",
-    "from_email": "sender",
-    "from_address": "sender",
-    "config": "key",
-}
 
 
-class Email:
+class Email(MessageAPI):
     """One email to write, attach to, and send.
 
     ``to``, ``cc``, ``bcc`` and ``reply_to`` are one mailbox (``ann@x.example``, ``Ann
@@ -61,11 +40,16 @@ class Email:
     else raises AttributeError.
     """
 
+    __slots__ = FIELDS
+
+    channel = CHANNEL
+
     def __init__(
         self,
         to: Any = None,
         subject: str = "",
         body: str = "",
+        *,
         html: str | None = None,
         cc: Any = None,
         bcc: Any = None,
@@ -92,16 +76,6 @@ class Email:
 
     def __repr__(self) -> str:
         return f"<Email to {self.to!r}>"
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What a subclass has besides is its own business.
-        if name not in FIELDS and type(self) is Email:
-            import difflib
-
-            near = [*difflib.get_close_matches(name, FIELDS, 1), ", ".join(FIELDS)]
-            meant = _MEANT.get(name, near[0])
-            raise AttributeError(f"an email has no {name} to set; you may mean {meant}")
-        super().__setattr__(name, value)
 
     @classmethod
     def from_template(
@@ -184,48 +158,6 @@ class Email:
         return _accept([_item(place, one) for place, one in enumerate(items)], key, session)
 
     @staticmethod
-    def retry_send(msg_uuid: str, force: bool = False) -> str:
-        """Send an email again to those it has not reached, and return its uuid.
-
-        Where it reached some, those go again who were refused, or whose mail came back. Raises
-        :class:`MessageNotFound`, or :class:`NotRetryable` where it could arrive twice; ``force``
-        takes that risk, and sends it to everybody.
-        """
-        return actions.retry(current(), CHANNEL, msg_uuid, LIFETIME, force=force)
-
-    @staticmethod
-    def cancel(msg_uuid: str) -> str:
-        """Stop an email that has not left, and return its uuid.
-
-        Raises :class:`MessageNotFound`, or :class:`NotCancellable` if it has left or may have.
-        """
-        return actions.cancel(current(), CHANNEL, msg_uuid)
-
-    @staticmethod
-    def resolve(msg_uuid: str, decision: str) -> str:
-        """Say what became of an ``unknown`` email: ``sent``, ``resend`` or ``drop``; return its uuid.
-
-        Raises :class:`MessageNotFound`, :class:`InvalidQuery`, or :class:`NotResolvable`.
-        """
-        return actions.resolve(current(), CHANNEL, msg_uuid, decision, LIFETIME)
-
-    @staticmethod
-    def release(msg_uuid: str) -> str:
-        """Let a ``held`` email pass and return its uuid; no limit stops it any more.
-
-        Raises :class:`MessageNotFound`, or :class:`NotReleasable` if it is not held.
-        """
-        return actions.release(current(), CHANNEL, msg_uuid, LIFETIME)
-
-    @staticmethod
-    def sync_delivery_report(progress: Callable[[int], None] = lambda asked: None) -> SyncResult:
-        """Ask the providers now, in this process, about every email without a final report."""
-        state = current()
-        result, moved = reports.sync(state, CHANNEL, progress)
-        announce(state.app, moved)
-        return result
-
-    @staticmethod
     def sync_inbox(
         key: str | int | None = None, progress: Callable[[int], None] = lambda fetched: None
     ) -> SyncResult:
@@ -237,56 +169,6 @@ class Email:
         :class:`ConfigNotFound`, and :class:`InvalidQuery` for a configuration without an inbox.
         """
         return inbox.sync(current(), key, progress)
-
-    @staticmethod
-    def suppress(
-        destination: str,
-        sender: str | None = None,
-        reason: str = "manual",
-        *,
-        key: str | int | None = None,
-        detail: str | None = None,
-    ) -> None:
-        """Send no more email to an address: from anybody, one ``sender``, or one configuration (``key``).
-
-        Its message is ``rejected`` without a call, or goes to the other recipients. Raises
-        :class:`InvalidMessage`, :class:`InvalidQuery`, :class:`ConfigNotFound`.
-        """
-        about = None if detail is None else drafting.text("detail", detail, 500)
-        to, by = _address("destination", destination), _address("sender", sender)
-        suppression.suppress(current(), CHANNEL, to or "", by, key, reason, about)
-
-    @staticmethod
-    def unsuppress(
-        destination: str, sender: str | None = None, *, key: str | int | None = None
-    ) -> None:
-        """Take back a :meth:`suppress` of the same address with the same ``sender`` or ``key``.
-
-        Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress`
-        raises.
-        """
-        to, by = _address("destination", destination), _address("sender", sender)
-        suppression.unsuppress(current(), CHANNEL, to or "", by, key)
-
-    @staticmethod
-    def suppressed(
-        destination: str | None = None, after: str | None = None, limit: int = 50
-    ) -> Suppressed:
-        """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
-
-        Raises :class:`InvalidMessage` and :class:`InvalidQuery`.
-        """
-        return suppression.page(
-            current(), CHANNEL, _address("destination", destination), after, limit
-        )
-
-    @staticmethod
-    def get(msg_uuid: str) -> Message:
-        """Return one email with its attempts, events and recipients.
-
-        Raise :class:`MessageNotFound`.
-        """
-        return messages.get(current(), CHANNEL, msg_uuid)
 
     @staticmethod
     def file(msg_uuid: str, place: int) -> File:
@@ -305,8 +187,9 @@ class Email:
         """
         return incoming.raw(current(), msg_uuid)
 
-    @staticmethod
+    @classmethod
     def messages(
+        cls,
         status: str | None = None,
         destination: str | None = None,
         key: str | int | None = None,
@@ -324,7 +207,7 @@ class Email:
         """
         return messages.page(
             current(),
-            CHANNEL,
+            cls.channel.name,
             status=status,
             destination=destination,
             key=key,
@@ -334,10 +217,6 @@ class Email:
             limit=limit,
             thread=thread,
         )
-
-
-def _address(field: str, raw: str | None) -> str | None:
-    return None if raw is None else addresses.bare(addresses.mailbox(field, raw)).lower()
 
 
 def _rendered(name: str, context: Mapping[str, Any]) -> str | None:
@@ -355,8 +234,8 @@ def _item(place: int, item: Any) -> tuple[Email, dict[str, Any]]:
         return item, {"priority": "bulk"}
     if not isinstance(item, Mapping):
         raise InvalidMessage({f"[{place}]": ["must be an Email, or a dictionary of its fields"]})
-    options = {name: item[name] for name in drafting.OPTIONS if name in item}
-    fields = {name: item[name] for name in item if name not in drafting.OPTIONS}
+    options = {name: item[name] for name in accept.OPTIONS if name in item}
+    fields = {name: item[name] for name in item if name not in accept.OPTIONS}
     try:
         return Email(**fields), {"priority": "bulk", **options}
     except TypeError:
@@ -370,19 +249,10 @@ def _accept(
     items: Sequence[tuple[Email, Mapping[str, Any]]], key: str | int | None, session: Any
 ) -> list[str]:
     state = current()
-    drafts: list[dict[str, Any]] = []
-    written: list[records.Draft] = []
-    wrong: dict[str, Sequence[str]] = {}
-    for place, (email, options) in enumerate(items):
-        try:
-            draft, mail = compose.draft(
-                state, {name: getattr(email, name) for name in FIELDS}, options
-            )
-            drafts.append(draft)
-            written.append(mail)
-        except InvalidMessage as invalid:
-            prefix = f"[{place}]." if len(items) > 1 else ""
-            wrong |= {prefix + name: reasons for name, reasons in invalid.errors.items()}
-    if wrong:
-        raise InvalidMessage(wrong)
-    return accept.accept(state, CHANNEL, drafts, key, session, written)
+    drafts = accept.check_all(items, lambda item: _draft(state, *item))
+    return accept.accept(state, CHANNEL, drafts, key, session)
+
+
+def _draft(state: State, email: Email, options: Mapping[str, Any]) -> Draft:
+    fields = {name: getattr(email, name) for name in FIELDS}
+    return compose.draft(state, fields, options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from ..configs.settings import Settings
 from ..configs.state import State
-from ..delivery import drafting
+from ..delivery import accept, drafting
+from ..delivery.accept import Draft
 from ..errors import InvalidMessage
 from ..formats import addresses
 from ..providers.base import File
@@ -18,20 +20,16 @@ from ..storage import messages
 from ..storage.files import sha256
 from . import attachments, records
 from .attachments import LARGEST_EMAIL
+from .channel import CHANNEL
 
-CHANNEL = "email"
-# An email may be late; after a day its sender should know that it did not go.
-LIFETIME = 24 * 3600.0
 LONGEST_TEXT = 1024 * 1024
 # RFC 5322 §2.1.1.
 LONGEST_SUBJECT = 998
 MOST_REFERENCES = 20
 
 
-def draft(
-    state: State, fields: Mapping[str, Any], options: Mapping[str, Any]
-) -> tuple[dict[str, Any], records.Draft]:
-    """Return the message and the mail that an :class:`Email` with these fields is.
+def draft(state: State, fields: Mapping[str, Any], options: Mapping[str, Any]) -> Draft:
+    """Return the draft of the message that an :class:`Email` with these fields is.
 
     Raises :class:`InvalidMessage` that names the fields.
     """
@@ -55,16 +53,18 @@ def draft(
         raise InvalidMessage(
             {"body": ["is empty, as the subject is; an email needs some words, or a file"]}
         )
-    draft = {
-        "destination": people[0][1],
-        "body": body,
-        "sender": sender,
-        "key": drafting.key(fields["key"]),
-        **drafting.options(options, LIFETIME),
-    }
-    if draft["idempotency_key"] is not None:
-        draft["body_hash"] = _hash(draft, columns, files)
-    return draft, records.Draft("", columns, people, files)
+    checked = accept.options(options, CHANNEL.lifetime)
+    draft = Draft(
+        people[0][1],
+        body,
+        sender,
+        accept.key(fields["key"]),
+        checked,
+        records.Draft("", columns, people, files),
+    )
+    if checked.idempotency_key is None:
+        return draft
+    return replace(draft, body_hash=_hash(draft, columns, files))
 
 
 def _sender(raw: Any, settings: Settings) -> str | None:
@@ -110,7 +110,7 @@ def _answered(state: State, raw: Any) -> dict[str, Any]:
         return {"refs": [], "in_reply_to": None}
     if isinstance(raw, str) and addresses.MESSAGE_ID.fullmatch(raw):
         return {"refs": [raw], "in_reply_to": raw}
-    earlier = messages.get(state, CHANNEL, _uuid(raw))
+    earlier = messages.get(state, CHANNEL.name, _uuid(raw))
     assert earlier.mail is not None
     name, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
     if name is None and earlier.direction == "in":
@@ -145,9 +145,9 @@ def _refuse_too_large(body: str, html: str | None, files: Sequence[File]) -> Non
         )
 
 
-def _hash(draft: Mapping[str, Any], columns: Mapping[str, Any], attached: Sequence[File]) -> str:
+def _hash(draft: Draft, columns: Mapping[str, Any], attached: Sequence[File]) -> str:
     said = [
-        [draft["body"], draft["sender"], draft["meta"]],
+        [draft.body, draft.sender, draft.options.meta],
         {
             name: columns.get(name)
             for name in ("subject", "html", "mailboxes", "headers", "in_reply_to")

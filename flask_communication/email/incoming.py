@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from ..delivery import reports
 from ..delivery.policy import suppression
+from ..delivery.policy.suppression import NewSuppression
 from ..errors import FileNotFound
 from ..formats.text import clean
 from ..providers.base import File, InboundEmail, Report
@@ -25,6 +26,7 @@ from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models import Mail, Message, StoredFile
 from ..storage.models.status import DELIVERED, RECEIVED, SENT, UNDELIVERED
 from . import records
+from .channel import CHANNEL
 
 if TYPE_CHECKING:
     from ..configs.state import State
@@ -287,7 +289,7 @@ def _apply(
     ]
     gone = [one for one in news if alone and one[1].action == "failed" and one[1].status in _NOBODY]
     suppression.store(connection, [_bounced(row, address, one.diagnostic) for address, one in gone])
-    return reports.apply(connection, row.config_id, found)
+    return reports.apply(connection, CHANNEL, row.config_id, found)
 
 
 _REMEMBER = text(
@@ -295,11 +297,6 @@ _REMEMBER = text(
 )
 
 
-def _bounced(row: Row[Any], address: str, said: str | None) -> dict[str, Any]:
-    return {
-        "channel": "email",
-        "destination": address.lower(),
-        "scope": suppression.mail_scope(row.sender, row.route_id or row.config_id),
-        "reason": "bounce",
-        "detail": said and clean(said),
-    }
+def _bounced(row: Row[Any], address: str, said: str | None) -> NewSuppression:
+    scope = CHANNEL.scope(row.sender, row.route_id or row.config_id)
+    return NewSuppression("email", address.lower(), scope, "bounce", clean(said) if said else None)

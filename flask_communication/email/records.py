@@ -1,8 +1,7 @@
-"""The email that belongs to a message: stored with it, loaded for a call, settled for each recipient."""
+"""The SQL of emails: the mail, the recipients and the files that belong to a message."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,12 @@ from typing import Any
 from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
-from ..delivery import outcomes as verdicts
-from ..delivery.outcomes import Order, Result, Verdict
-from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
+from ..delivery.channel import Applied
+from ..delivery.policy.suppression import REMEDY, Asked
+from ..delivery.transitions import RecipientOutcome
 from ..formats import addresses
 from ..formats.text import clean
-from ..providers.base import Accepted, File, OutboundEmail, Report
+from ..providers.base import File, Report
 from ..storage import files
 from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models import Mail, status
@@ -45,7 +44,6 @@ ATTACHMENT = {
     "content_type": "text",
     "content_id": "text",
 }
-OUTCOME = {"id": "bigint", "address": "text", "status": "text", "error": "text", "code": "text"}
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,12 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A stored mail, ready for a call; ``reached`` says that some recipients have it already."""
+class StoredMail:
+    """A mail with its recipients and its files, as it is loaded for a request."""
 
-    email: OutboundEmail
-    reached: bool
+    row: Row[Any]
+    people: Sequence[Row[Any]]
+    files: Sequence[File]
 
 
 def addressed(draft: Draft, uuid: str, sender: str | None) -> Draft:
@@ -141,39 +140,33 @@ def _insert_attachments(dialect: Dialect) -> TextClause:
     )
 
 
-def load(connection: Connection, orders: Sequence[Order], kept: files.Files) -> dict[int, Letter]:
-    """Return the letters of those orders that are emails, by message id."""
-    mine = {order.row.id: order for order in orders if order.row.channel == "email"}
-    if not mine:
-        return {}
-    mails = connection.execute(select(Mail.__table__).where(Mail.message_id.in_(mine))).all()
+def load(
+    connection: Connection, message_ids: Sequence[int], kept: files.Files
+) -> dict[int, StoredMail]:
+    """Return the mails of these messages, by message id."""
+    ids = list(message_ids)
+    mails = connection.execute(select(Mail.__table__).where(Mail.message_id.in_(ids))).all()
     people: dict[int, list[Row[Any]]] = defaultdict(list)
-    for person in connection.execute(_PEOPLE, {"ids": list(mine)}):
+    for person in connection.execute(_PEOPLE, {"ids": ids}):
         people[person.message_id].append(person)
-    carried: dict[int, list[Row[Any]]] = defaultdict(list)
-    attached = connection.execute(_ATTACHED, {"ids": list(mine)}).all()
-    for one in attached:
-        carried[one.message_id].append(one)
+    attached = connection.execute(_ATTACHED, {"ids": ids}).all()
     contents = kept.get(connection, {one.sha256 for one in attached})
-    letters = {
-        mail.message_id: _letter(
-            mine[mail.message_id], mail, people[mail.message_id], carried[mail.message_id], contents
-        )
+    carried: dict[int, list[File]] = defaultdict(list)
+    for one in attached:
+        content = contents[one.sha256]
+        file = File(one.filename, one.content_type, content, one.content_id)
+        carried[one.message_id].append(file)
+    return {
+        mail.message_id: StoredMail(mail, people[mail.message_id], carried[mail.message_id])
         for mail in mails
     }
-    _remember_ids(connection, [(mail, letters[mail.message_id]) for mail in mails])
-    return letters
 
 
-def _remember_ids(connection: Connection, found: Sequence[tuple[Row[Any], Letter]]) -> None:
-    """Store the Message-IDs that could not be known before the sender was."""
-    new = [
-        {"id": mail.message_id, "name": letter.email.message_id}
-        for mail, letter in found
-        if mail.rfc_message_id != letter.email.message_id and letter.email.sender
-    ]
-    if new:
-        connection.execute(_remember(dialect_of(connection)), {"rows": as_rows(new)})
+def remember_ids(connection: Connection, names: Mapping[int, str]) -> None:
+    """Store the Message-IDs that could not be known before the sender was: message id -> name."""
+    rows = [{"id": message_id, "name": name} for message_id, name in names.items()]
+    if rows:
+        connection.execute(_remember(dialect_of(connection)), {"rows": as_rows(rows)})
 
 
 @cache
@@ -194,118 +187,8 @@ _ATTACHED = text(
 ).bindparams(bindparam("ids", expanding=True))
 
 
-def _letter(
-    order: Order,
-    mail: Row[Any],
-    people: Sequence[Row[Any]],
-    carried: Sequence[Row[Any]],
-    contents: Mapping[str, bytes],
-) -> Letter:
-    pending = [person.address for person in people if person.status is None]
-    sender = order.row.sender or str(order.route.config.get("sender") or "")
-    email = OutboundEmail(
-        key=_key(order, pending, len(people)),
-        message_id=_sendable(mail.rfc_message_id)
-        or message_id(order.row.uuid, sender or "x@localhost"),
-        sender=sender,
-        recipients=pending,
-        subject=mail.subject,
-        body=order.row.body,
-        html=mail.html,
-        to=mail.mailboxes.get("to", ()),
-        cc=mail.mailboxes.get("cc", ()),
-        reply_to=mail.mailboxes.get("reply_to", ()),
-        headers=mail.headers,
-        in_reply_to=mail.in_reply_to,
-        references=mail.refs,
-        files=[
-            File(one.filename, one.content_type, contents[one.sha256], one.content_id)
-            for one in carried
-        ],
-        # To fewer it is another message, and the provider may know nobody's but the whole one.
-        provider_ref=order.row.provider_ref
-        if order.is_retry and len(pending) == len(people)
-        else None,
-    )
-    return Letter(email, any(person.status in status.REPORTED for person in people))
-
-
-def _sendable(stored: str | None) -> str | None:
-    # An earlier version made some that are not ASCII, which never went out.
-    return stored if stored and stored.isascii() else None
-
-
-def _key(order: Order, pending: Sequence[str], of: int) -> str:
-    # For fewer recipients it is another message, which a provider must not take for the first.
-    if len(pending) == of:
-        return order.key
-    return f"{order.key}/{hashlib.sha256(' '.join(pending).encode()).hexdigest()[:12]}"
-
-
-def ending(
-    order: Order, letter: Letter, result: Result, elapsed: float
-) -> tuple[Verdict, list[dict[str, Any]]]:
-    """Say how a call ended for an email, and for those of its recipients that have an outcome of their own.
-
-    All others share the message's.
-    """
-    verdict = verdicts.ending(order, result, elapsed)
-    if isinstance(result, Accepted) and result.failed:
-        return _partly(order, letter, result, verdict)
-    if letter.reached and isinstance(result, Refused) and verdict["status"] == status.REJECTED:
-        told = dict.fromkeys(letter.email.recipients, result)
-        return verdict | {"status": status.SENT, "delay": _asked_after(order)}, _outcomes(
-            order, told
-        )
-    return verdict, []
-
-
-def _partly(
-    order: Order, letter: Letter, result: Accepted, verdict: Verdict
-) -> tuple[Verdict, list[dict[str, Any]]]:
-    told = {one: result.failed.get(one) for one in letter.email.recipients}
-    later = [failure for failure in told.values() if isinstance(failure, NotSent)]
-    doubted = [failure for failure in told.values() if isinstance(failure, OutcomeUnknown)]
-    failure = (later or doubted or list(result.failed.values()))[0]
-    taken = letter.reached or any(one is None for one in told.values())
-    own = _outcomes(order, {one: why for one, why in told.items() if not isinstance(why, NotSent)})
-    said = {"error": clean(_names(told, failure)), "code": failure.code and clean(failure.code, 50)}
-    if later:
-        again = verdicts.ending(order, failure, 0.0)
-        return verdict | said | {"status": status.QUEUED, "delay": again["delay"]}, own
-    if doubted:
-        return verdict | said | {"status": status.UNKNOWN, "delay": None}, own
-    return verdict | said | {"status": status.SENT if taken else status.REJECTED}, own
-
-
-def _names(told: Mapping[str, ProviderError | None], failure: ProviderError) -> str:
-    failed = [one for one, why in told.items() if why is not None]
-    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-    return f"{failed[0]}{more}: {failure.reason}"
-
-
-def _asked_after(order: Order) -> float:
-    return float(order.route.provider.report_after) if order.route.provider else 60.0
-
-
-def _outcomes(order: Order, told: Mapping[str, ProviderError | None]) -> list[dict[str, Any]]:
-    kinds = {Refused: status.REJECTED, OutcomeUnknown: status.UNKNOWN}
-    return [
-        {
-            "id": order.row.id,
-            "address": address,
-            "status": next(
-                (word for kind, word in kinds.items() if isinstance(why, kind)), status.SENT
-            ),
-            "error": why and clean(why.reason),
-            "code": why and why.code and clean(why.code, 50),
-        }
-        for address, why in told.items()
-    ]
-
-
-def settle(connection: Connection, outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Write down the outcomes of single recipients."""
+def settle(connection: Connection, outcomes: Sequence[RecipientOutcome]) -> None:
+    """Store the outcomes of single recipients."""
     if outcomes:
         connection.execute(_settle(dialect_of(connection)), {"rows": as_rows(outcomes)})
 
@@ -315,20 +198,18 @@ def _settle(dialect: Dialect) -> TextClause:
     return text(
         "UPDATE communication_recipient AS p SET status = r.status, error = r.error, error_code = "
         "r.code"
-        f" FROM {dialect.rows(OUTCOME)} AS r WHERE p.message_id = r.id AND p.address = r.address"
+        f" FROM {dialect.rows(RecipientOutcome)} AS r WHERE p.message_id = r.id AND p.address = r.address"
     )
 
 
-def report(
-    connection: Connection, config_id: int, found: Sequence[Report]
-) -> tuple[list[Report], list[Report]]:
-    """Apply reports about single recipients; return those that were news, and what follows for messages.
+def report(connection: Connection, config_id: int, found: Sequence[Report]) -> Applied:
+    """Apply reports about single recipients; return what was news, and what follows for messages.
 
     A message ends when the last of its recipients has an outcome of its own: as delivered if it
     reached anybody, else as undelivered.
     """
     news: list[Report] = []
-    told: list[Report] = []
+    follows: list[Report] = []
     for one in found:
         moved = connection.execute(
             _report(dialect_of(connection)), _reported(config_id, one)
@@ -338,10 +219,9 @@ def report(
             states = connection.execute(_STATES, {"id": moved}).scalars().all()
             if None not in states:
                 best = max(states, key=lambda state: status.RANK[state])
-                told.append(
-                    replace(one, status=best if best in status.REPORTED else status.UNDELIVERED)
-                )
-    return news, told
+                is_reported = best in status.REPORTED
+                follows.append(replace(one, status=best if is_reported else status.UNDELIVERED))
+    return Applied(news, follows)
 
 
 def _reported(config_id: int, one: Report) -> dict[str, Any]:
@@ -384,8 +264,8 @@ def reopen(connection: Connection, message_id: int, *, everybody: bool) -> None:
     )
 
 
-# Those that an email certainly did not reach, as SQL.
-REFUSED = f"'{status.REJECTED}', '{status.UNDELIVERED}'"
+# The recipients that an email certainly did not reach, as SQL.
+_UNREACHED = ", ".join(f"'{one}'" for one in sorted(status.UNREACHED))
 
 
 def part(connection: Connection, uuid: str) -> None:
@@ -407,7 +287,64 @@ def reopen_refused(connection: Connection, message_id: int) -> None:
     connection.execute(
         text(
             "UPDATE communication_recipient SET status = NULL, error = NULL, error_code = NULL"
-            f" WHERE message_id = :id AND status IN ({REFUSED})"
+            f" WHERE message_id = :id AND status IN ({_UNREACHED})"
         ),
         {"id": message_id},
+    )
+
+
+# --- Suppressed recipients
+
+_SUPPRESSED = "suppressed"
+_TAKE_OUT = {"id": "bigint", "scope": "text", "asked_for": "text"}
+
+
+def take_out_suppressed(
+    connection: Connection, asked: Sequence[Asked]
+) -> dict[int, tuple[str, str]]:
+    """Take suppressed recipients out of claimed emails; return those that have none left.
+
+    They come as id -> (status, why). Each recipient that is taken out is ``rejected``, and has the
+    reason.
+    """
+    if not asked:
+        return {}
+    sql = _take_out(dialect_of(connection))
+    taken = connection.scalars(sql, {"rows": as_rows(asked)}).all()
+    if not taken:
+        return {}
+    states: dict[int, list[Row[Any]]] = defaultdict(list)
+    for person in connection.execute(_OUTCOMES, {"ids": sorted(set(taken))}):
+        states[person.message_id].append(person)
+    return {
+        one: _end(people)
+        for one, people in states.items()
+        if all(person.status is not None for person in people)
+    }
+
+
+def _end(people: Sequence[Row[Any]]) -> tuple[str, str]:
+    why = next(person.error for person in people if person.error_code == _SUPPRESSED)
+    is_sent = any(person.status in status.REPORTED for person in people)
+    return (status.SENT if is_sent else status.REJECTED), why
+
+
+_OUTCOMES = text(
+    "SELECT message_id, status, error, error_code FROM communication_recipient"
+    " WHERE message_id IN :ids"
+).bindparams(bindparam("ids", expanding=True))
+
+
+@cache
+def _take_out(dialect: Dialect) -> TextClause:
+    by = "CASE WHEN s.scope = '' THEN 'every sender' ELSE s.scope END"
+    why = f"'the recipient is suppressed for ' || {by} || ' (' || s.reason || '); {REMEDY}'"
+    prefix = "p." if dialect.name == "postgresql" else ""
+    return text(
+        f"UPDATE communication_recipient AS p SET status = '{status.REJECTED}',"
+        f" error_code = '{_SUPPRESSED}', error = {why}"
+        f" FROM {dialect.rows(_TAKE_OUT)} AS r, communication_suppression AS s"
+        " WHERE p.message_id = r.id AND p.status IS NULL AND s.channel = 'email'"
+        " AND s.destination = lower(p.address) AND s.scope IN ('', r.scope, r.asked_for)"
+        f" RETURNING {prefix}message_id"
     )

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from ..configs.state import State
 from ..delivery.announce import announce
 from ..delivery.policy import suppression
+from ..delivery.policy.suppression import NewSuppression
 from ..errors import ConfigNotFound
 from ..formats.text import clean
 from ..storage import events
@@ -118,13 +119,11 @@ def _obey(
     if said == "start":
         suppression.lift(connection, channel, mail.source, scopes)
     else:
-        row = {
-            "channel": channel,
-            "destination": mail.source,
-            "reason": "stop",
-            "detail": clean(mail.body, 100),
-        }
-        suppression.store(connection, [{**row, "scope": scope} for scope in scopes])
+        why = clean(mail.body, 100)
+        suppression.store(
+            connection,
+            [NewSuppression(channel, mail.source, scope, "stop", why) for scope in scopes],
+        )
     done = "suppressed" if said == "stop" else "no longer suppressed"
     events.note(connection, message_id, said, f"{mail.source} is {done} for {' and '.join(scopes)}")
 

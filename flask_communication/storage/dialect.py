@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sqlalchemy.engine import Connection, Engine
 
 from ..errors import SettingError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,15 @@ class Dialect:
             return f"extract(epoch from statement_timestamp() - {column})::double precision"
         return f"((julianday('now') - julianday({column})) * 86400.0)"
 
-    def rows(self, columns: Mapping[str, str], parameter: str = "rows") -> str:
-        """Say "the rows of this JSON array", so that one statement serves any number of rows.
+    def rows(
+        self, shape: Mapping[str, str] | type[DataclassInstance], parameter: str = "rows"
+    ) -> str:
+        """Write "the rows of this JSON array", so that one statement serves any number of rows.
 
-        ``columns`` maps names to PostgreSQL types; pass the array through :func:`as_rows`.
+        ``shape`` is a dataclass, or maps names to PostgreSQL types; pass the array through
+        :func:`as_rows`.
         """
+        columns = columns_of(shape) if isinstance(shape, type) else shape
         if self.name == "postgresql":
             typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
             return f"(SELECT * FROM json_to_recordset(CAST(:{parameter} AS json)) AS j({typed}))"
@@ -92,9 +100,33 @@ DIALECTS = {
 }
 
 
-def as_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows for :meth:`Dialect.rows`."""
-    return json.dumps(rows, ensure_ascii=True, separators=(",", ":"))
+def as_rows(rows: Sequence[Mapping[str, Any] | DataclassInstance]) -> str:
+    """Write rows, mappings or dataclasses, as the JSON text that :meth:`Dialect.rows` reads."""
+    return json.dumps(rows, ensure_ascii=True, separators=(",", ":"), default=vars)
+
+
+def from_json(value: Any) -> Any:
+    """Return a JSON column as PostgreSQL's driver does; SQLite's returns its text."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+_SQL_TYPES = {int: "bigint", str: "text", float: "double precision", bool: "boolean"}
+
+
+@cache
+def columns_of(shape: type[DataclassInstance]) -> Mapping[str, str]:
+    """Return the columns that the fields of a dataclass are: name -> PostgreSQL type.
+
+    A field's metadata ``sql`` names another type; None there leaves the field out.
+    """
+    hints = get_type_hints(shape)
+    types = {one.name: one.metadata.get("sql", _sql_type(hints[one.name])) for one in fields(shape)}
+    return {name: kind for name, kind in types.items() if kind is not None}
+
+
+def _sql_type(hint: Any) -> str:
+    one = next((each for each in get_args(hint) if each in _SQL_TYPES), hint)
+    return _SQL_TYPES.get(one, "json")
 
 
 def dialect_of(connection: Connection | Engine) -> Dialect:

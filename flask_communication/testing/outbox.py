@@ -21,7 +21,8 @@ from ..configs.routes import Routes
 from ..configs.state import State
 from ..delivery import actions, reports
 from ..delivery.announce import announce
-from ..delivery.worker.dispatcher import Shift
+from ..delivery.channel import channel_of, channels_of
+from ..delivery.worker.dispatcher import Dispatcher
 from ..errors import CommunicationError
 from ..providers import standin
 from ..providers.base import File, Provider
@@ -128,8 +129,8 @@ class Outbox(Sequence[Sent]):
         """
         for state in self._states():
             with ThreadPoolExecutor(state.settings.concurrency) as pool:
-                Shift(state, Routes(state), Record(), pool, lambda: False).run()
-            for channel in ("sms", "email"):
+                Dispatcher(state, Routes(state), Record(), pool, lambda: False).run()
+            for channel in channels_of(state):
                 _, moved = reports.sync(state, channel)
                 announce(state.app, moved)
 
@@ -157,7 +158,8 @@ class Outbox(Sequence[Sent]):
             rows = self._rows()
             for one in self._ended():
                 if one.uuid in rows and rows[one.uuid].status in ("queued", "held"):
-                    actions.cancel(one.state, rows[one.uuid].channel, one.uuid)
+                    channel = channel_of(one.state, rows[one.uuid].channel)
+                    actions.cancel(one.state, channel, one.uuid)
 
     def _states(self) -> list[State]:
         return list({id(one.state): one.state for one in self._ended()}.values())

@@ -15,7 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_communication import Communication
 from flask_communication.configs.state import state_of
 from flask_communication.delivery import outbox, outcomes
-from flask_communication.delivery.worker import dispatcher, sending, worker
+from flask_communication.delivery.worker import dispatcher, schedule, sending, worker
 from flask_communication.delivery.worker.process import serve
 
 
@@ -36,8 +36,8 @@ def shorten(lease: float) -> None:
     """
     share = lease / outbox.LEASE
     outbox.LEASE = lease
-    sending.CALL_DEADLINE = dispatcher.CALL_DEADLINE = sending.CALL_DEADLINE * share
-    dispatcher.RESCUE_EVERY *= share
+    sending.DEADLINE = dispatcher.DEADLINE = sending.DEADLINE * share
+    schedule.RESCUE_EVERY *= share
     worker.AFTER_A_FAILURE *= share
     outcomes.BACKOFF = tuple(step * share for step in outcomes.BACKOFF)
     outcomes.REPEATS = tuple(step * share for step in outcomes.REPEATS)
@@ -64,6 +64,6 @@ def work(deployment: Deployment) -> None:
     shorten(deployment.lease)
     app = make_app(deployment)
     provider = state_of(app).registry.find("chaos")
-    provider._http.deadline = dispatcher.CALL_DEADLINE  # type: ignore[attr-defined]
+    provider._http.deadline = dispatcher.DEADLINE  # type: ignore[attr-defined]
     with app.app_context():
         serve(state_of(app))

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from flask_communication.configs.routes import Route
-from flask_communication.configs.settings import Settings
-from flask_communication.delivery import outcomes, screening
+from flask_communication.delivery import outcomes
+from flask_communication.delivery.outcomes import Dispatch
+from flask_communication.delivery.transitions import Claim, Dismissal, Settlement, Stranded
 from flask_communication.errors import Denied, NotSent, OutcomeUnknown, Refused
 from flask_communication.providers.base import Accepted, Provider
 from flask_communication.storage.models import status
@@ -29,7 +29,6 @@ NEVER, LATER, NOW = 0, 1, 2
 WINDOW = 1000.0
 UNTRIED, INSIDE, CLOSED, FORGOTTEN = -1, 0, 1, 2
 AGE: dict[int, float | None] = {UNTRIED: None, INSIDE: 1.0, CLOSED: 850.0, FORGOTTEN: 1100.0}
-SETTINGS = Settings()
 
 AGAIN = frozenset({"retry", "force_retry", "resolve_resend"})
 PERSONAL = AGAIN | {"cancel", "resolve_sent", "resolve_drop", "release"}
@@ -123,9 +122,9 @@ class Rules:
 
     moves: Mapping[str, Move] = field(default_factory=lambda: MOVES)
     applies: Callable[[str, str], bool] = status.applies
-    ending: Callable[..., Any] = outcomes.ending
-    stranding: Callable[..., Any] = outcomes.stranding
-    dismissal: Callable[..., Any] = outcomes.dismissal
+    settlement: Callable[..., Settlement] = outcomes.settlement
+    stranding: Callable[..., Settlement] = outcomes.stranding
+    dismissal: Callable[..., Dismissal | None] = outcomes.dismissal
     besides: Callable[[str, World], bool] = besides
     claimable: Callable[[World], bool] = claimable
     # The due_at that a claim leaves behind: the end of its lease.
@@ -172,9 +171,9 @@ class Explorer:
         self.finished: dict[World, World | None] = {}
         self.closed_route = Route(1, self.provider, blocked="configuration 1 is disabled")
 
-    def order(self, hold: Hold, *, is_closed: bool = False) -> outcomes.Order:
+    def dispatch(self, hold: Hold, *, is_closed: bool = False) -> Dispatch:
         """Make what a worker holds of what the claim's row said."""
-        one = order(hold, self.closed_route if is_closed else self.route)
+        one = dispatch(hold, self.closed_route if is_closed else self.route)
         return replace(one, family=2, others=1) if self.fallback and not hold.doubt else one
 
     def steps(self, world: World) -> Iterator[Step]:
@@ -205,17 +204,17 @@ class Explorer:
         yield Step("claim", None, keep(taken, number, hold))
         if world.age == UNTRIED and not world.doubt:
             yield Step("screen", status.HELD, taken._replace(status=status.HELD, due=NEVER))
-        unwanted = screening.refused(self.order(hold).row, "it is suppressed")["status"]
+        unwanted = outcomes.refusal(self.dispatch(hold).claim, "it is suppressed").status
         yield Step("screen", unwanted, taken._replace(status=unwanted, due=NEVER))
 
     def _begin(self, world: World, number: int, hold: Hold) -> Iterator[Step]:
         idle = keep(world, number, None)
-        verdict = self.rules.dismissal(self.order(hold), SETTINGS)
+        verdict = self.rules.dismissal(self.dispatch(hold))
         if verdict is None:
             yield self._start(world, number, hold)
             for other in (
-                self.rules.dismissal(self.order(hold, is_closed=True), SETTINGS),
-                outcomes.put_back(self.order(hold)),
+                self.rules.dismissal(self.dispatch(hold, is_closed=True)),
+                Dismissal.returning(self.dispatch(hold).claim),
             ):
                 if other is not None:
                     yield Step("dismiss", (hold, other), self._dismissed(idle, hold, other))
@@ -225,14 +224,8 @@ class Explorer:
     def _dismissed(self, world: World, hold: Hold, verdict: Any) -> World:
         if not self.rules.may("expire", world, hold.fence):
             return world
-        due = (
-            NEVER
-            if verdict["status"] != status.QUEUED
-            else put_off(world)
-            if verdict["delay"]
-            else NOW
-        )
-        return world._replace(status=verdict["status"], due=due)
+        due = NEVER if verdict.status != status.QUEUED else put_off(world) if verdict.delay else NOW
+        return world._replace(status=verdict.status, due=due)
 
     def _start(self, world: World, number: int, hold: Hold) -> Step:
         if not self.rules.may("start", world, hold.fence):
@@ -271,26 +264,26 @@ class Explorer:
 
     def _settle(self, world: World, number: int, hold: Hold) -> Iterator[Step]:
         elapsed = (AGE[world.age] or 0.0) - (AGE[hold.age] or 0.0) if hold.key == world.key else 0.0
-        verdict = self.rules.ending(self.order(hold), RESULTS[hold.result], elapsed)
+        verdict = self.rules.settlement(self.dispatch(hold), RESULTS[hold.result], elapsed)
         after = self._settled(keep(world, number, None), hold, verdict)
         attempts = {a for a in after.attempts if a[0] != hold.fence}
         if len(attempts) < len(after.attempts):
-            attempts.add((hold.fence, hold.key, verdict["state"]))
-        accepted = verdict["state"] == status.ACCEPTED
+            attempts.add((hold.fence, hold.key, verdict.state))
+        accepted = verdict.state == status.ACCEPTED
         after = after._replace(attempts=frozenset(attempts), told=after.told or accepted)
         yield Step("settle", (hold, verdict), after)
 
     def _settled(self, world: World, hold: Hold, verdict: Any) -> World:
-        ref = world.ref or verdict["ref"] is not None
+        ref = world.ref or verdict.ref is not None
         if self.rules.may("accept", world, hold.fence):
-            again = verdict["status"] == status.QUEUED
+            again = verdict.status == status.QUEUED
             return world._replace(
-                status=verdict["status"],
-                due=NEVER if verdict["delay"] is None else put_off(world) if again else LATER,
-                doubt=again and (world.doubt or verdict["repeat_for"] is not None),
+                status=verdict.status,
+                due=NEVER if verdict.delay is None else put_off(world) if again else LATER,
+                doubt=again and (world.doubt or verdict.repeat_for is not None),
                 ref=ref,
             )
-        if verdict["state"] == status.ACCEPTED and self.rules.may("late_truth", world):
+        if verdict.state == status.ACCEPTED and self.rules.may("late_truth", world):
             return world._replace(
                 status=status.SENT, fence=world.fence + 1, due=LATER, doubt=False, ref=ref
             )
@@ -300,17 +293,17 @@ class Explorer:
         if world.due != NOW or not self.rules.may("rescue_doubt", world):
             return
         verdict = self.rules.stranding(row(world), self.route)
-        again = verdict["status"] == status.QUEUED
+        again = verdict.status == status.QUEUED
         attempts = {
             (fence, key, "unknown" if fence == world.fence and state == "open" else state)
             for fence, key, state in world.attempts
         }
         after = world._replace(
-            status=verdict["status"],
+            status=verdict.status,
             fence=world.fence + 1,
             crashes=world.crashes + 1,
-            due=NEVER if verdict["delay"] is None else NOW,
-            doubt=again and (world.doubt or verdict["repeat_for"] is not None),
+            due=NEVER if verdict.delay is None else NOW,
+            doubt=again and (world.doubt or verdict.repeat_for is not None),
             attempts=frozenset(attempts),
         )
         yield Step("rescue", verdict, after)
@@ -377,29 +370,32 @@ def keep(world: World, number: int, hold: Hold | None) -> World:
     return world._replace(workers=workers)
 
 
-def order(hold: Hold, route: Route) -> outcomes.Order:
+def dispatch(hold: Hold, route: Route) -> Dispatch:
     """Make what a worker holds of what the claim's row said."""
-    found: Any = SimpleNamespace(
+    claim = Claim(
         id=1,
         fence=hold.fence,
         uuid="uuid",
         channel="sms",
-        config_id=1,
         destination="+919999911111",
+        sender=None,
+        body="Hello",
+        config_id=1,
+        route_id=1,
+        priority=5,
         resends=hold.key,
         tries=9,
-        provider_ref=None,
-        repeat_until="then" if hold.doubt else None,
+        repeat_until=hold.doubt or None,
         closed=hold.doubt and hold.age >= CLOSED,
         stale=hold.stale,
         age=AGE[hold.age],
     )
-    return outcomes.Order(found, route, 0.0)
+    return Dispatch(claim, route, 0.0)
 
 
-def row(world: World) -> Any:
+def row(world: World) -> Stranded:
     """Make what a rescuer reads."""
-    return SimpleNamespace(
+    return Stranded(
         id=1,
         fence=world.fence,
         uuid="uuid",
@@ -545,7 +541,7 @@ def _finished(explorer: Explorer, world: World) -> World | None:
                 ("time", "due"),
                 ("dial", ("accepted", True)),
             )
-            if healthy or (step.name == "dismiss" and step.about[1]["status"] != status.QUEUED):
+            if healthy or (step.name == "dismiss" and step.about[1].status != status.QUEUED):
                 world = step.after
                 break
         else:

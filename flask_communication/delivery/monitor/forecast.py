@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from ...configs import routes as routing
@@ -14,10 +13,11 @@ from ...configs import store
 from ...configs.routes import Route, Routes
 from ...configs.settings import Settings
 from ...configs.state import State
-from ...formats import addresses, numbers
 from ...storage.dialect import dialect_of
-from .. import outcomes
-from ..policy import limits, suppression
+from ...storage.models import PRIORITIES
+from ..channel import by_number, channel_of
+from ..policy import limits
+from ..transitions import Claim
 from . import story
 
 
@@ -29,13 +29,14 @@ def foretell(
     ``sender`` is the message's, None for COMMUNICATION_DEFAULT_SENDER. Raises
     :class:`InvalidMessage` for what is no recipient, and :class:`ConfigNotFound`.
     """
-    to = _recipient(channel, destination, state.settings)
+    asked_of = channel_of(state, channel)
+    to = asked_of.parse_recipient(destination, state.settings)
     with state.database.read() as connection:
         chosen = routing.choose(connection, channel, key)
         routes = Routes(state).load(connection, {chosen})
-        row = _draft(connection, channel, to, sender or state.settings.default_sender, chosen)
-        suppressed = suppression.foresee(connection, row)
-        limit = limits.foresee(connection, state.settings, row)
+        claim = _claim(channel, to, sender or state.settings.default_sender, chosen)
+        suppressed = asked_of.foresee(connection, claim)
+        limit = limits.foresee(connection, state.settings, claim, by_number(state))
         queues = _queues(connection)
     home = routes[chosen]
     asked = "the default one" if key is None else f"the one called {key!r}"
@@ -45,7 +46,7 @@ def foretell(
         return
     if limit is not None:
         yield f"  nowhere yet: {limit.setting} {limit.says}; it would be held until: {RELEASE}; and then"
-    goes_to = outcomes.recipient(to, state.settings)
+    goes_to = asked_of.recipient(claim, state.settings)
     if goes_to is None:
         yield f"  nowhere: {_guard(state.settings)}; it would be rejected"
         return
@@ -59,30 +60,20 @@ def foretell(
 RELEASE = "flask communication release UUID"
 
 
-def _recipient(channel: str, raw: str, settings: Settings) -> str:
-    if channel == "email":
-        return addresses.bare(addresses.mailbox("destination", raw))
-    return numbers.number(raw, settings.default_region)
-
-
-def _draft(
-    connection: Connection, channel: str, destination: str, sender: str | None, config_id: int
-) -> Row[Any]:
-    """Return a message as a claim would, that is in no table."""
-    given = {
-        "channel": channel,
-        "destination": destination,
-        "sender": sender,
-        "config_id": config_id,
-    }
-    return connection.execute(_DRAFT, given).one()
-
-
-_DRAFT = text(
-    "SELECT 0 AS id, CAST(:channel AS varchar(10)) AS channel, CAST(:sender AS varchar(320)) AS "
-    "sender,"
-    " CAST(:destination AS varchar(320)) AS destination, CAST(:config_id AS integer) AS config_id"
-)
+def _claim(channel: str, destination: str, sender: str | None, config_id: int) -> Claim:
+    """Return a claim of a message that is in no table."""
+    return Claim(
+        id=0,
+        fence=0,
+        uuid="",
+        channel=channel,
+        destination=destination,
+        sender=sender,
+        body="",
+        config_id=config_id,
+        route_id=config_id,
+        priority=PRIORITIES["normal"],
+    )
 
 
 def _guard(settings: Settings) -> str:

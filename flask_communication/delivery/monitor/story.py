@@ -9,9 +9,9 @@ from datetime import datetime
 from ...configs import routes as routing
 from ...configs.routes import Route, Routes
 from ...configs.state import State
-from ...providers.base import Provider
 from ...storage.models import Attempt, Event, Message, status
 from ...storage.retention import REMOVED
+from ..channel import Channel, channel_of
 
 _NEXT = {
     status.QUEUED: "a worker sends it",
@@ -53,7 +53,8 @@ def tell(state: State, message: Message) -> Iterator[str]:
     lines = [_attempt(one) for one in message.attempts] + [_event(one) for one in message.events]
     for moment, line in sorted(lines):
         yield f"  {_moment(moment)}  {line}"
-    yield f"  next: {_next(message, routes.get(message.config_id or 0))}"
+    channel = channel_of(state, message.channel)
+    yield f"  next: {_next(message, channel, routes.get(message.config_id or 0))}"
     if message.status == status.QUEUED:
         yield from _ways(
             routes, routes.get(message.route_id or message.config_id or 0), message.uuid
@@ -143,20 +144,17 @@ def _event(event: Event) -> tuple[datetime, str]:
     return event.received_at, said + ("" if event.applied else " (old news, changed nothing)")
 
 
-def _next(message: Message, route: Route | None) -> str:
-    if message.channel == "email" and message.status == status.SENT and _is_silent(route):
+def _next(message: Message, channel: Channel, route: Route | None) -> str:
+    if message.status == status.SENT and _is_silent(channel, route):
         return _SILENT
     if message.due_at is None:
         return _REST.get(message.status, "nothing, it is over").format(uuid=message.uuid)
     return f"{_moment(message.due_at)}  {_NEXT[message.status]}"
 
 
-def _is_silent(route: Route | None) -> bool:
-    return (
-        route is not None
-        and route.provider is not None
-        and type(route.provider).email_reports is Provider.email_reports
-    )
+def _is_silent(channel: Channel, route: Route | None) -> bool:
+    provider = route.provider if route else None
+    return provider is not None and not channel.reports_come(provider)
 
 
 def _moment(moment: datetime) -> str:

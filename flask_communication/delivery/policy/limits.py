@@ -9,16 +9,17 @@ says it was.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection
 
 from ...configs.settings import Settings
 from ...storage.dialect import Dialect, as_rows, dialect_of
+from ..transitions import Claim
 
 DAY = 86400
 HOUR = 3600
@@ -26,7 +27,6 @@ HOUR = 3600
 USUAL_DAYS = 7
 # "+", the country code, and the network or the area: a pumped range rarely spans more.
 PREFIX_LENGTH = 7
-BY_NUMBER = ("sms", "telephony")
 
 # Any number that nobody else in this database uses for pg_advisory_xact_lock.
 _LOCK = 0x636F6D6D6C696D
@@ -64,54 +64,63 @@ class Limit:
     says: str
     seconds: int
     back: int
-    counted: Callable[[Row[Any]], str | None]
-    allows: Callable[[Row[Any], Count], bool]
+    counted: Callable[[Claim], str | None]
+    allows: Callable[[Claim, Count], bool]
 
-    def scope(self, row: Row[Any]) -> str | None:
+    def scope(self, claim: Claim) -> str | None:
         """Return the name of the counter of this message, if it has one."""
-        key = self.counted(row)
-        return None if key is None else f"{row.channel}:{self.name}:{key}"
+        key = self.counted(claim)
+        return None if key is None else f"{claim.channel}:{self.name}:{key}"
 
-    def alert(self, row: Row[Any]) -> str:
+    def alert(self, claim: Claim) -> str:
         """Return the name of the counter of what was held back."""
-        return f"{row.channel}:{self.name}"
+        return f"{claim.channel}:{self.name}"
 
 
 @dataclass(frozen=True)
 class Hold:
     """A message that a limit holds back; ``first`` if nobody was told of it yet in this period."""
 
-    row: Row[Any]
+    claim: Claim
     limit: Limit
     first: bool
 
+    @property
+    def reason(self) -> str:
+        """The limit and what was exceeded, for a person."""
+        return f"{self.limit.setting} {self.limit.says}"
 
-def limits_of(settings: Settings) -> list[Limit]:
+
+def limits_of(settings: Settings, by_number: Container[str]) -> list[Limit]:
     """Return the limits that are set, in the order in which they are checked."""
-    found = [_countries(settings.allowed_countries)] if settings.allowed_countries else []
+    found = (
+        [_countries(settings.allowed_countries, by_number)] if settings.allowed_countries else []
+    )
     found += [_recipient(count, seconds) for count, seconds in settings.limit_per_recipient]
     if settings.prefix_growth is not None:
-        found.append(_growth(settings.prefix_growth.factor, settings.prefix_growth.floor))
+        found.append(
+            _growth(settings.prefix_growth.factor, settings.prefix_growth.floor, by_number)
+        )
     if settings.limit_per_day:
         found.append(_day(settings.limit_per_day))
     return found
 
 
-def _countries(allowed: Sequence[str]) -> Limit:
+def _countries(allowed: Sequence[str], by_number: Container[str]) -> Limit:
     prefixes = tuple(one for one in allowed if one.startswith("+"))
     regions = frozenset(allowed) - frozenset(prefixes)
 
-    def allows(row: Row[Any], count: Count) -> bool:
-        number = row.destination
+    def allows(claim: Claim, count: Count) -> bool:
+        number = claim.destination
         return (
-            row.channel not in BY_NUMBER
+            claim.channel not in by_number
             or number.startswith(prefixes)
             or (bool(regions) and _region(number) in regions)
         )
 
     name = "COMMUNICATION_ALLOWED_COUNTRIES"
     return Limit(
-        name, "countries", "does not list this destination", DAY, 0, lambda row: None, allows
+        name, "countries", "does not list this destination", DAY, 0, lambda claim: None, allows
     )
 
 
@@ -130,7 +139,7 @@ def _region(number: str) -> str | None:
 
 
 def _recipient(most: int, seconds: int) -> Limit:
-    def allows(row: Row[Any], count: Count) -> bool:
+    def allows(claim: Claim, count: Count) -> bool:
         # The usual estimate of a sliding window: what came before is taken as evenly spread.
         return count.now + count.before * (1 - count.elapsed) + 1 <= most
 
@@ -139,8 +148,8 @@ def _recipient(most: int, seconds: int) -> Limit:
     return Limit("COMMUNICATION_LIMIT_PER_RECIPIENT", name, says, seconds, 1, _hashed, allows)
 
 
-def _hashed(row: Row[Any]) -> str:
-    return _hash(row.destination)
+def _hashed(claim: Claim) -> str:
+    return _hash(claim.destination)
 
 
 def _hash(recipient: str) -> str:
@@ -155,12 +164,12 @@ def forget(connection: Connection, recipient: str) -> None:
     )
 
 
-def _growth(factor: float, floor: int) -> Limit:
-    def allows(row: Row[Any], count: Count) -> bool:
+def _growth(factor: float, floor: int, by_number: Container[str]) -> Limit:
+    def allows(claim: Claim, count: Count) -> bool:
         return count.now + 1 <= max(floor, factor * count.before / USUAL_DAYS)
 
-    def prefix(row: Row[Any]) -> str | None:
-        return row.destination[:PREFIX_LENGTH] if row.channel in BY_NUMBER else None
+    def prefix(claim: Claim) -> str | None:
+        return claim.destination[:PREFIX_LENGTH] if claim.channel in by_number else None
 
     says = (
         f"allows a prefix {factor:g} times its mean of the last {USUAL_DAYS} days, or {floor} a day"
@@ -169,44 +178,49 @@ def _growth(factor: float, floor: int) -> Limit:
 
 
 def _day(most: Mapping[str, int]) -> Limit:
-    def allows(row: Row[Any], count: Count) -> bool:
-        return row.channel not in most or count.now + 1 <= most[row.channel]
+    def allows(claim: Claim, count: Count) -> bool:
+        return claim.channel not in most or count.now + 1 <= most[claim.channel]
 
     says = "allows no more messages on this UTC day"
-    return Limit("COMMUNICATION_LIMIT_PER_DAY", "day", says, DAY, 0, lambda row: "all", allows)
+    return Limit("COMMUNICATION_LIMIT_PER_DAY", "day", says, DAY, 0, lambda claim: "all", allows)
 
 
-def check(connection: Connection, settings: Settings, rows: Sequence[Row[Any]]) -> list[Hold]:
+def check(
+    connection: Connection, settings: Settings, claims: Sequence[Claim], by_number: Container[str]
+) -> list[Hold]:
     """Count claimed messages that were never counted, and return those that exceed a limit.
 
-    The others are marked as admitted. ``rows`` are rows of :func:`.outbox.claim`, whose transaction
-    this is. Without any limit set, and with nothing to count, no SQL is run.
+    The others are marked as admitted. This is the transaction of their claim. Without a limit, and
+    with nothing to count, no SQL is run. ``by_number`` names the channels whose recipients are
+    phone numbers.
     """
-    limits = limits_of(settings)
-    fresh = [row for row in rows if _is_new(row)] if limits else []
+    limits = limits_of(settings, by_number)
+    fresh = [claim for claim in claims if _is_new(claim)] if limits else []
     if not fresh:
         return []
     book = _Book(connection, limits, fresh, _lock_and_read_clock(connection))
-    holds = [hold for row in fresh if (hold := book.hold(row)) is not None]
+    holds = [hold for claim in fresh if (hold := book.hold(claim)) is not None]
     book.write()
-    held = {hold.row.id for hold in holds}
-    _admit(connection, [row.id for row in fresh if row.id not in held])
+    held = {hold.claim.id for hold in holds}
+    _admit(connection, [claim.id for claim in fresh if claim.id not in held])
     return holds
 
 
-def foresee(connection: Connection, settings: Settings, row: Row[Any]) -> Limit | None:
+def foresee(
+    connection: Connection, settings: Settings, claim: Claim, by_number: Container[str]
+) -> Limit | None:
     """Return the limit that would hold a message back now.
 
     It is not counted, and nobody waits for it.
     """
-    limits = limits_of(settings)
-    hold = _Book(connection, limits, [row], _clock(connection)).hold(row) if limits else None
+    limits = limits_of(settings, by_number)
+    hold = _Book(connection, limits, [claim], _clock(connection)).hold(claim) if limits else None
     return None if hold is None else hold.limit
 
 
-def _is_new(row: Row[Any]) -> bool:
+def _is_new(claim: Claim) -> bool:
     # What may have arrived already is past holding back, and what has expired is not sent at all.
-    return row.admitted_at is None and row.repeat_until is None and not row.stale
+    return claim.admitted_at is None and not (claim.in_doubt or claim.stale)
 
 
 class _Book:
@@ -216,17 +230,17 @@ class _Book:
         self,
         connection: Connection,
         limits: Sequence[Limit],
-        rows: Iterable[Row[Any]],
+        claims: Iterable[Claim],
         epoch: float,
     ) -> None:
         self._connection = connection
         self._limits = limits
         self._epoch = epoch
         self._wanted: dict[str, Limit] = {}
-        for row in rows:
+        for claim in claims:
             for limit in limits:
-                self._wanted[limit.alert(row)] = limit
-                scope = limit.scope(row)
+                self._wanted[limit.alert(claim)] = limit
+                scope = limit.scope(claim)
                 if scope is not None:
                     self._wanted[scope] = limit
         self._counts = self._read()
@@ -253,16 +267,16 @@ class _Book:
         count.elapsed = self._epoch / limit.seconds % 1
         return count
 
-    def hold(self, row: Row[Any]) -> Hold | None:
+    def hold(self, claim: Claim) -> Hold | None:
         """Count a message that may pass, or say what holds it back."""
-        scopes = [(limit, limit.scope(row)) for limit in self._limits]
+        scopes = [(limit, limit.scope(claim)) for limit in self._limits]
         for limit, scope in scopes:
-            if not limit.allows(row, self._count(scope, limit) if scope else Count()):
-                alert = limit.alert(row)
+            if not limit.allows(claim, self._count(scope, limit) if scope else Count()):
+                alert = limit.alert(claim)
                 first = not self._counts.get(alert, Count()).now
                 self._alerts.add(alert)
                 self._add(alert)
-                return Hold(row, limit, first)
+                return Hold(claim, limit, first)
         for _, scope in scopes:
             if scope is not None:
                 self._add(scope)

@@ -1,68 +1,62 @@
-"""Attend to due rows: choose the route, call the provider, write down how it ended."""
+"""The dispatcher: claim due messages, send them, and store how that ended."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
+from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from ...configs import breaker
 from ...configs.routes import Route, Routes
-from ...configs.settings import Settings
 from ...configs.state import State
-from ...email import records
 from ...errors import DatabaseError
 from ...storage.crashpoints import crash_point
 from ...storage.files import Files
 from ...storage.models import BULK, HIGH
-from .. import outbox, plan, reports, screening
-from .. import outcomes as verdicts
+from .. import outbox, outcomes, plan, reports
 from ..announce import announce
-from ..outcomes import Order, Verdict
-from ..policy import suppression
+from ..channel import Channel, Sent, channel_of
+from ..outcomes import Dispatch
+from ..reports import Answer
+from ..transitions import Dismissal, Settlement
+from .pool import Pool
 from .rescue import rescue
-from .sending import CALL_DEADLINE, Call, calling, learn
+from .schedule import LOOK_EVERY, Schedule
+from .sending import DEADLINE, Batch, learn, sending
 
 log = logging.getLogger(__name__)
 
-CLAIM_AT_MOST = 1000
-# With free slots and nothing known to wait, look for new work this often (a nudge comes at once).
-LOOK_EVERY = 0.2
-# While much is waiting here already, look this often for what is more urgent.
-LOOK_URGENTLY = 0.05
-# Of the calls at once, this share (and one at least) is kept for messages of high priority.
-KEPT_FOR_HIGH = 1 / 20
-RESCUE_EVERY = 5.0
-# The database may be away this long before what is known about calls is given up.
+# The database may be away this long before what is known about requests is given up.
 SETTLE_FOR = 60.0
 
 T = TypeVar("T")
 
 
-class Written(NamedTuple):
-    """What one transaction of a shift has done: who moved, may be dialled, and whose state changed."""
+@dataclass(frozen=True)
+class Written:
+    """What one transaction has done."""
 
-    moved: list[Any]
-    started: set[int]
-    letters: dict[int, records.Letter]
-    switched: breaker.Changes
-    paused: set[int]
+    moved: Sequence[Settlement | Row[Any]] = ()
+    started: frozenset[int] = frozenset()
+    payloads: Mapping[int, object] = field(default_factory=dict)
+    switched: breaker.Changes = field(default_factory=list)
+    paused: frozenset[int] = frozenset()
 
 
-class Shift:
-    """One worker's turn: claim, dial and settle until nothing is due.
+class Dispatcher:
+    """One worker's turn: claim, send and settle until nothing is due.
 
-    The thread that runs the shift does all the SQL; ``pool`` threads do nothing but call providers.
-    Rows are claimed, started and settled in groups whose size follows the load by itself: while one
-    group is being written, calls go on ending, and they are the next group.
+    The thread that runs it does all the SQL; the threads of the pool only make requests. Rows are
+    claimed, started and settled in groups whose size follows the load by itself: while one group is
+    being written, requests go on ending, and they are the next group.
     """
 
     def __init__(
@@ -70,51 +64,36 @@ class Shift:
         state: State,
         routes: Routes,
         record: breaker.Record,
-        pool: ThreadPoolExecutor,
+        threads: ThreadPoolExecutor,
         stop: Callable[[], bool],
     ) -> None:
         self.state = state
-        self.pool = pool
         self.stop = stop
-        self.slots = state.settings.concurrency
-        self.common_slots = (
-            self.slots - max(1, int(self.slots * KEPT_FOR_HIGH)) if self.slots > 1 else 1
-        )
+        self.pool: Pool[Batch | Answer] = Pool(threads, state.settings.concurrency)
+        self.schedule = Schedule(state.settings.concurrency)
         self.routes = routes
         self.known: dict[int, Route] = {}
         self.record = record
         self.files = Files()
         self.asker = reports.Asker(state, self.routes)
-        self.waiting: deque[Order] = deque()
-        self.ended: SimpleQueue[Call | reports.Answer | None] = SimpleQueue()
-        self.calls = 0
-        self.appetite = self.slots
-        self.claimed_at = time.monotonic()
-        self.look_at = 0.0
-        self.urgent_at = 0.0
-        self.rescue_at = 0.0
-        # A shift that begins with work dials it first, and lets the calls get away.
-        self.tidy_at = time.monotonic() + LOOK_EVERY
+        self.waiting: deque[Dispatch] = deque()
         self.is_tidy = False
 
     def nudge(self) -> None:
-        """Tell a running shift that there is new work; safe from any thread."""
-        self.ended.put(None)
+        """Look for new work now; safe from any thread."""
+        self.pool.nudge()
 
     def run(self) -> int:
-        """Work until nothing is due, or ``stop()`` says so.
-
-        Return how many messages were dialled.
-        """
-        dialled = 0
+        """Work until nothing is due, or ``stop()`` says so; return how many messages were sent."""
+        sent = 0
         while True:
             self._look()
-            dialled += self._turn(self._gather())
+            sent += self._turn(self._gather())
             if self.is_tidy and self._is_idle():
-                return dialled
+                return sent
 
     def _is_idle(self) -> bool:
-        return not self.calls and not self.waiting
+        return not self.pool.busy and not self.waiting
 
     def _look(self) -> None:
         if self.stop():
@@ -124,272 +103,262 @@ class Shift:
         try:
             self._take()
         except (OperationalError, DatabaseError):
-            if not self.calls:
+            if not self.pool.busy:
                 raise
-            # What the calls under way will tell us matters more: go on, and look again later.
+            # The answers to requests under way matter more: go on, and look again later.
             log.warning("cannot look for work now", exc_info=True)
-            self.look_at = self.rescue_at = time.monotonic() + RESCUE_EVERY
+            self.schedule.pause()
 
     def _take(self) -> None:
-        now = time.monotonic()
-        if len(self.waiting) < self.slots and now >= self.look_at:
-            self._claim()
-        elif self.waiting and now >= self.urgent_at:
-            self._claim_urgent(now)
-        if now >= self.tidy_at or self._is_idle():
-            self._tidy(now)
+        if len(self.waiting) < self.pool.slots and self.schedule.may_claim:
+            self.schedule.claimed(self._claim(self.schedule.claim_size))
+        elif self.waiting and self.schedule.may_claim_urgent:
+            self._claim_urgent()
+        if self.schedule.may_tidy or self._is_idle():
+            self._tidy()
 
-    def _tidy(self, now: float) -> None:
-        """Move on what stopped workers have left, and ask for reports."""
-        if now >= self.rescue_at:
-            rescue(self.state, self.routes, self.pool)
-            self.rescue_at = now + RESCUE_EVERY
-        for asking in self.asker.due(self.slots - self.calls):
-            self._dial(asking)
+    def _tidy(self) -> None:
+        """Move on what stopped workers have left, and ask for delivery reports."""
+        if self.schedule.take_rescue():
+            rescue(self.state, self.routes, self.pool.threads)
+        for asking in self.asker.due(self.pool.free(is_urgent=True)):
+            self.pool.submit(asking)
         self.is_tidy = True
 
-    def _claim(self) -> None:
-        """Claim what is dialled before the next look.
-
-        The rest is left to others, who may be idle.
-        """
-        claimed = self._take_up(self.appetite)
-        now = time.monotonic()
-        lasted, self.claimed_at = now - self.claimed_at, now
-        if claimed < self.appetite:
-            self.appetite, self.look_at = self.slots, now + LOOK_EVERY
-        elif lasted < LOOK_EVERY:
-            self.appetite = min(CLAIM_AT_MOST, self.appetite * 2)
-        elif lasted > 3 * LOOK_EVERY:
-            self.appetite = max(self.slots, self.appetite // 2)
-
-    def _claim_urgent(self, now: float) -> None:
-        """Take what must not wait behind what was taken already."""
-        least = self.waiting[-1].row.priority
+    def _claim_urgent(self) -> None:
+        """Claim what must not wait behind what was claimed already."""
+        least = self.waiting[-1].claim.priority
         if least > HIGH:
-            self._take_up(self.slots, before=least)
-        self.urgent_at = now + LOOK_URGENTLY
+            self._claim(self.pool.slots, before=least)
+        self.schedule.claimed_urgent()
 
-    def _take_up(self, limit: int, before: int = BULK + 1) -> int:
-        """Claim messages, put off those that cannot go now, and keep the others, the urgent ones first."""
+    def _claim(self, limit: int, before: int = BULK + 1) -> int:
+        """Claim messages, put off those that cannot go now, and keep the others, urgent ones first."""
         with self.state.database.write() as connection:
-            rows = outbox.claim(connection, limit, before=before)
-            if not rows:
+            claims = outbox.claim(connection, limit, before=before)
+            if not claims:
                 return 0
-            screened = screening.screen(connection, self.state, rows)
-            ids = {one for row in screened.rows for one in (row.config_id, row.route_id)}
+            screened = plan.screen(connection, self.state, claims)
+            ids = {one for claim in screened.claims for one in (claim.config_id, claim.route_id)}
             self.known = self.routes.load(connection, ids)
-            orders = plan.plan(connection, screened.rows, self.known)
-            put_off = [
-                _must(verdicts.dismissal(one, self.state.settings)) for one in orders if one.wait
-            ]
+            dispatches = plan.plan(connection, screened.claims, self.known)
+            put_off = [one for one in map(self._dismissal, dispatches) if one is not None]
             moved = outbox.dismiss(connection, put_off)
-        crash_point("claim.committed", rows)
-        announce(self.state.app, [row for row in put_off if row["id"] in moved])
-        ready = [order for order in orders if order.wait is None]
-        learn(self.pool, (order.route for order in ready))
-        self.waiting = deque(sorted([*self.waiting, *ready], key=lambda order: order.row.priority))
-        screened.tell(self.state.app)
-        return len(rows)
+        crash_point("claim.committed", claims)
+        announce(self.state.app, [one for one in put_off if one.id in moved])
+        gone = {one.id for one in put_off}
+        self._keep([one for one in dispatches if one.claim.id not in gone])
+        screened.announce(self.state.app)
+        return len(claims)
 
-    def _put_back(self, those: Callable[[Order], bool] = lambda order: True) -> None:
-        rows = [verdicts.put_back(order) for order in self.waiting if those(order)]
+    def _dismissal(self, dispatch: Dispatch) -> Dismissal | None:
+        return self._channel(dispatch).dismissal(dispatch, self.state.settings)
+
+    def _keep(self, ready: Sequence[Dispatch]) -> None:
+        learn(self.pool.threads, (one.route for one in ready))
+        by_priority = sorted([*self.waiting, *ready], key=lambda one: one.claim.priority)
+        self.waiting = deque(by_priority)
+
+    def _put_back(self, those: Callable[[Dispatch], bool] = lambda one: True) -> None:
+        rows = [Dismissal.returning(one.claim) for one in self.waiting if those(one)]
         if not rows:
             return
-        self.waiting = deque(order for order in self.waiting if not those(order))
+        self.waiting = deque(one for one in self.waiting if not those(one))
         with self.state.database.write() as connection:
             outbox.dismiss(connection, rows)
 
-    def _gather(self) -> list[Call | reports.Answer]:
-        """Wait for calls to end, unless there are free slots for what waits.
+    def _gather(self) -> list[Batch | Answer]:
+        """Wait for requests to end, unless there are free slots for what waits; return all answers."""
+        # What waits may not use the slots that are kept for what is more urgent.
+        is_free = bool(self.waiting) and self._free_for(self.waiting[0]) > 0
+        wait = LOOK_EVERY if self.pool.busy and not is_free else None
+        ended, nudged = self.pool.gather(wait)
+        if nudged:
+            self.schedule.look_now()
+        return ended
 
-        Return all that did.
-        """
-        ended: list[Call | reports.Answer] = []
-        try:
-            # What waits may not use the slots that are kept for what is more urgent.
-            is_free = bool(self.waiting) and self.calls < self._slots_for(self.waiting[0])
-            blocks = self.calls > 0 and not is_free
-            told = self.ended.get(blocks, LOOK_EVERY)
-            while True:
-                if told is None:
-                    self.look_at = 0.0
-                else:
-                    ended.append(told)
-                told = self.ended.get_nowait()
-        except Empty:
-            self.calls -= len(ended)
-            return ended
+    def _free_for(self, dispatch: Dispatch) -> int:
+        return self.pool.free(is_urgent=dispatch.claim.priority == HIGH)
 
-    def _turn(self, ended: Sequence[Call | reports.Answer]) -> int:
-        """Write down what ended and what is dialled next in one transaction; then dial it."""
-        groups, dismissed = self._next_groups()
-        if not ended and not groups and not dismissed:
+    def _turn(self, ended: Sequence[Batch | Answer]) -> int:
+        """Store what ended and what is sent next in one transaction; then send it."""
+        groups = self._next_groups()
+        if not ended and not groups:
             return 0
-        written = self._write(ended, groups, dismissed)
-        crash_point("settle.committed", any(isinstance(one, Call) for one in ended))
-        crash_point("land.committed", any(isinstance(one, reports.Answer) for one in ended))
+        written = self._write(ended, groups)
+        crash_point("settle.committed", any(isinstance(one, Batch) for one in ended))
+        crash_point("land.committed", any(isinstance(one, Answer) for one in ended))
         crash_point("start.committed", written.started)
-        dialled = 0
-        for group in groups:
-            ready = [order for order in group if order.row.id in written.started]
-            if ready:
-                self._dial(calling(self.state, ready, written.letters.get(ready[0].row.id)))
-                dialled += len(ready)
+        sent = sum(self._send(group, written) for group in groups)
         announce(self.state.app, written.moved)
         breaker.announce(self.state.app, written.switched)
-        for _, circuit in written.switched:
-            if circuit.config_id in self.known:
-                self.known[circuit.config_id] = replace(
-                    self.known[circuit.config_id], circuit=circuit
-                )
+        self._follow(written)
+        return sent
+
+    def _send(self, group: Sequence[Dispatch], written: Written) -> int:
+        """Make the request that sends what of a group was started; return how many messages."""
+        ready = [one for one in group if one.claim.id in written.started]
+        if ready:
+            payload = written.payloads.get(ready[0].claim.id)
+            channel = self._channel(ready[0])
+            self.pool.submit(sending(self.state.settings, channel, ready, payload))
+        return len(ready)
+
+    def _follow(self, written: Written) -> None:
+        """Take what waits here off the configurations that have just been paused."""
+        for _, after in written.switched:
+            if after.config_id in self.known:
+                route = replace(self.known[after.config_id], circuit=after)
+                self.known[after.config_id] = route
         if written.paused:
             # They look for another way, or wait, like all that is claimed from now on.
-            self._put_back(lambda order: order.route.config_id in written.paused)
-        return dialled
+            self._put_back(lambda one: one.route.config_id in written.paused)
+
+    def _channel(self, dispatch: Dispatch) -> Channel:
+        return channel_of(self.state, dispatch.claim.channel)
 
     def _write(
-        self,
-        ended: Sequence[Call | reports.Answer],
-        groups: Sequence[Sequence[Order]],
-        dismissed: Sequence[Verdict],
+        self, ended: Sequence[Batch | Answer], groups: Sequence[Sequence[Dispatch]]
     ) -> Written:
-        calls = [one for one in ended if isinstance(one, Call)]
-        answers = [one for one in ended if isinstance(one, reports.Answer)]
-        endings, outcomes = _endings(calls)
+        batches = [one for one in ended if isinstance(one, Batch)]
+        answers = [one for one in ended if isinstance(one, Answer)]
+        settlements = _settlements(batches)
         known = {one: route.circuit for one, route in self.known.items()}
-        news = self.record.news(_tallies(calls), known)
-        next_ones = [order for group in groups for order in group]
+        news = self.record.news(_tallies(batches), known)
+        next_ones = [one for group in groups for one in group]
 
         def write() -> Written:
             with self.state.database.write() as connection:
-                settled = outbox.settle(connection, endings)
-                settled |= outbox.dismiss(connection, dismissed)
-                records.settle(connection, [one for one in outcomes if one["id"] in settled])
-                suppression.learn(connection, _answers(calls, self.state.settings))
-                moved: list[Any] = [row for row in (*endings, *dismissed) if row["id"] in settled]
+                moved: list[Settlement | Row[Any]] = [*self._settle(connection, settlements)]
+                self._learn(connection, batches)
                 for answer in answers:
                     moved += reports.land(connection, answer)
-                # Before the next ones start: they may be on their way to one that has just failed.
+                # Before the next ones start: they may go to a configuration that has just failed.
                 switched = breaker.settle(connection, news)
-                paused = {after.config_id for _, after in switched if after.is_paused}
-                started = _start(connection, next_ones, paused)
-                dialled = [order for order in next_ones if order.row.id in started]
-                letters = records.load(connection, dialled, self.files)
-                return Written(moved, started, letters, switched, paused)
+                paused = frozenset(after.config_id for _, after in switched if after.is_paused)
+                started = frozenset(_start(connection, next_ones, paused))
+                payloads = self._load(connection, next_ones, started)
+                return Written(moved, started, payloads, switched, paused)
 
         written = persist(write)
         self.record.forget(news)
         return written
 
-    def _next_groups(self) -> tuple[list[list[Order]], list[Verdict]]:
-        """Choose what is dialled next, each group by one call, and what is not dialled at all."""
-        groups: list[list[Order]] = []
-        dismissed: list[Verdict] = []
-        batches: dict[int, list[Order]] = {}
-        kept: list[Order] = []
-        while self.waiting and (len(groups) + self.calls < self.slots or batches):
-            order = self.waiting.popleft()
-            verdict = verdicts.dismissal(order, self.state.settings)
-            if verdict is not None:
-                dismissed.append(verdict)
-            elif _lease_left(order) < CALL_DEADLINE:
+    def _settle(
+        self, connection: Connection, settlements: Mapping[Channel, Sequence[Settlement]]
+    ) -> list[Settlement]:
+        # Everybody locks rows in the same order, or two workers could wait for each other.
+        rows = sorted((one for each in settlements.values() for one in each), key=lambda s: s.id)
+        settled = outbox.settle(connection, rows)
+        for channel, mine in settlements.items():
+            channel.settled(connection, [one for one in mine if one.id in settled])
+        return [one for one in rows if one.id in settled]
+
+    def _learn(self, connection: Connection, batches: Sequence[Batch]) -> None:
+        """Store what providers said of recipients, unless somebody else was written to instead."""
+        if self.state.settings.redirect_to is not None:
+            return
+        for channel, mine in _by_channel(batches).items():
+            sent = [
+                Sent(*pair)
+                for one in mine
+                for pair in zip(one.dispatches, one.results, strict=True)
+            ]
+            channel.learn(connection, sent)
+
+    def _load(
+        self, connection: Connection, dispatches: Sequence[Dispatch], started: frozenset[int]
+    ) -> Mapping[int, object]:
+        mine: dict[Channel, list[Dispatch]] = {}
+        for one in dispatches:
+            if one.claim.id in started:
+                mine.setdefault(self._channel(one), []).append(one)
+        payloads: dict[int, object] = {}
+        for channel, each in mine.items():
+            payloads |= channel.load(connection, each, self.files)
+        return payloads
+
+    def _next_groups(self) -> list[list[Dispatch]]:
+        """Choose what is sent next, each group by one request."""
+        groups: list[list[Dispatch]] = []
+        batches: dict[int, list[Dispatch]] = {}
+        kept: list[Dispatch] = []
+        while self.waiting and (len(groups) < self.pool.free(is_urgent=True) or batches):
+            one = self.waiting.popleft()
+            if _lease_left(one) < DEADLINE:
                 continue  # it becomes due again by itself
-            elif not _grouped(order, groups, batches, self._slots_for(order) - self.calls):
-                kept.append(order)
+            if not self._grouped(one, groups, batches):
+                kept.append(one)
                 if not batches:
                     break
         self.waiting.extendleft(reversed(kept))
-        return groups, dismissed
+        return groups
 
-    def _slots_for(self, order: Order) -> int:
-        return self.slots if order.row.priority == HIGH else self.common_slots
-
-    def _dial(self, task: Callable[[], Call | reports.Answer]) -> None:
-        self.calls += 1
-        self.pool.submit(lambda: self.ended.put(task()))
-
-
-def _start(connection: Connection, orders: Sequence[Order], paused: set[int]) -> set[int]:
-    """Start these orders, and give back those whose configuration has just been paused."""
-    stopped = [verdicts.put_back(order) for order in orders if order.route.config_id in paused]
-    outbox.dismiss(connection, stopped)
-    go = [verdicts.starting(order) for order in orders if order.route.config_id not in paused]
-    return outbox.start(connection, go)
-
-
-def _must(verdict: Verdict | None) -> Verdict:
-    assert verdict is not None
-    return verdict
-
-
-def _lease_left(order: Order) -> float:
-    return outbox.LEASE - (time.monotonic() - order.claimed)
-
-
-def _grouped(
-    order: Order, groups: list[list[Order]], batches: dict[int, list[Order]], free: int
-) -> bool:
-    """Put an order into a batch that goes its way, or into a group of its own.
-
-    False if neither fits.
-    """
-    room = 1 if order.is_retry or order.row.channel != "sms" else order.route.batch
-    batch = batches.get(order.route.config_id)
-    if room > 1 and batch is not None and len(batch) < room:
-        batch.append(order)
+    def _grouped(
+        self, one: Dispatch, groups: list[list[Dispatch]], batches: dict[int, list[Dispatch]]
+    ) -> bool:
+        """Put a message into a batch of its route, or into a group of its own; False without room."""
+        room = 1 if one.claim.is_retry else self._channel(one).batch_size(one.route)
+        batch = batches.get(one.route.config_id)
+        if room > 1 and batch is not None and len(batch) < room:
+            batch.append(one)
+            return True
+        if len(groups) >= self._free_for(one):
+            return False
+        groups.append([one])
+        if room > 1:
+            batches[one.route.config_id] = groups[-1]
         return True
-    if len(groups) >= free:
-        return False
-    groups.append([order])
-    if room > 1:
-        batches[order.route.config_id] = groups[-1]
-    return True
 
 
-def _endings(calls: Iterable[Call]) -> tuple[list[Verdict], list[dict[str, Any]]]:
-    """Say how calls ended for their messages, and for single recipients of emails."""
+def _start(
+    connection: Connection, dispatches: Sequence[Dispatch], paused: frozenset[int]
+) -> set[int]:
+    """Start these messages, and give back those whose configuration has just been paused."""
+    stopped = [one for one in dispatches if one.route.config_id in paused]
+    outbox.dismiss(connection, [Dismissal.returning(one.claim) for one in stopped])
+    ready = [one for one in dispatches if one.route.config_id not in paused]
+    return outbox.start(connection, [outcomes.starting(one) for one in ready])
+
+
+def _lease_left(dispatch: Dispatch) -> float:
+    return outbox.LEASE - (time.monotonic() - dispatch.claimed)
+
+
+def _by_channel(batches: Iterable[Batch]) -> dict[Channel, list[Batch]]:
+    found: dict[Channel, list[Batch]] = {}
+    for one in batches:
+        found.setdefault(one.channel, []).append(one)
+    return found
+
+
+def _settlements(batches: Iterable[Batch]) -> dict[Channel, list[Settlement]]:
+    """Return what becomes of each message, by channel."""
     now = time.monotonic()
-    rows: list[Verdict] = []
-    outcomes: list[dict[str, Any]] = []
-    for call in calls:
-        for order, result in zip(call.orders, call.results, strict=True):
-            elapsed = now - order.claimed
-            if call.letter is None:
-                rows.append(verdicts.ending(order, result, elapsed))
-                continue
-            row, own = records.ending(order, call.letter, result, elapsed)
-            rows.append(row)
-            outcomes += own
-    # Everybody locks rows in the same order, or two workers could wait for each other.
-    return sorted(rows, key=lambda row: int(row["id"])), outcomes
+    return {
+        channel: [
+            channel.settlement(dispatch, batch.payload, result, now - dispatch.claimed)
+            for batch in mine
+            for dispatch, result in zip(batch.dispatches, batch.results, strict=True)
+        ]
+        for channel, mine in _by_channel(batches).items()
+    }
 
 
-def _answers(calls: Iterable[Call], settings: Settings) -> list[suppression.Answer]:
-    """Return who answered what of one recipient, unless somebody else was rung in their place."""
-    if settings.redirect_to is not None:
-        return []
-    return [
-        (order.row, order.route.config_id, said)
-        for call in calls
-        if call.letter is None
-        for order, said in zip(call.orders, call.results, strict=True)
-    ]
-
-
-def _tallies(calls: Iterable[Call]) -> dict[int, breaker.Tally]:
-    """Count, for each configuration, how its calls ended."""
+def _tallies(batches: Iterable[Batch]) -> dict[int, breaker.Tally]:
+    """Count, for each configuration, how its requests ended."""
     tallies: dict[int, breaker.Tally] = {}
-    for call in calls:
-        route = call.orders[0].route
+    for batch in batches:
+        route = batch.dispatches[0].route
         tally = tallies.setdefault(route.config_id, breaker.Tally(route.version))
-        for order, result in zip(call.orders, call.results, strict=True):
-            tally.count(result, is_first=not order.row.tries, is_probe=order.is_probe)
+        for dispatch, result in zip(batch.dispatches, batch.results, strict=True):
+            is_first = not dispatch.claim.tries
+            tally.count(result, is_first=is_first, is_probe=dispatch.is_probe)
     return tallies
 
 
 def persist(write: Callable[[], T]) -> T:
-    """Write, and go on trying while the database is away: what a call has told us is told once."""
+    """Write, and go on trying while the database is away: an answer is given only once."""
     give_up = time.monotonic() + SETTLE_FOR
     pause = 0.05
     while True:

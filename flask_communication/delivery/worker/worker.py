@@ -15,13 +15,13 @@ from sqlalchemy.exc import OperationalError
 from ...configs.breaker import Record
 from ...configs.routes import Routes
 from ...configs.state import State
-from ...email import inbox
 from ...errors import NotUpgraded
 from ...providers import standin
 from ...storage import retention
 from .. import outbox
+from ..channel import channels_of
 from .bell import TICK_EVERY, Bell
-from .dispatcher import Shift
+from .dispatcher import Dispatcher
 from .heartbeat import Heart
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SPARE_THREADS = 4
 # Work due so soon is worth waiting for, rather than starting a new process for it.
 LINGER = 15.0
 # How often a worker looks for a mailbox to read, and a short-lived one for the end of it.
-INBOX_LOOK_EVERY = 5.0
+BACKGROUND_LOOK_EVERY = 5.0
 WITH_READER = 0.25
 
 
@@ -52,14 +52,14 @@ class Worker:
         self._pid = os.getpid()
         self._woken = threading.Event()
         self._stopped = threading.Event()
-        self._shift: Shift | None = None
+        self._dispatcher: Dispatcher | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._heart = Heart(state)
-        # Kept from shift to shift: to decrypt a configuration takes longer than to see that it is
+        # Kept from turn to turn: to decrypt a configuration takes longer than to see that it is
         # the same.
         self._routes = Routes(state)
-        # Kept too: a configuration that fails half of the time may do so in many short shifts.
+        # Kept too: a configuration that fails half of the time may do so in many short turns.
         self._record = Record()
         self._sweep: Iterator[Any] | None = None
         self._sweep_at = time.monotonic() + sweep_after
@@ -67,9 +67,9 @@ class Worker:
     def wake(self) -> None:
         """Say that there is new work; safe from any thread."""
         self._woken.set()
-        shift = self._shift
-        if shift is not None:
-            shift.nudge()
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.nudge()
 
     def stop(self) -> None:
         """Claim nothing more; :meth:`run` returns when the calls under way have ended."""
@@ -79,7 +79,7 @@ class Worker:
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
         reader = threading.Thread(
-            target=self._read_inboxes, name="communication-inbox", daemon=True
+            target=self._look_in_background, name="communication-background", daemon=True
         )
         reader.start()
         with self._pool() as pool:
@@ -129,7 +129,7 @@ class Worker:
         dialled = 0
         # What is to be sent does not wait for a slow mailbox.
         reader = threading.Thread(
-            target=self._read_due, args=(lambda: time.monotonic() >= ends,), daemon=True
+            target=self._work_in_background, args=(lambda: time.monotonic() >= ends,), daemon=True
         )
         reader.start()
         with self._pool() as pool:
@@ -145,31 +145,32 @@ class Worker:
                 # With nothing due soon, it is the reader that we wait for.
                 time.sleep(WITH_READER if is_over else max(0.0, due or 0.0))
 
-    def _read_inboxes(self) -> None:
-        while not self._stopped.wait(INBOX_LOOK_EVERY):
+    def _look_in_background(self) -> None:
+        while not self._stopped.wait(BACKGROUND_LOOK_EVERY):
             if not standin.is_kept():
-                self._read_due(self._rests)
+                self._work_in_background(self._rests)
 
-    def _read_due(self, stop: Callable[[], bool]) -> None:
+    def _work_in_background(self, stop: Callable[[], bool]) -> None:
         try:
-            inbox.sync_due(self._state, stop)
+            for channel in channels_of(self._state):
+                channel.background(self._state, stop)
         except NotUpgraded:
             return  # the worker says so already
         except OperationalError as away:
-            log.warning("cannot use the database (%s) for the inbox", _said(away))
+            log.warning("cannot use the database (%s) for background work", _said(away))
         except Exception:
-            log.exception("reading the inbox failed")
+            log.exception("background work failed")
 
     def _attend(self, pool: ThreadPoolExecutor, stop: Callable[[], bool]) -> int:
         def stops() -> bool:
             self._heart.beat()
             return stop()
 
-        self._shift = Shift(self._state, self._routes, self._record, pool, stops)
+        self._dispatcher = Dispatcher(self._state, self._routes, self._record, pool, stops)
         try:
-            return self._shift.run()
+            return self._dispatcher.run()
         finally:
-            self._shift = None
+            self._dispatcher = None
 
     def _tidy(self) -> None:
         """Do what retention asks, in the hour that is this process's turn, until there is work again."""
@@ -250,8 +251,12 @@ class Ticker:
             return
         with self._state.database.read() as connection:
             due = outbox.next_due(connection)
-        if (due is not None and due <= 0) or inbox.is_due(self._state):
+        if (due is not None and due <= 0) or _has_background_work(self._state):
             self._bell.ring()
+
+
+def _has_background_work(state: State) -> bool:
+    return any(one.has_background_work(state) for one in channels_of(state))
 
 
 def engage(state: State) -> None:

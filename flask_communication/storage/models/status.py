@@ -47,6 +47,9 @@ OPEN = frozenset({QUEUED, SENDING, SENT, UNKNOWN})
 # The statuses a delivery report may bring.
 REPORTED = frozenset({SENT, UNDELIVERED, DELIVERED, READ})
 
+# The statuses of recipients that a message certainly has not reached.
+UNREACHED = frozenset({REJECTED, UNDELIVERED})
+
 # Outcomes of one call to a provider, and so states of an Attempt (which begins `open`).
 OPEN_ATTEMPT = "open"
 ACCEPTED = "accepted"
@@ -91,6 +94,8 @@ MOVES: dict[str, Move] = {
     "expire": _move("queued", EXPIRED, fenced=True),
     # In doubt from an earlier try, and the provider's window for repeating it has closed.
     "give_up": _move("queued", UNKNOWN, fenced=True),
+    # Every other recipient of an email is suppressed, and the provider has it for those before.
+    "finish": _move("queued", SENT, fenced=True),
     # A lease ran out while dialling.
     "rescue_repeat": _move("sending", QUEUED),
     "rescue_doubt": _move("sending", UNKNOWN),

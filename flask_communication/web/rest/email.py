@@ -7,14 +7,11 @@ from typing import Any
 
 from flask import request
 
-from ...configs.state import current
 from ...delivery.drafting import OPTIONS
 from ...email import Email
 from ...email.api import FIELDS
 from ...email.attachments import LARGEST_EMAIL
-from ...email.compose import CHANNEL
 from ...errors import ProviderError
-from ...storage import messages
 from .. import access, schemas
 from ..envelope import BadRequest, fitted, json_field, loaded, ok
 
@@ -88,7 +85,7 @@ def retry() -> Any:
 def report() -> Any:
     """Tell what became of emails; those that do not exist are left out."""
     asked = loaded(schemas.Reports)["msg_uuids"]
-    known = messages.statuses(current(), CHANNEL, asked)
+    known = Email.statuses(asked)
     return ok(data=[{"msg_uuid": one, "status": known[one]} for one in asked if one in known])
 
 

@@ -8,11 +8,9 @@ from typing import Any
 from flask import request
 
 from ...configs.state import current
-from ...delivery import actions
 from ...email import Email
 from ...errors import InvalidQuery
 from ...sms import SMS
-from ...sms.api import statuses
 from ...storage import messages
 from .. import access, schemas
 from ..envelope import loaded, ok, query
@@ -38,7 +36,7 @@ def retry_sms() -> Any:
 def report_sms() -> Any:
     """Tell what became of SMS; those that do not exist are left out."""
     asked = loaded(schemas.Reports)["msg_uuids"]
-    known = statuses(asked)
+    known = SMS.statuses(asked)
     return ok(data=[{"msg_uuid": one, "status": known[one]} for one in asked if one in known])
 
 
@@ -69,7 +67,7 @@ def show_message(uuid: str) -> Any:
 def cancel_message(uuid: str) -> Any:
     """Stop a message that has not left."""
     found = messages.get(current(), None, uuid)
-    actions.cancel(current(), found.channel, uuid)
+    _api(found.channel).cancel(uuid)
     return ok("Successfully cancelled")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from flask_communication import SMS, signals
 from flask_communication.configs.state import state_of
 from flask_communication.delivery import outbox
+from flask_communication.delivery.transitions import Claim, Settlement, Start
 from flask_communication.delivery.worker.dispatcher import persist
 from flask_communication.errors import DatabaseError, NotRetryable
 from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused
@@ -197,7 +199,7 @@ def strand(app: Flask) -> None:
         rows = outbox.claim(connection, 100)
         outbox.start(
             connection,
-            [{"id": r.id, "fence": r.fence, "config_id": r.config_id, "key": r.uuid} for r in rows],
+            [Start(one.id, one.fence, one.config_id or 0, one.key) for one in rows],
         )
     make_due(app)
 
@@ -257,26 +259,22 @@ def test_a_claim_that_was_never_dialled_becomes_due_again(app: Flask, provider: 
     assert provider.rang == {uuid: 1}
 
 
-def settle_as(app: Flask, row: Any, status: str, state: str) -> set[int]:
-    ending = dict.fromkeys(outbox.SETTLING) | {
-        "id": row.id,
-        "fence": row.fence,
-        "status": status,
-        "state": state,
-        "ref": "late-ref" if state == "accepted" else None,
-    }
+def settle_as(app: Flask, claim: Claim, status: str, state: str) -> set[int]:
+    ref = "late-ref" if state == "accepted" else None
+    settled = Settlement(claim.id, claim.fence, claim.uuid, claim.channel, status, state, ref=ref)
     with state_of(app).database.write() as connection:
-        return outbox.settle(connection, [ending])
+        return outbox.settle(connection, [settled])
 
 
-def start_one(app: Flask) -> Any:
+def start_of(claim: Claim) -> Start:
+    return Start(claim.id, claim.fence, claim.config_id or 0, claim.key)
+
+
+def start_one(app: Flask) -> Claim:
     with state_of(app).database.write() as connection:
-        (row,) = outbox.claim(connection, 1)
-        outbox.start(
-            connection,
-            [{"id": row.id, "fence": row.fence, "config_id": row.config_id, "key": row.uuid}],
-        )
-    return row
+        (claim,) = outbox.claim(connection, 1)
+        outbox.start(connection, [start_of(claim)])
+    return claim
 
 
 def test_a_stale_worker_cannot_settle_what_another_holds(app: Flask, provider: Scripted) -> None:
@@ -299,21 +297,11 @@ def test_a_refusal_of_an_earlier_try_does_not_clear_a_later_one(
         uuid = SMS.send_msg(TO, "Hello")
         with state_of(app).database.write() as connection:
             (first,) = outbox.claim(connection, 1)
-            given = {
-                "id": first.id,
-                "fence": first.fence,
-                "config_id": first.config_id,
-                "key": uuid,
-            }
-            outbox.start(connection, [given])
+            outbox.start(connection, [start_of(first)])
         make_due(app)
         provider.answer = raising(OutcomeUnknown("timed out"))
         work(app)  # rescued, repeated, and in doubt again
-        refused = (
-            dict.fromkeys(outbox.SETTLING) | given | {"status": "rejected", "state": "rejected"}
-        )
-        with state_of(app).database.write() as connection:
-            assert outbox.settle(connection, [refused]) == set()  # the first worker wakes up
+        assert settle_as(app, first, "rejected", "rejected") == set()  # the first worker wakes up
         make_due(app, repeat_until="2020-01-01 00:00:00.000000")
         work(app)
         assert SMS.get(uuid).status == "unknown"
@@ -355,8 +343,7 @@ def test_a_cancel_between_claim_and_start_wins(app: Flask) -> None:
             (row,) = outbox.claim(connection, 1)
         SMS.cancel(uuid)
         with state_of(app).database.write() as connection:
-            given = {"id": row.id, "fence": row.fence, "config_id": row.config_id, "key": uuid}
-            assert outbox.start(connection, [given]) == set()
+            assert outbox.start(connection, [start_of(row)]) == set()
         assert SMS.get(uuid).attempts == []
 
 
@@ -364,10 +351,10 @@ def test_a_start_whose_answer_got_lost_may_be_repeated_by_its_holder_only(app: F
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         row = start_one(app)
-        given = {"id": row.id, "fence": row.fence, "config_id": row.config_id, "key": uuid}
+        stale = replace(start_of(row), fence=row.fence - 1)
         with state_of(app).database.write() as connection:
-            assert outbox.start(connection, [given]) == {row.id}
-            assert outbox.start(connection, [{**given, "fence": row.fence - 1}]) == set()
+            assert outbox.start(connection, [start_of(row)]) == {row.id}
+            assert outbox.start(connection, [stale]) == set()
         assert len(SMS.get(uuid).attempts) == 1
 
 
