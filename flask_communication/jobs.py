@@ -5,29 +5,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
-from collections.abc import Callable
-from types import FrameType
 
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
-from redis import Redis
-from redis.exceptions import RedisError
-from rq import Queue, SimpleWorker
 from rq.cron import register
-from rq.job import Job
 
 from .configs.state import State, state_of
 from .delivery.worker.bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
 from .delivery.worker.worker import LINGER, Worker
 from .errors import NotInitialised
-
-log = logging.getLogger(__name__)
-
-# RQ needs several milliseconds of the processor for a job, just when a message is to be dialled.
-STEP_ASIDE = 0.03
 
 
 def attend() -> None:
@@ -57,38 +44,6 @@ def _work(state: State) -> None:
     if worker.is_work_due():
         # More than one job may do: let the next one, here or elsewhere, go on.
         state.ring()
-
-
-class _Listener(SimpleWorker):
-    """RQ's worker without a fork for each job; it also tells us when it is asked to stop."""
-
-    on_stop: Callable[[], None]
-
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        self.on_stop()
-        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        # Our worker has heard the ring that came with this job: first let it dial.
-        time.sleep(STEP_ASIDE)
-        super().execute_job(job, queue)
-
-
-def listen(state: State, on_stop: Callable[[], None]) -> None:
-    """Run RQ's jobs in this process, each of which wakes its worker, until Redis is away or we are stopped.
-
-    RQ answers SIGTERM and SIGINT meanwhile, and ``on_stop`` is called.
-    """
-    assert state.settings.redis_url is not None
-    try:
-        redis = Redis.from_url(state.settings.redis_url)
-        queue = Queue(state.settings.queue, connection=redis)
-        listener = _Listener([queue], connection=redis)
-        listener.on_stop = on_stop
-        with state.app.app_context():
-            listener.work(logging_level="WARNING")
-    except (RedisError, OSError) as failure:
-        log.warning("no bell (%s); looking every second instead", type(failure).__name__)
 
 
 def _application() -> Flask:

@@ -6,7 +6,7 @@ import click
 
 from ..configs import store
 from ..configs.state import current
-from ..delivery.monitor import forecast, story
+from ..delivery.monitor.explain import explain, timeline
 from ..email import incoming
 from ..storage import messages
 from .command import communication, cut, explained, table
@@ -52,7 +52,7 @@ def list_messages(
 @explained
 def show(uuid: str) -> None:
     """Tell the whole story of one message, and what comes next."""
-    for line in story.tell(current(), messages.get(current(), None, uuid)):
+    for line in timeline(current(), messages.get(current(), None, uuid)):
         click.echo(line)
 
 
@@ -70,7 +70,7 @@ def raw(uuid: str) -> None:
 @click.option("--key", help="The configuration's key or id; without it, the default one.")
 @click.option("--sender", help="The message's sender; without it, COMMUNICATION_DEFAULT_SENDER.")
 @explained
-def explain(channel: str, destination: str, key: str | None, sender: str | None) -> None:
+def explain_message(channel: str, destination: str, key: str | None, sender: str | None) -> None:
     """Tell what would become of a message now, by which configuration, and why; nothing is sent."""
-    for line in forecast.foretell(current(), channel, destination, key, sender):
+    for line in explain(current(), channel, destination, key, sender):
         click.echo(line)

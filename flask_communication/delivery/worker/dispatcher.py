@@ -27,10 +27,9 @@ from ..channel import Channel, Sent, channel_of
 from ..outcomes import Dispatch
 from ..reports import Answer
 from ..transitions import Dismissal, Settlement
-from .pool import Pool
 from .rescue import rescue
 from .schedule import LOOK_EVERY, Schedule
-from .sending import DEADLINE, Batch, learn, sending
+from .sending import DEADLINE, Batch, Pool, learn, sending
 
 log = logging.getLogger(__name__)
 

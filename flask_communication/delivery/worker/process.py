@@ -50,7 +50,7 @@ def _serve_with_bell(state: State, worker: Worker) -> None:
         while not ended.is_set():
             with _stopped_by_signal(end):
                 # RQ costs a start-up that only a process with Redis should pay.
-                from ...jobs import listen
+                from .listener import listen
 
                 listen(state, end)
                 ended.wait(LISTEN_AGAIN)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
 from ...configs.routes import Route
 from ...configs.settings import Settings
@@ -21,6 +23,53 @@ log = logging.getLogger(__name__)
 # A request takes at most this long; with less of its lease left a message is not sent.
 DEADLINE = 20.0
 LEARN_FOR = 1.0
+# Of the requests at once, this share (and one at least) is kept for messages of high priority.
+KEPT_FOR_HIGH = 1 / 20
+
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Runs requests in threads, and collects what they return for the one thread that does SQL."""
+
+    def __init__(self, threads: ThreadPoolExecutor, slots: int) -> None:
+        self.threads = threads
+        self.slots = slots
+        self.common_slots = slots - max(1, int(slots * KEPT_FOR_HIGH)) if slots > 1 else 1
+        self.busy = 0
+        self._ended: SimpleQueue[T | None] = SimpleQueue()
+
+    def submit(self, request: Callable[[], T]) -> None:
+        """Make a request in a thread; :meth:`gather` returns its answer."""
+        self.busy += 1
+        self.threads.submit(lambda: self._ended.put(request()))
+
+    def nudge(self) -> None:
+        """End a wait of :meth:`gather`, because there is new work; safe from any thread."""
+        self._ended.put(None)
+
+    def free(self, *, is_urgent: bool) -> int:
+        """Return how many more requests may be made now."""
+        return (self.slots if is_urgent else self.common_slots) - self.busy
+
+    def gather(self, wait: float | None) -> tuple[list[T], bool]:
+        """Return the answers that are there, and whether there was a nudge.
+
+        With ``wait``, wait so many seconds for the first.
+        """
+        ended: list[T] = []
+        nudged = False
+        try:
+            one = self._ended.get(wait is not None, wait)
+            while True:
+                if one is None:
+                    nudged = True
+                else:
+                    ended.append(one)
+                one = self._ended.get_nowait()
+        except Empty:
+            self.busy -= len(ended)
+            return ended, nudged
 
 
 @dataclass(frozen=True)

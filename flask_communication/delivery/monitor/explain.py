@@ -1,17 +1,26 @@
-"""Stories for a person: what happened to a message and what comes next."""
+"""Explain a message to a person: its timeline, what comes next, and by which route it would go."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
 from ...configs import routes as routing
+from ...configs import store
 from ...configs.routes import Route, Routes
+from ...configs.settings import Settings
 from ...configs.state import State
-from ...storage.models import Attempt, Event, Message, status
+from ...storage.dialect import dialect_of
+from ...storage.models import PRIORITIES, Attempt, Event, Message, status
 from ...storage.retention import REMOVED
-from ..channel import Channel, channel_of
+from ..channel import Channel, by_number, channel_of
+from ..policy import limits
+from ..transitions import Claim
 
 _NEXT = {
     status.QUEUED: "a worker sends it",
@@ -36,8 +45,11 @@ _SILENT = (
 )
 
 
-def tell(state: State, message: Message) -> Iterator[str]:
-    """Return the story of a message that was loaded with its attempts and events, line by line."""
+def timeline(state: State, message: Message) -> Iterator[str]:
+    """Say line by line what happened to a message and what comes next.
+
+    The message was loaded with its attempts and events.
+    """
     routes = _routes(state, message)
     yield f"{message.channel} {message.uuid} is {message.status}"
     yield f"  to {message.destination}" + (f" from {message.sender}" if message.sender else "")
@@ -86,13 +98,13 @@ def _routes(state: State, message: Message) -> dict[int, Route]:
 
 
 def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str) -> Iterator[str]:
-    """Say of each route what speaks for and against it."""
+    """Say of each route of a message how it is."""
     if home is None:
         return
     family = routing.in_order(home, routes, uuid)
     goes = next((route for route in family if route.trouble is None), None)
     for route in family:
-        yield f"  {'->' if route is goes else '  '} {way(route, route.weight)}"
+        yield f"  {'->' if route is goes else '  '} {_route_line(route, route.weight)}"
     if goes is None:
         yield NO_WAY
 
@@ -100,7 +112,7 @@ def _ways(routes: Mapping[int, Route], home: Route | None, uuid: str) -> Iterato
 NO_WAY = "  it would wait until one of them is well, or until it expires"
 
 
-def way(route: Route, share: int) -> str:
+def _route_line(route: Route, share: int) -> str:
     """Say how a route is, and that ``share`` of 100 messages begin with it."""
     provider = route.provider.name if route.provider else "no provider"
     more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
@@ -159,3 +171,98 @@ def _is_silent(channel: Channel, route: Route | None) -> bool:
 
 def _moment(moment: datetime) -> str:
     return f"{moment:%F %T}Z"
+
+
+# --- A message that is not sent yet
+
+
+def explain(
+    state: State, channel: str, destination: str, key: str | int | None, sender: str | None = None
+) -> Iterator[str]:
+    """Say line by line by which configuration a message would go now, or why it would not.
+
+    Nothing is sent or changed.
+    ``sender`` is the message's, None for COMMUNICATION_DEFAULT_SENDER. Raises
+    :class:`InvalidMessage` for what is no recipient, and :class:`ConfigNotFound`.
+    """
+    asked_of = channel_of(state, channel)
+    to = asked_of.parse_recipient(destination, state.settings)
+    with state.database.read() as connection:
+        chosen = routing.choose(connection, channel, key)
+        routes = Routes(state).load(connection, {chosen})
+        claim = _claim(channel, to, sender or state.settings.default_sender, chosen)
+        suppressed = asked_of.foresee(connection, claim)
+        limit = limits.foresee(connection, state.settings, claim, by_number(state))
+        queues = _queues(connection)
+    home = routes[chosen]
+    asked = "the default one" if key is None else f"the one called {key!r}"
+    yield f"{channel} to {to} by {asked}, {home.name}"
+    if suppressed is not None:
+        yield f"  nowhere: {suppressed}; it would be rejected"
+        return
+    if limit is not None:
+        yield f"  nowhere yet: {limit.setting} {limit.says}; it would be held until: {RELEASE}; and then"
+    goes_to = asked_of.recipient(claim, state.settings)
+    if goes_to is None:
+        yield f"  nowhere: {_guard(state.settings)}; it would be rejected"
+        return
+    if goes_to != to:
+        yield f"  COMMUNICATION_REDIRECT_TO sends it to {goes_to} instead"
+    yield from _shares(home, routes, queues)
+    for name in store.strangers(state).get(chosen, ()):
+        yield f"     {name}: passed over, no {channel} configuration has this key"
+
+
+RELEASE = "flask communication release UUID"
+
+
+def _claim(channel: str, destination: str, sender: str | None, config_id: int) -> Claim:
+    """Return a claim of a message that is in no table."""
+    return Claim(
+        id=0,
+        fence=0,
+        uuid="",
+        channel=channel,
+        destination=destination,
+        sender=sender,
+        body="",
+        config_id=config_id,
+        route_id=config_id,
+        priority=PRIORITIES["normal"],
+    )
+
+
+def _guard(settings: Settings) -> str:
+    if settings.redirect_to is not None:
+        return "COMMUNICATION_REDIRECT_TO is of another channel"
+    return "COMMUNICATION_ONLY_TO does not list the recipient"
+
+
+def _queues(connection: Connection) -> Mapping[int, float]:
+    """Return the seconds of messages that wait at each configuration that has a rate."""
+    left = f"0 - {dialect_of(connection).since('queued_until')}"
+    rows = connection.execute(
+        text(f"SELECT config_id, {left} AS seconds FROM communication_circuit")
+    )
+    return {
+        row.config_id: row.seconds for row in rows if row.seconds is not None and row.seconds > 0
+    }
+
+
+def _shares(home: Route, routes: Mapping[int, Route], queues: Mapping[int, float]) -> Iterator[str]:
+    """Say of each route how it is, and how many messages of 100 go by it."""
+    family = [home, *(routes[one] for one in home.fallback if one in routes)]
+    orders = [routing.in_order(home, routes, f"{point:08x}") for point in range(100)]
+    begins = Counter(order[0].config_id for order in orders)
+    goes = Counter(_first_that_is_well(order) for order in orders)
+    for route in family:
+        line = _route_line(route, begins[route.config_id])
+        if route.rate and route.config_id in queues:
+            line += f", with {queues[route.config_id]:.0f} s of messages before it"
+        yield f"  {'->' if goes[route.config_id] else '  '} {line}"
+    if goes[None]:
+        yield NO_WAY
+
+
+def _first_that_is_well(order: Sequence[Route]) -> int | None:
+    return next((route.config_id for route in order if route.trouble is None), None)

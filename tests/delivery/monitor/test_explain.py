@@ -12,7 +12,7 @@ from sqlalchemy import text
 from flask_communication import SMS, Email
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
-from flask_communication.delivery.monitor import forecast
+from flask_communication.delivery.monitor import explain
 from flask_communication.errors import ConfigNotFound, InvalidMessage
 from flask_communication.providers.base import Refused
 from flask_communication.storage.models import Message
@@ -41,7 +41,7 @@ def explained(
     """Return what is foretold, and check that nothing was written."""
     state = state_of(app)
     before = everything(app)
-    told = "\n".join(forecast.foretell(state, channel, to, key, sender))
+    told = "\n".join(explain.explain(state, channel, to, key, sender))
     assert everything(app) == before
     return told
 
