@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from blinker import NamedSignal
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.engine import Connection
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
-from ..signals import config_paused, config_resumed
+from ..signals import config_paused, config_resumed, send
 from ..storage.dialect import dialect_of
 
 if TYPE_CHECKING:
@@ -368,28 +369,21 @@ def announce(app: Flask, changes: Sequence[tuple[Circuit, Circuit]]) -> None:
     for before, after in changes:
         if after.is_paused and (after.state, after.opens) != (before.state, before.opens):
             log.warning("configuration %s is %s", after.config_id, after)
-            _tell(app, config_paused, after)
+            _send(app, config_paused, after)
         elif after.is_paused and not before.is_paused:
             log.info("configuration %s is %s", after.config_id, after)
-            _tell(app, config_paused, after)
+            _send(app, config_paused, after)
         elif before.state != CLOSED and after.state == CLOSED:
             log.warning("configuration %s is well again", after.config_id)
-            _tell(app, config_resumed, after)
+            _send(app, config_resumed, after)
 
 
-def _tell(app: Flask, signal: Any, circuit: Circuit) -> None:
-    if not signal.receivers:
-        return
-    try:
-        with app.app_context():
-            signal.send(
-                app,
-                config_id=circuit.config_id,
-                state=circuit.state,
-                seconds=circuit.left,
-                reason=circuit.reason,
-            )
-    except Exception:
-        log.exception(
-            "a receiver of %s failed for configuration %s", signal.name, circuit.config_id
-        )
+def _send(app: Flask, signal: NamedSignal, circuit: Circuit) -> None:
+    send(
+        app,
+        signal,
+        config_id=circuit.config_id,
+        state=circuit.state,
+        seconds=circuit.left,
+        reason=circuit.reason,
+    )

@@ -23,13 +23,13 @@ from ..errors import (
 )
 from ..formats import numbers
 from ..providers import standin
+from ..signals import announce
 from ..storage import events
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, dialect_of
 from ..storage.models import Config, Message
 from ..storage.models.status import MOVES, QUEUED, UNKNOWN, UNREACHED
 from ..storage.retention import REMOVED
-from .announce import announce
 from .channel import Channel
 from .outbox import among, listed
 

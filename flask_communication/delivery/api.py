@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import ClassVar
 
 from ..configs.state import current
+from ..signals import announce
 from ..storage import erasure, messages
 from ..storage.erasure import Erased
 from ..storage.messages import Page
 from ..storage.models import Message
 from . import actions, drafting, reports
-from .announce import announce
 from .channel import Channel
 from .policy import suppression
 from .policy.suppression import Suppressed

@@ -15,10 +15,9 @@ from sqlalchemy.engine import Connection
 from ..configs import breaker
 from ..configs.routes import Route, in_order
 from ..configs.state import State
-from ..signals import limit_reached
+from ..signals import announce, limit_reached, send
 from ..storage.models import status
 from . import outbox
-from .announce import announce, tell
 from .channel import by_number, channels_of
 from .outcomes import BACKOFF, Dispatch, Wait
 from .policy import limits, rate
@@ -53,7 +52,7 @@ class Screened:
                 hold.claim.channel,
                 hold.reason,
             )
-            tell(
+            send(
                 app,
                 limit_reached,
                 limit=hold.limit.setting,

@@ -16,11 +16,11 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from ..configs import routes as routing
 from ..configs.routes import Route, Routes
 from ..configs.state import State
-from ..delivery.announce import announce
 from ..delivery.reports import SyncResult
 from ..errors import InvalidQuery, NotSent, ProviderError
 from ..formats.text import clean
 from ..providers.base import Inbox
+from ..signals import announce
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, dialect_of
 from . import incoming

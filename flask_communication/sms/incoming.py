@@ -11,11 +11,11 @@ from sqlalchemy import TextClause, select, text
 from sqlalchemy.engine import Connection
 
 from ..configs.state import State
-from ..delivery.announce import announce
 from ..delivery.policy import suppression
 from ..delivery.policy.suppression import NewSuppression
 from ..errors import ConfigNotFound
 from ..formats.text import clean
+from ..signals import announce
 from ..storage import events
 from ..storage.dialect import Dialect, dialect_of
 from ..storage.models import Message

@@ -20,12 +20,12 @@ from ..configs.breaker import Record
 from ..configs.routes import Routes
 from ..configs.state import State
 from ..delivery import actions, reports
-from ..delivery.announce import announce
 from ..delivery.channel import channel_of, channels_of
 from ..delivery.worker.dispatcher import Dispatcher
 from ..errors import CommunicationError
 from ..providers import standin
 from ..providers.base import File, Provider
+from ..signals import announce
 from ..storage.models import Attachment, Mail, Message
 from .standin import Understudy
 

@@ -18,11 +18,11 @@ from ...configs import breaker
 from ...configs.routes import Route, Routes
 from ...configs.state import State
 from ...errors import DatabaseError
+from ...signals import announce
 from ...storage.crashpoints import crash_point
 from ...storage.files import Files
 from ...storage.models import BULK, HIGH
 from .. import outbox, outcomes, plan, reports
-from ..announce import announce
 from ..channel import Channel, Sent, channel_of
 from ..outcomes import Dispatch
 from ..reports import Answer

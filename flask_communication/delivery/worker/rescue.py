@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ...configs.routes import Route, Routes
 from ...configs.state import State
+from ...signals import announce
 from ...storage import events
 from ...storage.crashpoints import crash_point
 from .. import outbox, outcomes
-from ..announce import announce
 from ..transitions import Stranded
 from .sending import learn
 
