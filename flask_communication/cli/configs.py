@@ -25,7 +25,7 @@ def config() -> None:
 @explained
 def list_configs(channel: str | None) -> None:
     """List the configurations, secrets masked, and how they are."""
-    routes, strangers = _routes(), store.strangers(current())
+    routes, unknown = _routes(), store.unknown_fallbacks(current())
     table(
         (
             *("id", "type", "key", "provider", "package", "default", "enabled"),
@@ -40,7 +40,7 @@ def list_configs(channel: str | None) -> None:
                 one["provider_pkg_name"],
                 "yes" if one.get("is_default") else "",
                 "yes" if one.get("enabled") else "no",
-                _fallback(one, strangers),
+                _fallback(one, unknown),
                 str(one["weight"]),
                 _rate(one),
                 cut(_state(one, routes)),
@@ -63,7 +63,7 @@ def show_config(config_id: str) -> None:
     click.echo(
         f"  {default}{'enabled' if one['enabled'] else 'disabled'}, version {one['version']}"
     )
-    click.echo(f"  fallback {_fallback(one, store.strangers(current())) or '-'}")
+    click.echo(f"  fallback {_fallback(one, store.unknown_fallbacks(current())) or '-'}")
     click.echo(f"  weight {one['weight']}, rate {_rate(one) or '-'}")
     for name, value in one["config"].items():
         click.echo(f"  {name} = {json.dumps(value)}")
@@ -93,9 +93,9 @@ def _state(one: Mapping[str, Any], routes: Mapping[int, Route]) -> str:
     )
 
 
-def _fallback(one: Mapping[str, Any], strangers: Mapping[int, Sequence[str]]) -> str:
-    unknown = strangers.get(one["id"], ())
-    return ", ".join(f"{key} (unknown)" if key in unknown else key for key in one["fallback"] or ())
+def _fallback(one: Mapping[str, Any], unknown: Mapping[int, Sequence[str]]) -> str:
+    names = unknown.get(one["id"], ())
+    return ", ".join(f"{key} (unknown)" if key in names else key for key in one["fallback"] or ())
 
 
 def _rate(one: Mapping[str, Any]) -> str:
@@ -242,7 +242,7 @@ def _settings(pairs: Sequence[str], secrets: Sequence[str]) -> dict[str, Any]:
 
 
 def _warn(config_id: int, package: str) -> None:
-    for name in store.strangers(current()).get(config_id, ()):
+    for name in store.unknown_fallbacks(current()).get(config_id, ()):
         warn(
             f"no configuration of this type has the key {name!r} yet; nothing goes by it until one "
             "does"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ..configs import store
 from ..configs.state import current
 from ..delivery.monitor.explain import explain, timeline
 from ..email import incoming
 from ..storage import messages
+from ..storage.models import CHANNELS
 from .command import communication, cut, explained, table
 
 
@@ -65,7 +65,7 @@ def raw(uuid: str) -> None:
 
 
 @communication.command("explain")
-@click.argument("channel", type=click.Choice(store.TYPES))
+@click.argument("channel", type=click.Choice(CHANNELS))
 @click.argument("destination")
 @click.option("--key", help="The configuration's key or id; without it, the default one.")
 @click.option("--sender", help="The message's sender; without it, COMMUNICATION_DEFAULT_SENDER.")

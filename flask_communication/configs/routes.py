@@ -7,20 +7,19 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, text
 from sqlalchemy.engine import Connection
 
 from ..errors import CommunicationError, ConfigNotFound
-from ..providers import standin
 from ..providers.base import Provider
 from ..providers.net import hosts
 from ..storage.dialect import dialect_of
 from . import breaker
 from .breaker import Circuit
 from .state import State
-from .store import store_default, values
+from .store import values
 
 log = logging.getLogger(__name__)
 
@@ -89,28 +88,38 @@ def choose(connection: Connection, channel: str, key: str | int | None) -> int:
 
     Raises :class:`ConfigNotFound`, which says what to do.
     """
-    wanted = None if key is None else str(key)
-    choice, given = _CHOICE[wanted is None], {"type": channel, "key": wanted}
-    found = connection.execute(choice, given).first()
-    if found is None and wanted is None and standin.is_kept():
-        store_default(connection, channel, "simulator")
-        found = connection.execute(choice, given).first()
-    if found is None:
-        raise ConfigNotFound(_missing(channel, wanted))
-    return int(found.id)
+    found = find_config(connection, channel, key)
+    if found is None or not found.enabled:
+        raise ConfigNotFound(_missing(channel, None if key is None else str(key)))
+    return found.id
 
 
-_ENABLED = (
-    "SELECT id FROM communication_config WHERE type = :type AND deleted_at IS NULL AND enabled"
+class Found(NamedTuple):
+    """A configuration that a key leads to."""
+
+    id: int
+    enabled: bool
+
+
+def find_config(connection: Connection, channel: str, key: str | int | None) -> Found | None:
+    """Return the configuration that ``key`` names, also a disabled one; None if there is none.
+
+    ``key`` is a key, an id, or None for the default configuration. A key made of digits wins over
+    the id that it looks like, and an enabled configuration over a disabled one.
+    """
+    if key is None:
+        found = connection.execute(_DEFAULT, {"type": channel}).first()
+    else:
+        found = connection.execute(_NAMED, {"type": channel, "key": str(key)}).first()
+    return None if found is None else Found(found.id, bool(found.enabled))
+
+
+_OF_TYPE = "SELECT id, enabled FROM communication_config WHERE type = :type AND deleted_at IS NULL"
+_DEFAULT = text(f"{_OF_TYPE} AND is_default")
+_NAMED = text(
+    f"{_OF_TYPE} AND (key = :key OR CAST(id AS varchar(20)) = :key)"
+    " ORDER BY enabled DESC, CASE WHEN key = :key THEN 0 ELSE 1 END LIMIT 1"
 )
-_CHOICE = {
-    True: text(f"{_ENABLED} AND is_default"),
-    # A key made of digits wins over the id it looks like.
-    False: text(
-        f"{_ENABLED} AND (key = :key OR CAST(id AS varchar(20)) = :key)"
-        " ORDER BY CASE WHEN key = :key THEN 0 ELSE 1 END LIMIT 1"
-    ),
-}
 
 
 def _missing(channel: str, key: str | None) -> str:

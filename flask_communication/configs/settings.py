@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from ..errors import SettingError
 from ..providers.net import hosts
+from ..storage.models import CHANNELS
 
 PREFIX = "COMMUNICATION_"
-CHANNELS = ("sms", "email", "telephony")
 # Counters are 32 bits wide.
 MOST = 2**31 - 1
 

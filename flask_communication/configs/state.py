@@ -11,9 +11,10 @@ from flask import current_app
 from ..delivery.worker.bell import Bell
 from ..errors import NotInitialised
 from ..storage.database import Database
+from ..storage.models import CHANNELS
 from .encryption import Vault
 from .registry import Registry
-from .settings import CHANNELS, Settings
+from .settings import Settings
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -1,10 +1,10 @@
-"""Configurations at run time: stored, changed, listed and hidden, with their secrets kept secret."""
+"""Configurations in the database: stored, changed, listed and deleted, their secrets encrypted."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,24 +12,21 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig, InvalidQuery
-from ..storage.models import Config
-from . import breaker
+from ..providers.net import hosts
+from ..storage.models import CHANNELS, Config
+from . import breaker, schema
 from .encryption import SEALED
+from .schema import MASK, ConfigFields
 from .state import State
 
-MASK = "********"
-TYPES = ("sms", "email", "telephony")
-MAX_CONFIG = 20_000
-# Messages a second: one a day is the least that a person can mean.
-LEAST_RATE, MOST_RATE = 1 / 86_400, 1e6
-_LOOKS_LIKE_A_MASK = re.compile(r"[*•●]{3,}")
-_URL_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-# Fields of a row besides what the seed names, with what each must be.
-_PLAIN = ("is_default", "enabled", "fallback", "weight", "rate_per_second")
+_LISTED = (
+    *("id", "type", "provider", "provider_pkg_name", "key", "is_default", "enabled"),
+    *("fallback", "weight", "rate_per_second", "version"),
+)
 
 
 def sealed_label(config_id: int) -> str:
-    """Return what binds the secrets of a configuration to its row."""
+    """Return the label that binds the secrets of a configuration to its row."""
     return f"config:{config_id}"
 
 
@@ -44,88 +41,80 @@ def values(state: State, row: Any) -> dict[str, Any]:
 def create(state: State, fields: Mapping[str, Any]) -> int:
     """Store a configuration and return its id; the first of a type becomes its default.
 
-    ``fields`` has ``type``, ``provider``, ``provider_pkg_name`` and ``config``, and may have
-    ``key``, ``is_default``, ``enabled``, ``fallback``, ``weight`` and ``rate_per_second``. Raises
-    :class:`InvalidConfig`.
+    ``fields`` are those of :class:`.schema.ConfigCreate`. The provider may be asked which settings
+    are secret, before the transaction begins. Raises :class:`InvalidConfig`.
     """
-    given = _checked(fields)
-    secrets = _Secrets(state, given["provider_pkg_name"], given["provider"])
-    _refuse_masks(given["config"])
+    given = schema.read_new(fields)
+    secrets = _Secrets.of(state, given.package)
     with state.database.write() as connection:
-        _refuse_taken_key(connection, given["type"], given.get("key"), None)
-        row = {name: given[name] for name in ("type", "provider", "provider_pkg_name")}
-        row |= {name: given[name] for name in ("key", *_PLAIN) if name in given}
-        row["is_default"] = _becomes_default(connection, given, None)
+        _refuse_taken_key(connection, given, None)
+        is_default = _becomes_default(connection, given, None)
         now = datetime.now(UTC)
+        row = given.columns() | {"is_default": is_default, "created_at": now, "updated_at": now}
         config_id: int = connection.execute(
-            insert(Config)
-            .values(sealed="{}", created_at=now, updated_at=now, **row)
-            .returning(Config.id)
+            insert(Config).values(sealed="{}", **row).returning(Config.id)
         ).scalar_one()
-        _store(connection, config_id, sealed=_seal(state, config_id, given["config"], secrets))
+        _store(connection, config_id, sealed=_seal(state, config_id, given.config, secrets))
     return config_id
-
-
-def store_default(connection: Connection, type: str, package: str) -> None:
-    """Store a configuration without settings as the default of its type, where there is none."""
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    into = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    now = datetime.now(UTC)
-    row = {"type": type, "provider_pkg_name": package, "created_at": now, "updated_at": now}
-    connection.execute(into(Config).values(is_default=True, **row).on_conflict_do_nothing())
 
 
 def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
     """Change a configuration and return its id.
 
-    A setting that is left out, or comes as the mask, is kept; None clears it. A configuration that
-    was paused gets another chance. Raises :class:`ConfigNotFound`, :class:`InvalidConfig`, and
-    :class:`Conflict` when ``version`` is given and somebody else was quicker.
+    ``fields`` are those of :class:`.schema.ConfigUpdate`. A setting that is left out, or comes as
+    the mask, is kept; None clears it. A configuration that was paused is tried again. The provider
+    may be asked which settings are secret, before the transaction begins. Raises
+    :class:`ConfigNotFound`, :class:`InvalidConfig`, and :class:`Conflict` when ``version`` is given
+    and the configuration was changed since.
     """
-    number = _id(config_id)
+    changes = schema.read_changes(config_id, fields)
+    with state.database.read() as connection:
+        before = _row(connection, changes.id)
+    secrets = _Secrets.of(state, changes.applied_to(_entered(before)).package)
     with state.database.write() as connection:
-        row = _row(connection, number)
-        given = _checked({**_as_fields(row), **fields})
-        _refuse_old_version(row, fields.get("version"))
-        _refuse_taken_key(connection, given["type"], given.get("key"), number)
-        secrets = _Secrets(state, given["provider_pkg_name"], given["provider"])
+        row = _row(connection, changes.id)
+        _refuse_old_version(row, changes.version)
+        given = changes.applied_to(_entered(row))
+        if given.package != secrets.package:
+            raise _changed_meanwhile(row)
+        _refuse_taken_key(connection, given, row.id)
         merged = _merged(state, row, given, secrets)
-        changed = {name: given[name] for name in ("type", "provider", "provider_pkg_name")}
-        changed |= {name: given[name] for name in ("key", *_PLAIN) if name in given}
-        changed["is_default"] = _becomes_default(connection, given, number)
         _store(
             connection,
-            number,
-            sealed=_seal(state, number, merged, secrets),
+            row.id,
+            sealed=_seal(state, row.id, merged, secrets),
+            is_default=_becomes_default(connection, given, row.id),
             version=row.version + 1,
             updated_at=datetime.now(UTC),
-            **changed,
+            **given.columns(),
         )
-        reopened = breaker.close(connection, number)
+        reopened = breaker.close(connection, row.id)
     breaker.announce(state.app, reopened)
-    return number
+    return changes.id
 
 
 def listing(
     state: State, type: str | None = None, provider: str | None = None, key: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the configurations as the seed lists them, secrets masked, the oldest first.
+    """Return the configurations as the REST call lists them, secrets masked, the oldest first.
 
-    Raises :class:`InvalidQuery` for a type that does not exist.
+    Each provider may be asked which settings are secret. Raises :class:`InvalidQuery` for a type
+    that does not exist.
     """
-    if type is not None and type not in TYPES:
-        raise InvalidQuery({"type": [f"must be one of {', '.join(TYPES)}"]})
+    if type is not None and type not in CHANNELS:
+        raise InvalidQuery({"type": [f"must be one of {', '.join(CHANNELS)}"]})
     wanted = select(Config).where(Config.deleted_at.is_(None)).order_by(Config.id)
     for column, value in ((Config.type, type), (Config.provider, provider), (Config.key, key)):
         if value:
             wanted = wanted.where(column == value)
     with state.database.session() as session:
         rows = list(session.scalars(wanted))
-    return [_shown(state, row) for row in rows]
+    packages = {row.provider_pkg_name or row.provider for row in rows}
+    secrets = {package: _Secrets.of(state, package) for package in packages}
+    return [_shown(state, row, secrets[row.provider_pkg_name or row.provider]) for row in rows]
 
 
-def strangers(state: State) -> dict[int, list[str]]:
+def unknown_fallbacks(state: State) -> dict[int, list[str]]:
     """Return the fallbacks that name no configuration of their type: id -> names."""
     columns = (Config.id, Config.type, Config.key, Config.fallback)
     with state.database.read() as connection:
@@ -136,27 +125,33 @@ def strangers(state: State) -> dict[int, list[str]]:
 
 
 def delete(state: State, config_id: Any) -> None:
-    """Hide a configuration; nothing is sent by it any more. Raises :class:`ConfigNotFound`.
+    """Hide a configuration, so that nothing more is sent by it; raise :class:`ConfigNotFound`.
 
-    Its row stays, because the messages it sent may still ask it for their delivery reports.
+    Its row stays, because the provider is still asked for delivery reports of what it sent.
     """
+    number = schema.read_id(config_id)
     with state.database.write() as connection:
-        number = _row(connection, _id(config_id)).id
+        _row(connection, number)
         _store(connection, number, deleted_at=datetime.now(UTC), enabled=False, is_default=False)
 
 
 def name_of(state: State, config_id: Any) -> str:
-    """Return what a person calls a configuration; raise :class:`ConfigNotFound`."""
+    """Return the type, name and id of a configuration, for people.
+
+    Raises :class:`ConfigNotFound`.
+    """
+    number = schema.read_id(config_id)
     with state.database.read() as connection:
-        row = _row(connection, _id(config_id))
+        row = _row(connection, number)
     return f"{row.type} {row.key or row.provider or row.provider_pkg_name or ''} ({row.id})"
 
 
 def reseal(state: State) -> tuple[int, list[str]]:
-    """Encrypt all secrets with the first key; return how many configurations, and what could not be opened.
+    """Encrypt all secrets with the first key.
 
-    Deleted ones too: their messages may still ask them for delivery reports. Raises
-    :class:`InvalidConfig` when there is no key.
+    Return how many configurations were encrypted, and why the others could not be opened. Deleted
+    ones too: their providers are still asked for delivery reports. Raises :class:`InvalidConfig`
+    when there is no key.
     """
     resealed, problems = 0, []
     with state.database.write() as connection:
@@ -174,13 +169,6 @@ def reseal(state: State) -> tuple[int, list[str]]:
     return resealed, problems
 
 
-def _id(raw: Any) -> int:
-    text = str(raw)
-    if isinstance(raw, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise InvalidConfig({"id": ["must be the number of a configuration"]})
-    return int(text)
-
-
 def _row(connection: Connection, config_id: int) -> Any:
     found = connection.execute(
         select(Config.__table__).where(Config.id == config_id, Config.deleted_at.is_(None))
@@ -190,64 +178,85 @@ def _row(connection: Connection, config_id: int) -> Any:
     return found
 
 
-def _as_fields(row: Any) -> dict[str, Any]:
-    kept = ("type", "provider", "provider_pkg_name", "key", *_PLAIN)
-    return {name: getattr(row, name) for name in kept} | {"config": {}}
+def _entered(row: Any) -> ConfigFields:
+    return ConfigFields(
+        type=row.type,
+        provider=row.provider,
+        provider_pkg_name=row.provider_pkg_name,
+        key=row.key,
+        is_default=row.is_default,
+        enabled=row.enabled,
+        fallback=row.fallback,
+        weight=row.weight,
+        rate_per_second=row.rate_per_second,
+    )
 
 
 def _store(connection: Connection, config_id: int, **columns: Any) -> None:
     connection.execute(update(Config).where(Config.id == config_id).values(**columns))
 
 
-def _becomes_default(connection: Connection, given: Mapping[str, Any], mine: int | None) -> bool:
-    others = [Config.type == given["type"], Config.deleted_at.is_(None), Config.is_default]
+def _becomes_default(connection: Connection, given: ConfigFields, mine: int | None) -> bool:
+    others = [Config.type == given.type, Config.deleted_at.is_(None), Config.is_default]
     if mine is not None:
         others.append(Config.id != mine)
-    if given.get("is_default"):
+    if given.is_default:
         connection.execute(update(Config).where(*others).values(is_default=False))
         return True
-    if given.get("enabled", True) is False:
+    # A new one may be stored as not the default; one that exists only passes the role on.
+    if not given.enabled or (mine is None and given.is_default is False):
         return False
-    # Somebody has to be: "no default" would only be noticed by a message that cannot be sent.
-    asked = "is_default" in given and mine is None and given["is_default"] is False
-    return not asked and connection.scalar(select(Config.id).where(*others)) is None
+    # Without any default, the first that notices is a message that cannot be sent.
+    return connection.scalar(select(Config.id).where(*others)) is None
 
 
-def _refuse_taken_key(connection: Connection, type: str, key: str | None, mine: int | None) -> None:
-    taken = [Config.type == type, Config.key == key, Config.deleted_at.is_(None)]
+def _refuse_taken_key(connection: Connection, given: ConfigFields, mine: int | None) -> None:
+    taken = [Config.type == given.type, Config.key == given.key, Config.deleted_at.is_(None)]
     if mine is not None:
         taken.append(Config.id != mine)
-    if key is not None and connection.scalar(select(Config.id).where(*taken)) is not None:
-        raise InvalidConfig({"key": [f"another {type} configuration has the key {key!r}"]})
-
-
-def _refuse_old_version(row: Any, version: Any) -> None:
-    if version is not None and str(version) != str(row.version):
-        raise Conflict(
-            f"configuration {row.id} was changed by somebody else (version {row.version}); read it "
-            "again"
+    if given.key is not None and connection.scalar(select(Config.id).where(*taken)) is not None:
+        raise InvalidConfig(
+            {"key": [f"another {given.type} configuration has the key {given.key!r}"]}
         )
 
 
+def _refuse_old_version(row: Any, version: str | int | None) -> None:
+    if version is not None and str(version) != str(row.version):
+        raise _changed_meanwhile(row)
+
+
+def _changed_meanwhile(row: Any) -> Conflict:
+    return Conflict(
+        f"configuration {row.id} was changed by somebody else (version {row.version}); read it again"
+    )
+
+
+@dataclass(frozen=True)
 class _Secrets:
     """Which settings of a provider are secret, and which say where secrets are sent."""
 
-    def __init__(self, state: State, package: str, provider: str) -> None:
+    package: str
+    properties: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, state: State, package: str) -> _Secrets:
+        """Ask the provider, which may be a request that lasts: never inside a transaction."""
         try:
-            schema = state.registry.find(package or provider).config_schema
+            with hosts.guarded(state.settings.private_hosts):
+                declared = state.registry.find(package).config_schema
         except CommunicationError:
-            schema = None
-        properties = (schema or {}).get("properties")
-        self._properties: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+            declared = None
+        properties = (declared or {}).get("properties")
+        return cls(package, properties if isinstance(properties, Mapping) else {})
 
     def hides(self, name: str) -> bool:
         """Tell whether a setting is secret: all are that the provider does not declare public."""
-        about = self._properties.get(name)
+        about = self.properties.get(name)
         return not isinstance(about, Mapping) or bool(about.get("writeOnly"))
 
     def is_destination(self, name: str) -> bool:
         """Tell whether a setting says where secrets are sent."""
-        about = self._properties.get(name)
+        about = self.properties.get(name)
         return isinstance(about, Mapping) and bool(about.get("destination"))
 
 
@@ -257,12 +266,8 @@ def _seal(state: State, config_id: int, config: Mapping[str, Any], secrets: _Sec
     return json.dumps(dict(config))
 
 
-def _shown(state: State, row: Config) -> dict[str, Any]:
-    secrets = _Secrets(state, row.provider_pkg_name, row.provider)
-    shown: dict[str, Any] = {
-        name: getattr(row, name)
-        for name in ("id", "provider", "provider_pkg_name", "type", "key", "version", *_PLAIN)
-    }
+def _shown(state: State, row: Config, secrets: _Secrets) -> dict[str, Any]:
+    shown: dict[str, Any] = {name: getattr(row, name) for name in _LISTED}
     try:
         known = values(state, row)
     except CommunicationError as wrong:
@@ -273,124 +278,33 @@ def _shown(state: State, row: Config) -> dict[str, Any]:
     }
 
 
-def _merged(state: State, row: Any, given: Mapping[str, Any], secrets: _Secrets) -> dict[str, Any]:
-    known = values(state, row) if given["config"] or row.sealed.startswith(SEALED) else {}
-    fresh = {name: value for name, value in given["config"].items() if value != MASK}
-    _refuse_masks(fresh)
-    strangers = sorted(set(given["config"]) - set(fresh) - set(known))
-    if strangers:
+def _merged(state: State, row: Any, given: ConfigFields, secrets: _Secrets) -> dict[str, Any]:
+    known = values(state, row) if given.config or row.sealed.startswith(SEALED) else {}
+    fresh = {name: value for name, value in given.config.items() if value != MASK}
+    schema.refuse_masks(fresh)
+    unknown = sorted(set(given.config) - set(fresh) - set(known))
+    if unknown:
         raise InvalidConfig(
-            {f"config.{name}": ["is a mask, and nothing is stored"] for name in strangers}
+            {f"config.{name}": ["is a mask, and nothing is stored"] for name in unknown}
         )
     merged = {**known, **fresh}
     kept = [name for name in known if secrets.hides(name) and name not in fresh]
     if kept and _goes_elsewhere(row, given, known, merged, secrets):
-        raise InvalidConfig(
-            {
-                f"config.{name}": ["enter the secret again: it would go to another place"]
-                for name in kept
-            }
-        )
+        reason = "enter the secret again: it would go to another place"
+        raise InvalidConfig({f"config.{name}": [reason] for name in kept})
     return {name: value for name, value in merged.items() if value is not None}
 
 
 def _goes_elsewhere(
     row: Any,
-    given: Mapping[str, Any],
+    given: ConfigFields,
     known: Mapping[str, Any],
     merged: Mapping[str, Any],
     secrets: _Secrets,
 ) -> bool:
-    if any(getattr(row, name) != given[name] for name in ("type", "provider", "provider_pkg_name")):
+    names = ("type", "provider", "provider_pkg_name")
+    if any(getattr(row, name) != getattr(given, name) for name in names):
         return True
     return any(
         known.get(name) != value for name, value in merged.items() if secrets.is_destination(name)
     )
-
-
-def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    given = dict(fields)
-    wrong: dict[str, list[str]] = {}
-    if given.get("type") not in TYPES:
-        wrong["type"] = [f"must be one of {', '.join(TYPES)}"]
-    for name, limit in (("provider", 100), ("provider_pkg_name", 200)):
-        given[name] = given.get(name) or ""
-        if not _is_line(given[name], limit, empty=True):
-            wrong[name] = [f"must be a line of at most {limit} characters"]
-    if given.get("key") is not None and not _is_line(given["key"], 100):
-        wrong["key"] = ["must be a line of 1 to 100 characters"]
-    wrong |= _wrong_numbers(given)
-    wrong |= _wrong_config(given.setdefault("config", {}))
-    if wrong:
-        raise InvalidConfig(wrong)
-    return given
-
-
-def _is_line(raw: Any, limit: int, *, empty: bool = False) -> bool:
-    return isinstance(raw, str) and (empty or raw != "") and len(raw) <= limit and raw.isprintable()
-
-
-def _wrong_numbers(given: Mapping[str, Any]) -> dict[str, list[str]]:
-    wrong: dict[str, list[str]] = {}
-    for name in ("is_default", "enabled"):
-        if not isinstance(given.get(name, True), bool):
-            wrong[name] = ["must be true or false"]
-    fallback = given.get("fallback", [])
-    if not isinstance(fallback, list) or not all(_is_line(one, 100) for one in fallback):
-        wrong["fallback"] = ["must be a list of keys of configurations"]
-    weight = given.get("weight", 100)
-    if isinstance(weight, bool) or not isinstance(weight, int) or not 0 <= weight <= 1000:
-        wrong["weight"] = ["must be a whole number from 0 to 1000"]
-    rate = given.get("rate_per_second")
-    if rate is not None and (
-        isinstance(rate, bool)
-        or not isinstance(rate, int | float)
-        or not LEAST_RATE <= rate <= MOST_RATE
-    ):
-        wrong["rate_per_second"] = [
-            "must be a number from 1/86400 (one a day) to a million, or null"
-        ]
-    return wrong
-
-
-def _wrong_config(config: Any) -> dict[str, list[str]]:
-    if not isinstance(config, Mapping):
-        return {"config": ["must be an object"]}
-    wrong = {
-        f"config.{name}": ["must be a line of text, a number, true, false or null"]
-        for name, value in config.items()
-        if not isinstance(value, str | int | float | bool | None)
-    }
-    try:
-        text = json.dumps(dict(config), allow_nan=False)
-    except (TypeError, ValueError):
-        return wrong or {"config": ["must be JSON"]}
-    if (
-        len(text) > MAX_CONFIG
-        or "\\u0000" in text
-        or re.search(r"\\ud[89a-f]", text)
-        and not _is_utf8(config)
-    ):
-        wrong["config"] = [f"must be at most {MAX_CONFIG} characters of valid Unicode, without NUL"]
-    for name, value in config.items():
-        if isinstance(value, str) and _URL_WITH_PASSWORD.search(value):
-            wrong[f"config.{name}"] = [
-                "has a password in an address; store it in a setting of its own"
-            ]
-    return wrong
-
-
-def _is_utf8(config: Mapping[str, Any]) -> bool:
-    try:
-        json.dumps(dict(config), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse_masks(config: Mapping[str, Any]) -> None:
-    masked = [n for n, v in config.items() if isinstance(v, str) and _LOOKS_LIKE_A_MASK.match(v)]
-    if masked:
-        raise InvalidConfig(
-            {f"config.{name}": ["is a mask; enter the secret itself"] for name in masked}
-        )

@@ -149,6 +149,7 @@ def accept(
         return []
     with _transaction(state, session) as connection:
         keys = [key if one.key is None else one.key for one in drafts]
+        standin.before_accept(connection, channel.name, keys)
         chosen = {one: routes.choose(connection, channel.name, one) for one in dict.fromkeys(keys)}
         dialect = state.database.dialect
         rows = [

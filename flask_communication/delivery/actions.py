@@ -228,6 +228,7 @@ def _reroute(connection: Connection, channel: str, message_id: int) -> None:
         )
     )
     if gone is not None:
+        standin.before_accept(connection, channel, [None])
         _send_by(connection, message_id, routes.choose(connection, channel, None))
 
 

@@ -1,24 +1,33 @@
 """A hush: while a test keeps one, nothing leaves this process.
 
-Workers rest, nobody is rung for, providers have stand-ins, and a channel without a default
-configuration gets one. The fixture of ``testing`` keeps it; the rooms that would send ask here
-first.
+Workers rest, nobody is rung for, and providers have stand-ins. The fixture of ``testing`` keeps it;
+the rooms that would send ask here first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .base import Provider
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from ..configs.state import State
 
 
 class Keeper(Protocol):
     """Who keeps the hush, and is told what would have been sent."""
+
+    def before_accept(
+        self, connection: Connection, channel: str, keys: Collection[str | int | None]
+    ) -> None:
+        """Prepare for messages that are about to be accepted in this transaction.
+
+        ``keys`` name their configurations; None is the default one.
+        """
 
     def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
         """Hear of messages that are new, or sent again.
@@ -46,6 +55,12 @@ def kept(keeper: Keeper) -> Iterator[None]:
 def is_kept() -> bool:
     """Tell whether there is a hush."""
     return bool(_keepers)
+
+
+def before_accept(connection: Connection, channel: str, keys: Collection[str | int | None]) -> None:
+    """Tell the keeper, if there is one, that messages are about to be accepted."""
+    if _keepers:
+        _keepers[-1].before_accept(connection, channel, keys)
 
 
 def accepted(state: State, uuids: Sequence[str], session: Any) -> None:

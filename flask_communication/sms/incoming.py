@@ -10,6 +10,7 @@ from uuid import uuid4
 from sqlalchemy import TextClause, select, text
 from sqlalchemy.engine import Connection
 
+from ..configs.routes import find_config
 from ..configs.state import State
 from ..delivery.policy import suppression
 from ..delivery.policy.suppression import NewSuppression
@@ -45,9 +46,10 @@ def receive(
     :class:`ConfigNotFound`.
     """
     with state.database.write() as connection:
-        config_id = suppression.config_of(connection, channel, key)
-        if config_id is None and key is not None:
+        config = find_config(connection, channel, key)
+        if config is None and key is not None:
             raise ConfigNotFound(f"no {channel} configuration has the key or id {str(key)!r}")
+        config_id = None if config is None else config.id
         once = _key(config_id, provider_ref)
         uuid = str(uuid4())
         stored = _store(connection, channel, mail, uuid, config_id, provider_ref, once)

@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, 
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from ..configs.settings import CHANNELS as KNOWN
 from ..configs.state import State
 from ..errors import FileNotFound, InvalidQuery, MessageNotFound
 from ..formats import numbers
 from ..providers.base import File
+from .models import CHANNELS as KNOWN
 from .models import Attachment, Config, Mail, Message, Recipient
 from .models.base import UTCDateTime
 from .models.status import STATUSES

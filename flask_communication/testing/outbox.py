@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, overload
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
 from ..configs.breaker import Record
-from ..configs.routes import Routes
+from ..configs.routes import Routes, find_config
 from ..configs.state import State
 from ..delivery import actions, reports
 from ..delivery.channel import channel_of, channels_of
@@ -26,7 +28,7 @@ from ..errors import CommunicationError
 from ..providers import standin
 from ..providers.base import File, Provider
 from ..signals import announce
-from ..storage.models import Attachment, Mail, Message
+from ..storage.models import Attachment, Config, Mail, Message
 from .standin import Understudy
 
 
@@ -138,6 +140,18 @@ class Outbox(Sequence[Sent]):
         """Forget what came so far."""
         with self._lock:
             self._accepted.clear()
+
+    def before_accept(
+        self, connection: Connection, channel: str, keys: Collection[str | int | None]
+    ) -> None:
+        """Give a channel without a default configuration the simulator, where one is asked for."""
+        if None in keys and find_config(connection, channel, None) is None:
+            into = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            now = datetime.now(UTC)
+            row = {"type": channel, "provider_pkg_name": "simulator", "is_default": True}
+            # A thread that sends at the same time may be first.
+            new = into(Config).values(created_at=now, updated_at=now, **row)
+            connection.execute(new.on_conflict_do_nothing())
 
     def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
         """Hear of messages; see :class:`.hush.Keeper`."""

@@ -54,7 +54,7 @@ def refused(status: int, msg: str, fields: Any = None) -> tuple[Response, int]:
 
 def loaded(schema: type[Schema], longest: int = MAX_BODY) -> dict[str, Any]:
     """Return the JSON body of this request as ``schema`` has it; raise :class:`BadRequest`."""
-    return fitted(schema, _body(longest))
+    return fitted(schema, json_object(longest))
 
 
 def fitted(schema: type[Schema], given: Any) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def _named(messages: Any) -> dict[str, Any]:
     return {str(name): why for name, why in messages.items()}
 
 
-def _body(longest: int) -> Any:
+def json_object(longest: int = MAX_BODY) -> dict[str, Any]:
+    """Return the JSON object that is the body of this request; raise :class:`BadRequest`."""
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise BadRequest(415, "send JSON, with Content-Type: application/json")
     if (request.content_length or 0) > longest:

@@ -10,6 +10,9 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from ..configs.schema import ConfigCreate as ConfigCreate
+from ..configs.schema import ConfigUpdate as ConfigUpdate
+
 
 def _text_or_number(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -22,34 +25,6 @@ TEXT = validate.Length(min=1, max=1000)
 class _Body(Schema):
     class Meta:
         unknown = RAISE
-
-
-class ConfigCreate(_Body):
-    """A configuration: which provider, with which settings."""
-
-    type = fields.String(required=True)
-    provider = fields.String(load_default="", allow_none=True)
-    provider_pkg_name = fields.String(load_default="", allow_none=True)
-    config = fields.Dict(keys=fields.String(), load_default=dict)
-    key = fields.String(allow_none=True)
-    is_default = fields.Boolean(truthy={True}, falsy={False})
-    enabled = fields.Boolean(truthy={True}, falsy={False})
-    fallback = fields.List(fields.String())
-    weight = fields.Integer(strict=True)
-    rate_per_second = fields.Float(allow_none=True)
-
-
-class ConfigUpdate(ConfigCreate):
-    """A change of a configuration; what is left out stays."""
-
-    id = fields.Raw(
-        required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
-    )
-    version = fields.Raw(validate=_text_or_number, metadata={"type": ["string", "integer"]})
-    type = fields.String()
-    provider = fields.String(allow_none=True)
-    provider_pkg_name = fields.String(allow_none=True)
-    config = fields.Dict(keys=fields.String())
 
 
 class ConfigDelete(_Body):

@@ -14,6 +14,7 @@ from ...configs import store, tokens
 from ...configs.routes import Route, Routes
 from ...configs.state import State
 from ...errors import CommunicationError, ProviderError
+from ...storage.models import CHANNELS
 from . import health
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -141,7 +142,7 @@ def _defaults(state: State) -> Iterator[Finding]:
     rows = store.listing(state)
     if not rows:
         yield Finding(WARN, "configurations", "none; add one: flask communication config add")
-    for channel in store.TYPES:
+    for channel in CHANNELS:
         mine = [row for row in rows if row["type"] == channel]
         default = next((row for row in mine if row["is_default"]), None)
         if mine and default is None:
@@ -156,7 +157,7 @@ def _defaults(state: State) -> Iterator[Finding]:
 
 
 def _configs(state: State, routes: Mapping[int, Route]) -> Iterator[Finding]:
-    strangers = store.strangers(state)
+    strangers = store.unknown_fallbacks(state)
     for row in store.listing(state):
         route, about = routes[row["id"]], f"{row['type']} configuration {row['id']}"
         if row["enabled"] and route.trouble is not None:

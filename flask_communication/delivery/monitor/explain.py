@@ -209,7 +209,7 @@ def explain(
     if goes_to != to:
         yield f"  COMMUNICATION_REDIRECT_TO sends it to {goes_to} instead"
     yield from _shares(home, routes, queues)
-    for name in store.strangers(state).get(chosen, ()):
+    for name in store.unknown_fallbacks(state).get(chosen, ()):
         yield f"     {name}: passed over, no {channel} configuration has this key"
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from sqlalchemy import String, TextClause, case, cast, delete, or_, select, text
+from sqlalchemy import TextClause, delete, select, text
 from sqlalchemy.engine import Connection
 
+from ...configs.routes import find_config
 from ...configs.state import State
 from ...errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
 from ...formats.numbers import meant
@@ -24,7 +25,7 @@ from ...formats.text import clean
 from ...providers.base import ProviderError, Refused, Report
 from ...storage.dialect import Dialect, as_rows, dialect_of
 from ...storage.messages import MOST_A_PAGE
-from ...storage.models import Config, Suppression
+from ...storage.models import Suppression
 
 REASONS = ("stop", "opted_out", "bounce", "complaint", "manual")
 # Reasons that a START of the recipient lifts; the others only an operator can.
@@ -241,23 +242,10 @@ def _scope_of(
         return scope
     if key is None:
         return ANYBODY
-    config_id = config_of(connection, channel, key)
-    if config_id is None:
+    found = find_config(connection, channel, key)
+    if found is None:
         raise ConfigNotFound(f"no {channel} configuration has the key or id {str(key)!r}")
-    return config_scope(config_id)
-
-
-def config_of(connection: Connection, channel: str, key: str | int | None) -> int | None:
-    """Return the configuration that a key or id names (None: the default one), also a disabled one."""
-    wanted = select(Config.id).where(Config.type == channel, Config.deleted_at.is_(None))
-    if key is None:
-        wanted = wanted.where(Config.is_default)
-    else:
-        named = Config.key == str(key)
-        wanted = wanted.where(or_(named, cast(Config.id, String) == str(key)))
-        wanted = wanted.order_by(case((named, 0), else_=1)).limit(1)
-    found: int | None = connection.scalar(wanted)
-    return found
+    return config_scope(found.id)
 
 
 def page(

@@ -24,6 +24,7 @@ from .base import Base, UTCDateTime
 from .email import Attachment, Mail, Mailbox, Recipient, StoredFile
 
 __all__ = [
+    "CHANNELS",
     "Attachment",
     "Attempt",
     "Circuit",
@@ -39,6 +40,9 @@ __all__ = [
     "Token",
     "Usage",
 ]
+
+# The ways to reach people, as configurations and messages name them.
+CHANNELS = ("sms", "email", "telephony")
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")

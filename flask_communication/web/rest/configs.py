@@ -11,21 +11,21 @@ from ...configs import store
 from ...configs.state import current
 from ...errors import InvalidConfig
 from .. import access, schemas
-from ..envelope import BadRequest, loaded, ok, query
+from ..envelope import BadRequest, json_object, loaded, ok, query
 
 
 @access.needs("config.write")
 def create() -> Any:
     """Store a configuration."""
-    number = store.create(current(), loaded(schemas.ConfigCreate))
+    number = store.create(current(), json_object())
     return ok("Successfully created", data={"id": number})
 
 
 @access.needs("config.write")
 def update() -> Any:
     """Change a configuration; the seed has it say "created" here too."""
-    given = loaded(schemas.ConfigUpdate)
-    number = store.change(current(), given.pop("id"), given)
+    given = json_object()
+    number = store.change(current(), given.pop("id", None), given)
     return ok("Successfully created", data={"id": number})
 
 
