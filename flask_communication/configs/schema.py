@@ -112,22 +112,24 @@ def _load(schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(given)
     except ValidationError as wrong:
-        found = {str(name): _reasons(why) for name, why in wrong.messages_dict.items()}
+        found = {str(name): reasons(why) for name, why in wrong.messages_dict.items()}
         raise InvalidConfig(found) from None
     return loaded
 
 
-def _reasons(why: Any) -> list[str]:
+def reasons(why: Any) -> list[str]:
     """Return the reasons of a field, also where they stand at the places of a list."""
     if isinstance(why, dict):
-        return list(dict.fromkeys(one for inner in why.values() for one in _reasons(inner)))
+        return list(dict.fromkeys(one for inner in why.values() for one in reasons(inner)))
     return list(why)
 
 
-def _must(needs: str) -> dict[str, Any]:
-    """Return one sentence for whatever is wrong with a field."""
-    reasons = ("required", "null", "invalid", "invalid_utf8", "too_large", "special")
-    return dict.fromkeys(reasons, f"must be {needs}")
+def must(needs: str) -> dict[str, Any]:
+    """Return the messages of a field: one sentence for whatever is wrong with it."""
+    kinds = ("required", "null", "invalid", "invalid_utf8", "too_large", "special")
+    # A field formats its messages, so a brace is doubled.
+    sentence = f"must be {needs}".replace("{", "{{").replace("}", "}}")
+    return dict.fromkeys(kinds, sentence)
 
 
 def _line(shortest: int, longest: int, needs: str) -> Callable[[str], None]:
@@ -142,11 +144,11 @@ def _text(shortest: int, longest: int, **options: Any) -> fields.String:
     size = f"{shortest} to {longest}" if shortest else f"at most {longest}"
     needs = f"a line of {size} characters"
     check = _line(shortest, longest, needs)
-    return fields.String(validate=check, error_messages=_must(needs), **options)
+    return fields.String(validate=check, error_messages=must(needs), **options)
 
 
 def _flag() -> fields.Boolean:
-    return fields.Boolean(truthy={True}, falsy={False}, error_messages=_must("true or false"))
+    return fields.Boolean(truthy={True}, falsy={False}, error_messages=must("true or false"))
 
 
 class _Id(fields.Raw):
@@ -165,7 +167,7 @@ def _text_or_number(value: object) -> None:
 
 
 def _id() -> _Id:
-    needs = _must("the number of a configuration")
+    needs = must("the number of a configuration")
     return _Id(required=True, metadata=_TEXT_OR_NUMBER, error_messages=needs)
 
 
@@ -181,7 +183,7 @@ class ConfigId(Schema):
 def _type(**options: Any) -> fields.String:
     needs = f"one of {', '.join(CHANNELS)}"
     known = validate.OneOf(CHANNELS, error=f"must be {needs}")
-    return fields.String(validate=known, error_messages=_must(needs), **options)
+    return fields.String(validate=known, error_messages=must(needs), **options)
 
 
 class _Fields(Schema):
@@ -194,18 +196,18 @@ class _Fields(Schema):
     is_default = _flag()
     enabled = _flag()
     fallback = fields.List(
-        fields.String(validate=_line(1, 100, _FALLBACK), error_messages=_must(_FALLBACK)),
-        error_messages=_must(_FALLBACK),
+        fields.String(validate=_line(1, 100, _FALLBACK), error_messages=must(_FALLBACK)),
+        error_messages=must(_FALLBACK),
     )
     weight = fields.Integer(
         strict=True,
         validate=validate.Range(0, 1000, error=f"must be {_WEIGHT}"),
-        error_messages=_must(_WEIGHT),
+        error_messages=must(_WEIGHT),
     )
     rate_per_second = fields.Float(
         allow_none=True,
         validate=validate.Range(MIN_RATE, MAX_RATE, error=f"must be {_RATE}"),
-        error_messages=_must(_RATE),
+        error_messages=must(_RATE),
     )
 
     @validates_schema(skip_on_field_errors=False)
@@ -226,7 +228,7 @@ class ConfigCreate(_Fields):
     type = _type(required=True)
     provider = _text(0, 100, load_default="", allow_none=True)
     provider_pkg_name = _text(0, 200, load_default="", allow_none=True)
-    config = fields.Dict(load_default=dict, error_messages=_must("an object"))
+    config = fields.Dict(load_default=dict, error_messages=must("an object"))
 
 
 class ConfigUpdate(_Fields):
@@ -234,12 +236,12 @@ class ConfigUpdate(_Fields):
 
     id = _id()
     version = fields.Raw(
-        validate=_text_or_number, metadata=_TEXT_OR_NUMBER, error_messages=_must("a number")
+        validate=_text_or_number, metadata=_TEXT_OR_NUMBER, error_messages=must("a number")
     )
     type = _type()
     provider = _text(0, 100, allow_none=True)
     provider_pkg_name = _text(0, 200, allow_none=True)
-    config = fields.Dict(error_messages=_must("an object"))
+    config = fields.Dict(error_messages=must("an object"))
 
 
 def _wrong_settings(config: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -66,6 +66,56 @@ def test_a_wrong_setting_is_refused_with_its_name(name: str, wrong: Any) -> None
         Settings.from_config({f"COMMUNICATION_{name}": wrong})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("URL_PREFIX", "QUEUE", "CONCURRENCY", "ENCRYPTION_KEYS", "PROVIDERS", "ONLY_TO"),
+        *("EMBEDDED_WORKER", "MIGRATIONS", "ALLOW_PRIVATE_HOSTS"),
+    ],
+)
+@pytest.mark.parametrize("wrong", [None, 7.5, object(), b"bytes", {1: 2}])
+def test_what_is_no_value_of_a_setting_is_refused_with_a_sentence(name: str, wrong: Any) -> None:
+    with pytest.raises(SettingError, match=f"^COMMUNICATION_{name}.* (must be|is neither) "):
+        Settings.from_config({f"COMMUNICATION_{name}": wrong})
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(SettingError) as wrong:
+        Settings.from_config(
+            {
+                "COMMUNICATION_QUEUE": "",
+                "COMMUNICATION_PROVIDERS": {"acme": {"url": "ftp://acme.example", "secret": ""}},
+            }
+        )
+    assert str(wrong.value).split("; ") == [
+        "COMMUNICATION_QUEUE must be a non-empty string",
+        "COMMUNICATION_PROVIDERS['acme']['url'] must be an address that begins with http:// or "
+        "https://",
+        "COMMUNICATION_PROVIDERS['acme']['secret'] must be a non-empty string",
+    ]
+
+
+def test_none_is_no_limit() -> None:
+    names = ("LIMIT_PER_RECIPIENT", "LIMIT_PER_DAY", "ALLOWED_COUNTRIES", "PREFIX_GROWTH")
+    assert Settings.from_config({f"COMMUNICATION_{one}": None for one in names}) == Settings()
+
+
+def test_none_reads_no_mailbox() -> None:
+    assert Settings.from_config({"COMMUNICATION_INBOX_EVERY": None}).inbox_every is None
+
+
+def test_texts_may_not_be_kept_longer_than_messages() -> None:
+    days = {"COMMUNICATION_KEEP_BODIES_DAYS": 30, "COMMUNICATION_KEEP_MESSAGES_DAYS": 7}
+    with pytest.raises(SettingError, match="KEEP_BODIES_DAYS must not be more than"):
+        Settings.from_config(days)
+
+
+def test_recipients_are_kept_as_messages_have_them() -> None:
+    given = ["@Bücher.Example", "ann@X.Example", "+919999911111"]
+    settings = Settings.from_config({"COMMUNICATION_ONLY_TO": given})
+    assert settings.only_to == ("@xn--bcher-kva.example", "ann@x.example", "+919999911111")
+
+
 def test_a_misspelt_setting_is_refused_and_the_right_one_named() -> None:
     with pytest.raises(SettingError, match="did you mean COMMUNICATION_REDIS_URL"):
         Settings.from_config({"COMMUNICATION_REDIS_URI": "redis://localhost"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...configs.settings import Settings
-from ...formats import addresses
 
 
 def recipient(
@@ -18,10 +17,8 @@ def recipient(
     """
     if settings.redirect_to is not None:
         return settings.redirect_to if is_recipient(settings.redirect_to) else None
-    if settings.only_to:
-        allowed = set(map(addresses.canonical, settings.only_to))
-        if not {destination, _domain(destination)} & allowed:
-            return None
+    if settings.only_to and not {destination, _domain(destination)} & set(settings.only_to):
+        return None
     return destination
 
 
