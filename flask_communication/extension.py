@@ -1,21 +1,24 @@
-"""The extension: what ``init_app`` does to an application, and what it leaves alone."""
+"""The Flask extension, and what ``init_app`` adds to an application."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request_started
 
 from .configs.encryption import Vault
 from .configs.registry import Registry
 from .configs.settings import Settings
 from .configs.state import EXTENSION, Authorize, State
-from .delivery.worker import worker
+from .delivery.worker.bell import Bell
+from .delivery.worker.worker import Ticker, Worker
 from .email import channel as email
 from .errors import NotInitialised, SettingError
+from .providers import standin
 from .providers.base import Provider
 from .sms import channel as sms
 from .storage import migrations
@@ -28,11 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class Communication:
-    """SMS, email and telephony for the applications that it is initialised with.
+    """The Flask extension: SMS, email and telephony for the applications that it is given.
 
-    ``db`` is the host's Flask-SQLAlchemy object, found by itself if left out. ``url_prefix`` wins
-    over COMMUNICATION_URL_PREFIX. ``authorize(action, resource)`` says, inside a request, whether
-    its caller may; without it, and without a bearer token, every page and call is refused.
+    ``db`` is the host's Flask-SQLAlchemy object; the extension finds it if it is left out.
+    ``url_prefix`` wins over COMMUNICATION_URL_PREFIX. ``authorize(action, resource)`` says, inside
+    a request, whether its caller may do something; without it, pages and REST calls refuse every
+    request without a bearer token.
     """
 
     def __init__(
@@ -64,10 +68,10 @@ class Communication:
         url_prefix: str | None = None,
         authorize: Authorize | None = None,
     ) -> None:
-        """Give an application its Flask-Communication; arguments win over those of the constructor.
+        """Initialise an application; arguments win over those of the constructor.
 
-        Raises :class:`SettingError` for a wrong setting, and RuntimeError if the application has
-        one.
+        Raises :class:`SettingError` for a wrong setting, and RuntimeError if the application is
+        initialised already.
         """
         if EXTENSION in app.extensions:
             raise RuntimeError("this application has a Flask-Communication already; use that one")
@@ -79,10 +83,10 @@ class Communication:
         self._mount(app, state.settings, url_prefix)
         app.cli.add_command(_commands())
         _migrations(app, state)
-        worker.engage(state)
+        _wire_workers(state)
         if state.authorize is None:
             log.info(
-                "nobody may use the pages and calls of Flask-Communication, except with a token "
+                "the pages and REST calls of Flask-Communication refuse everybody without a token "
                 "from `flask communication token create`; pass Communication(authorize=…) to let "
                 "people in"
             )
@@ -108,7 +112,7 @@ class Communication:
         app.register_blueprint(self.blueprint, url_prefix=prefix or None)
 
     def register_provider(self, provider: Provider) -> None:
-        """Make a provider known under its ``name``, to every application of this extension."""
+        """Register a provider under its ``name``, for every application of this extension."""
         if not provider.name:
             raise SettingError(f"{type(provider).__name__} has no name; give the class a `name`")
         self._providers.append(provider)
@@ -140,3 +144,62 @@ def _migrations(app: Flask, state: State) -> None:
         migrations.adopt(state.database.host.metadata)
     else:
         migrations.guard_autogenerate(app)
+
+
+def _wire_workers(state: State) -> None:
+    """Decide how workers learn of new messages; start no thread yet.
+
+    Threads do not survive a fork, and a web server may fork after it has made the application. So
+    the threads start with the first request, or the first message, of the process.
+    """
+    if state.settings.redis_url is not None:
+        bell = Bell(state.settings)
+        bell.prepare()
+        ticker = Ticker(state, bell)
+        state.bell, state.ring = bell, _unless_testing(bell.ring, ticker.ensure_thread)
+        _at_first_request(state.app, _unless_testing(ticker.ensure_thread))
+    elif state.settings.embedded_worker:
+        worker = _EmbeddedWorker(state)
+        state.ring = _unless_testing(worker.start, worker.wake)
+        _at_first_request(state.app, _unless_testing(worker.start))
+
+
+class _EmbeddedWorker:
+    """The worker thread of a web process that has no Redis."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._worker = Worker(state)
+        self._has_warned = False
+        self.wake = self._worker.wake
+
+    def start(self) -> None:
+        """Start the thread once, unless this process is a worker, or cannot have one."""
+        if self._state.worker is not None:
+            return
+        if not self._state.database.shares_one_connection:
+            self._worker.ensure_thread()
+        elif not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "an in-memory SQLite database has one connection, which a worker thread cannot "
+                "share with your requests; messages wait for: flask communication worker --burst, "
+                "or use a file"
+            )
+
+
+def _unless_testing(*steps: Callable[[], None]) -> Callable[[], None]:
+    def go() -> None:
+        if not standin.is_kept():
+            for step in steps:
+                step()
+
+    return go
+
+
+def _at_first_request(app: Flask, start: Callable[[], None]) -> None:
+    def receive(sender: Flask, **kwargs: object) -> None:
+        start()
+
+    # Not one of the app's before_request functions: those are the host's.
+    request_started.connect(receive, app, weak=False)

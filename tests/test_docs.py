@@ -19,9 +19,9 @@ from flask import Flask
 import flask_communication
 from flask_communication import SMS, Communication, Email, cli, errors, signals
 from flask_communication.configs import tokens
-from flask_communication.configs.actions import ACTIONS
 from flask_communication.configs.settings import Settings
 from flask_communication.configs.state import state_of
+from flask_communication.configs.tokens import ACTIONS
 from flask_communication.delivery import outcomes
 from flask_communication.email import incoming
 from flask_communication.email.api import FIELDS

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flask import Flask
 
 from flask_communication.configs.state import state_of
-from flask_communication.delivery.monitor import metrics
+from flask_communication.delivery.monitor import health, metrics
 
 from .. import history
 from ..figures import Figure, alternated, judged
@@ -43,7 +43,7 @@ def _taker(app: Flask, look: Callable[[Flask], object]) -> Callable[[], float]:
 
 
 def _counted_anew(app: Flask) -> None:
-    state_of(app).counted = None
+    health._counted.pop(state_of(app), None)
     metrics.expose(state_of(app))
 
 

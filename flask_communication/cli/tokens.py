@@ -26,8 +26,10 @@ def token() -> None:
 def create_token(name: str, scopes: Sequence[str], days: float | None) -> None:
     """Make a token and print it, once."""
     # Also what is no number at all (nan), and more days than a date can be away.
-    if days is not None and not 0 < days <= tokens.LONGEST.days:
-        raise InvalidQuery({"days": [f"must be a number above 0, at most {tokens.LONGEST.days}"]})
+    if days is not None and not 0 < days <= tokens.MAX_LIFETIME.days:
+        raise InvalidQuery(
+            {"days": [f"must be a number above 0, at most {tokens.MAX_LIFETIME.days}"]}
+        )
     lasts = None if days is None else timedelta(days=days)
     click.echo(tokens.create(current(), name, scopes, lasts))
 

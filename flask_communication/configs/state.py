@@ -1,14 +1,14 @@
-"""What belongs to one application: kept in ``app.extensions["communication"]``, never on the extension."""
+"""The objects of one application, kept in ``app.extensions["communication"]``."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flask import current_app
 
-from ..delivery.worker.bell import Bell
 from ..errors import NotInitialised
 from ..storage.database import Database
 from ..storage.models import CHANNELS
@@ -26,10 +26,23 @@ Authorize = Callable[[str, Any], bool]
 
 
 class Wakeable(Protocol):
-    """A worker, as seen from below."""
+    """A worker, as the layers below it see it."""
 
     def wake(self) -> None:
         """Say that there is new work."""
+
+
+class WorkerBell(Protocol):
+    """The bell that wakes workers through Redis, as the layers below it see it."""
+
+    def connect(self) -> Any:
+        """Open a connection to Redis."""
+
+    def hear(self, wake: Callable[[], None], ended: threading.Event) -> None:
+        """Call ``wake`` at every ring, until ``ended``."""
+
+    def answer(self) -> None:
+        """Say that a worker is about to look for work."""
 
 
 @dataclass(eq=False)
@@ -42,16 +55,14 @@ class State:
     registry: Registry
     vault: Vault
     authorize: Authorize | None = None
-    # Name -> what delivery knows of a channel: see delivery.channel.
+    #: Name -> channel; see :mod:`.delivery.channel`.
     channels: dict[str, object] = field(default_factory=dict)
-    # Tells the workers that there is work; see worker.engage.
+    #: Tells the workers that there is work.
     ring: Callable[[], None] = field(default=lambda: None)
-    bell: Bell | None = None
-    # The worker of this very process, while it is one.
+    #: Wakes workers through Redis, where there is one.
+    bell: WorkerBell | None = None
+    #: The worker of this process, while it is a worker process.
     worker: Wakeable | None = None
-    warned: set[str] = field(default_factory=set)
-    # When the messages were counted last (monotonic seconds), and the counts; see vitals.
-    counted: tuple[float, list[tuple[Any, ...]]] | None = None
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -60,7 +71,7 @@ class State:
 
 
 def state_of(app: Flask) -> State:
-    """Return the state of ``app``; raise :class:`NotInitialised` if it never met ``init_app``."""
+    """Return the state of ``app``; raise :class:`NotInitialised` if ``init_app`` never got it."""
     state = app.extensions.get(EXTENSION)
     if state is None:
         raise NotInitialised(

@@ -1,4 +1,7 @@
-"""Bearer tokens of machines: shown once, kept as a hash, good for what their scopes say."""
+"""Bearer tokens for machines, and the actions that their scopes allow.
+
+A token is shown once and stored as a hash. ``authorize`` gets the same names of actions.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,60 @@ from sqlalchemy import insert, select, update
 
 from ..errors import InvalidQuery, TokenNotFound
 from ..storage.models import Token
-from . import actions
 from .state import State
 
 PREFIX = "fc"
 # Writing the time of every use would make each read a write.
 USED_AT_MOST_EVERY = timedelta(minutes=1)
-LONGEST = timedelta(days=36_500)
+MAX_LIFETIME = timedelta(days=36_500)
+
+# What may be allowed or refused: action -> meaning.
+ACTIONS = {
+    "config.read": "see the configurations, without their secrets",
+    "config.write": "store and change configurations",
+    "config.delete": "delete configurations",
+    "message.send": "send messages",
+    "message.retry": "send a message again",
+    "message.cancel": "stop a message that has not left",
+    "message.resolve": "say what became of an unknown message",
+    "message.release": "let a held message pass",
+    "message.read": "read messages and their delivery reports",
+    "inbox.sync": "read the mailboxes now",
+    "suppression.read": "see who must not be written to",
+    "suppression.write": "put recipients on that list",
+    "suppression.delete": "take recipients off that list",
+    "health.read": "see the details of the health check",
+    "metrics.read": "read the metrics",
+    "openapi.read": "read the description of the REST interface",
+}
+
+
+def all_scopes() -> list[str]:
+    """Return every scope of a token: each action, a group (``message.*``), and all (``*``)."""
+    groups = sorted({f"{action.partition('.')[0]}.*" for action in ACTIONS})
+    return [*ACTIONS, *groups, "*"]
 
 
 def create(
     state: State, name: str, scopes: Iterable[str], expires_in: timedelta | None = None
 ) -> str:
-    """Make a token and return it; it cannot be read again.
+    """Store a token and return it; it cannot be read again.
 
     ``scopes`` are actions such as ``message.send``, or ``message.*``, or ``*``. Raises
-    :class:`InvalidQuery` for none, for one that allows nothing, and for a life that is over
-    already.
+    :class:`InvalidQuery` without a name or scope, for an unknown scope, and for an ``expires_in``
+    that is not in the future.
     """
     wanted = sorted(set(scopes))
     if not wanted or not name.strip():
         raise InvalidQuery({"scopes": ["a token needs a name and at least one scope"]})
-    strangers = [scope for scope in wanted if scope not in actions.scopes()]
-    if strangers:
-        told = f"{', '.join(map(repr, strangers))} allows nothing; scopes are {', '.join(actions.scopes())}"
-        raise InvalidQuery({"scopes": [told]})
-    if expires_in is not None and not timedelta(0) < expires_in <= LONGEST:
-        raise InvalidQuery({"expires_in": [f"must be above 0, and at most {LONGEST.days} days"]})
+    known = all_scopes()
+    unknown = ", ".join(repr(scope) for scope in wanted if scope not in known)
+    if unknown:
+        raise InvalidQuery({"scopes": [f"{unknown} allows nothing; scopes are {', '.join(known)}"]})
+    if expires_in is not None and not timedelta(0) < expires_in <= MAX_LIFETIME:
+        raise InvalidQuery(
+            {"expires_in": [f"must be above 0, and at most {MAX_LIFETIME.days} days"]}
+        )
     public, secret, now = secrets.token_hex(8), secrets.token_urlsafe(32), datetime.now(UTC)
     with state.database.write() as connection:
         connection.execute(

@@ -17,8 +17,8 @@ from flask import Blueprint, Response, after_this_request, current_app, g, reque
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from ..configs import tokens
-from ..configs.actions import ACTIONS
 from ..configs.state import State, current
+from ..configs.tokens import ACTIONS
 from .envelope import BadRequest
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Response, jsonify, url_for
 from marshmallow import Schema
 
-from ..configs.actions import ACTIONS
+from ..configs.tokens import ACTIONS
 from ..storage.models.status import STATUSES
 from . import schemas
 from .access import needs

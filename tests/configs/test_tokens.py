@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sqlalchemy import event, update
 
 from flask_communication.configs import tokens
-from flask_communication.configs.actions import ACTIONS
 from flask_communication.configs.state import State, state_of
+from flask_communication.configs.tokens import ACTIONS
 from flask_communication.errors import InvalidQuery, TokenNotFound
 from flask_communication.storage.models import Token
 

@@ -11,8 +11,8 @@ from flask import Flask, session
 from flask.testing import FlaskClient
 
 from flask_communication.configs import tokens
-from flask_communication.configs.actions import ACTIONS
 from flask_communication.configs.state import state_of
+from flask_communication.configs.tokens import ACTIONS
 from flask_communication.web.access import PUBLIC
 from tests.support.rigs import Scripted, install
 

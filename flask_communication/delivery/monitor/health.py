@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -20,6 +21,8 @@ from ..worker import heartbeat
 TOO_LATE = 120.0
 # Counting all messages reads an index from end to end: once a minute is enough.
 COUNT_EVERY = 60.0
+# When the messages of each application were counted last (monotonic seconds), and the counts.
+_counted: WeakKeyDictionary[State, tuple[float, list[tuple[Any, ...]]]] = WeakKeyDictionary()
 
 
 class Breaker(NamedTuple):
@@ -128,11 +131,11 @@ def breakers(connection: Connection) -> list[Breaker]:
 
 def count_messages(state: State) -> list[tuple[Any, ...]]:
     """Return (channel, configuration, status, how many), counted at most once a minute in each process."""
-    known = state.counted
+    known = _counted.get(state)
     if known is None or time.monotonic() - known[0] > COUNT_EVERY:
         with state.database.read() as connection:
             rows = connection.execute(_COUNT).all()
-        known = state.counted = (time.monotonic(), [tuple(row) for row in rows])
+        known = _counted[state] = (time.monotonic(), [tuple(row) for row in rows])
     return known[1]
 
 

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ...configs.state import State
-from .bell import Bell
+from ...configs.state import State, WorkerBell
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ def _serve_with_bell(state: State, worker: Worker) -> None:
         hearing.join()
 
 
-def _hear(bell: Bell, worker: Worker, ended: threading.Event) -> None:
+def _hear(bell: WorkerBell, worker: Worker, ended: threading.Event) -> None:
     while not ended.is_set():
         try:
             bell.hear(worker.wake, ended)

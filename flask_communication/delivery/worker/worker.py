@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
@@ -23,9 +23,6 @@ from ..channel import channels_of
 from .bell import TICK_EVERY, Bell
 from .dispatcher import Dispatcher
 from .heartbeat import Heart
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 log = logging.getLogger(__name__)
 
@@ -257,60 +254,3 @@ class Ticker:
 
 def _has_background_work(state: State) -> bool:
     return any(one.has_background_work(state) for one in channels_of(state))
-
-
-def engage(state: State) -> None:
-    """Decide, at ``init_app``, who is told of new work, and start nothing before there is some.
-
-    Threads do not survive a fork, and a web server may fork after it has made the application; so
-    the threads begin with the first request, or the first message, of the process they are to live
-    in.
-    """
-    if state.settings.redis_url is not None:
-        bell = Bell(state.settings)
-        bell.prepare()
-        ticker = Ticker(state, bell)
-        state.bell, state.ring = bell, _unless_hushed(bell.ring, ticker.ensure_thread)
-        _at_first_request(state.app, _unless_hushed(ticker.ensure_thread))
-    elif state.settings.embedded_worker:
-        worker = Worker(state)
-        state.ring = _unless_hushed(lambda: _embed(state, worker), worker.wake)
-        _at_first_request(state.app, _unless_hushed(lambda: _embed(state, worker)))
-
-
-def _unless_hushed(*steps: Callable[[], None]) -> Callable[[], None]:
-    def go() -> None:
-        if not standin.is_kept():
-            for step in steps:
-                step()
-
-    return go
-
-
-def _embed(state: State, worker: Worker) -> None:
-    if state.worker is not None:
-        return  # this very process is a worker already
-    if state.database.shares_one_connection:
-        _warn_of_memory(state)
-        return
-    worker.ensure_thread()
-
-
-def _warn_of_memory(state: State) -> None:
-    if "memory" not in state.warned:
-        state.warned.add("memory")
-        log.warning(
-            "an in-memory SQLite database has one connection, which a worker thread cannot share "
-            "with "
-            "your requests; messages wait for: flask communication worker --burst, or use a file"
-        )
-
-
-def _at_first_request(app: Flask, begin: Callable[[], None]) -> None:
-    from flask import request_started
-
-    def receive(sender: Flask, **kwargs: object) -> None:
-        begin()
-
-    # Not one of the app's before_request functions: those are the host's.
-    request_started.connect(receive, app, weak=False)

@@ -1,0 +1,44 @@
+"""What ``init_app`` decides about workers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+MakeApp = Callable[..., Flask]
+
+
+def workers() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name == "communication-worker"]
+
+
+def test_an_in_memory_database_gets_one_warning_and_no_worker_thread(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app("sqlite://", COMMUNICATION_EMBEDDED_WORKER=True)
+    for _ in range(2):
+        app.test_client().get("/communication/health")
+    assert caplog.text.count("an in-memory SQLite database has one connection") == 1
+    assert workers() == []
+
+
+def test_the_worker_thread_starts_with_the_first_request(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    app = make_app(upgraded_sqlite_url, COMMUNICATION_EMBEDDED_WORKER=True)
+    assert workers() == []
+    for _ in range(2):
+        app.test_client().get("/communication/health")
+    assert workers() == ["communication-worker"]
+
+
+def test_an_application_without_authorize_is_told_how_to_let_people_in(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        make_app("sqlite://", authorize=None)
+    assert "pass Communication(authorize=…) to let people in" in caplog.text
