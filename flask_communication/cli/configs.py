@@ -87,7 +87,7 @@ def _routes() -> Mapping[int, Route]:
 
 def _state(one: Mapping[str, Any], routes: Mapping[int, Route]) -> str:
     route = routes[one["id"]]
-    said = route.trouble or str(route.circuit)
+    said = route.trouble or str(route.breaker)
     return said.removeprefix(f"{route.name} is ").removeprefix(
         f"configuration {route.config_id} is "
     )

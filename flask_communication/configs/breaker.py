@@ -1,9 +1,9 @@
-"""Circuits: which configurations are well, known to all workers through one row each.
+"""A circuit breaker for each configuration, shared by all workers through one row.
 
 A configuration that fails five times in a row, or half of the time, is paused: for 30 seconds,
-twice as long each time it fails again, at most 10 minutes. Then one message is its probe. One that
-refuses us (wrong password, no balance) is stopped until somebody changes it; one that asks for
-patience gets it.
+twice as long each time it fails again, at most 10 minutes. Then one message probes it. A
+configuration whose provider refuses us (wrong password, no balance) is stopped until somebody
+changes it. A provider that asks us to wait gets no request for as long as it asks.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSED, OPEN, STOPPED = "closed", "open", "stopped"
-# So many failures in a row open a circuit; or this share of so many calls within so many seconds.
-IN_A_ROW = 5
-SHARE, AT_LEAST, WITHIN = 0.5, 20, 60.0
-FIRST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
-# What a provider gets that says 429 and not for how long.
-PATIENCE = 5.0
-# A probe that has not ended by then died with its worker: another one may go.
-PROBE_FOR = 30.0
+# A breaker opens at so many failures in a row, or at this ratio of failures to at least so many
+# requests within a window of so many seconds.
+FAILURES_IN_A_ROW = 5
+FAILURE_RATIO, MIN_REQUESTS, WINDOW = 0.5, 20, 60.0
+FIRST_PAUSE, MAX_PAUSE = 30.0, 600.0
+# The pause after a 429 that does not say for how long.
+DEFAULT_RETRY_AFTER = 5.0
+# A probe that has not ended by then died with its worker: another message may probe.
+PROBE_LEASE = 30.0
 
 
 @dataclass(frozen=True)
-class Circuit:
-    """What is known of one configuration; ``left`` is the seconds its pause still lasts."""
+class Breaker:
+    """The breaker of one configuration; ``left`` is how many seconds its pause still lasts."""
 
     config_id: int
     state: str = CLOSED
@@ -51,8 +52,8 @@ class Circuit:
     reason: str | None = None
 
     @classmethod
-    def of(cls, row: Row[Any]) -> Circuit:
-        """Read a row that has the circuit's columns, NULL where nothing is known yet."""
+    def of(cls, row: Row[Any]) -> Breaker:
+        """Read a row with the columns of a breaker; they are NULL where nothing ever failed."""
         if row.state is None:
             return cls(row.id)
         return cls(row.id, row.state, row.failures, row.opens, row.seconds, row.reason)
@@ -64,11 +65,11 @@ class Circuit:
 
     @property
     def wants_probe(self) -> bool:
-        """Whether its pause is over, and one message may find out."""
+        """Whether its pause is over, so that one message may probe it."""
         return self.state == OPEN and not self.is_paused
 
     def __str__(self) -> str:
-        """Say it for a person."""
+        """Return its state as people read it."""
         if self.state == STOPPED:
             return f"stopped until it is changed: {self.reason}"
         if self.is_paused:
@@ -76,39 +77,41 @@ class Circuit:
         return f"probed: {self.reason}" if self.state == OPEN else "well"
 
 
-Changes = list[tuple[Circuit, Circuit]]
+Changes = list[tuple[Breaker, Breaker]]
 
-# To be joined to the configurations: NULLs where a configuration never had any trouble.
+# The columns of a breaker in a join with the configurations; NULL where nothing ever failed.
 COLUMNS = "k.state, k.failures, k.opens, k.reason"
 
 
 @dataclass
 class Tally:
-    """How the calls by one configuration ended in one batch."""
+    """How the requests of one configuration ended in one batch."""
 
     version: int
     ok: int = 0
     failed: int = 0
     in_a_row: int = 0
     probed: bool | None = None
-    patience: float | None = None
+    retry_after: float | None = None
     denied: bool = False
     reason: str = ""
 
     def count(self, result: object, *, is_first: bool, is_probe: bool) -> None:
-        """Add one outcome; ``is_first`` for a message's first try.
+        """Add the outcome of one message; ``is_first`` is true for its first try.
 
-        Only first tries count as "in a row": one bad message that is tried again and again must not
-        look like a provider that fails everybody.
+        Only first tries count as failures in a row: one bad message that is tried again and again
+        is no sign of a bad provider.
         """
-        fails = isinstance(result, NotSent | OutcomeUnknown) and not asks_for_patience(result)
+        fails = isinstance(result, NotSent | OutcomeUnknown) and not asks_to_wait(result)
         if isinstance(result, ProviderError) and result.only_this:
             fails = False
         elif isinstance(result, Refused) and result.denies_us:
             self.denied, self.reason = True, result.reason
-        elif asks_for_patience(result):
+        elif asks_to_wait(result):
             assert isinstance(result, NotSent)
-            self.patience = max(self.patience or 0.0, result.retry_after or PATIENCE)
+            self.retry_after = max(
+                self.retry_after or 0.0, result.retry_after or DEFAULT_RETRY_AFTER
+            )
             self.reason = self.reason or result.reason
         if fails:
             assert isinstance(result, ProviderError)
@@ -120,118 +123,118 @@ class Tally:
             self.probed = not fails
 
 
-def asks_for_patience(result: object) -> bool:
-    """Tell whether a provider is well, and only wants to be called later."""
+def asks_to_wait(result: object) -> bool:
+    """Tell whether a provider works, and only asks for later requests."""
     return isinstance(result, NotSent) and (
         result.http_status in (425, 429) or result.retry_after is not None
     )
 
 
-class Count(NamedTuple):
-    """How many calls went well, and how many failed."""
+class Requests(NamedTuple):
+    """How many requests succeeded, and how many failed."""
 
     ok: int = 0
     failed: int = 0
 
     @property
-    def is_too_much(self) -> bool:
-        """Whether so large a share of so many calls has failed that a pause is due."""
+    def exceed_the_ratio(self) -> bool:
+        """Whether so large a share of so many requests has failed that a pause is due."""
         total = self.ok + self.failed
-        return self.failed > 0 and total >= AT_LEAST and self.failed >= SHARE * total
+        return self.failed > 0 and total >= MIN_REQUESTS and self.failed >= FAILURE_RATIO * total
 
 
-class News(NamedTuple):
-    """What all workers must know of one configuration: how a batch ended, and what preceded it here."""
+class Update(NamedTuple):
+    """What is added to the row of a breaker: a batch, and the requests before it in this process."""
 
     tally: Tally
-    counted: Count
+    counted: Requests
 
 
-class Record:
-    """Counts the calls of the last minute that this process has not told the others of, by configuration."""
+class RecentRequests:
+    """The requests of the last minute that no row counts yet, by configuration."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, deque[tuple[float, Count]]] = defaultdict(deque)
+        self._requests: dict[int, deque[tuple[float, Requests]]] = defaultdict(deque)
 
-    def news(self, tallies: Mapping[int, Tally], known: Mapping[int, Circuit]) -> dict[int, News]:
-        """Add batches; return what must be written down of them, while all goes well nothing.
+    def updates(
+        self, tallies: Mapping[int, Tally], known: Mapping[int, Breaker]
+    ) -> dict[int, Update]:
+        """Add batches, and return what must be stored: nothing while no request fails.
 
-        ``known`` is what this worker read last. See :meth:`forget`.
+        ``known`` are the breakers as this worker read them last. Call :meth:`forget` when the
+        updates are stored.
         """
         for config_id, tally in tallies.items():
-            self._add(config_id, Count(tally.ok, tally.failed))
+            self._add(config_id, Requests(tally.ok, tally.failed))
         return {
-            config_id: News(tally, self._count(config_id))
+            config_id: Update(tally, self._count(config_id))
             for config_id, tally in tallies.items()
-            if _is_news(known.get(config_id), tally)
+            if _must_be_stored(known.get(config_id), tally)
         }
 
-    def _add(self, config_id: int, count: Count) -> None:
-        calls, now = self._calls[config_id], time.monotonic()
-        calls.append((now, count))
-        while calls[0][0] < now - WITHIN:
-            calls.popleft()
+    def _add(self, config_id: int, count: Requests) -> None:
+        requests, now = self._requests[config_id], time.monotonic()
+        requests.append((now, count))
+        while requests[0][0] < now - WINDOW:
+            requests.popleft()
 
-    def _count(self, config_id: int) -> Count:
-        calls = self._calls[config_id]
-        return Count(sum(one.ok for _, one in calls), sum(one.failed for _, one in calls))
+    def _count(self, config_id: int) -> Requests:
+        counts = [count for _, count in self._requests[config_id]]
+        return Requests(sum(one.ok for one in counts), sum(one.failed for one in counts))
 
     def forget(self, config_ids: Iterable[int]) -> None:
-        """Begin anew with these, because all can read what was counted."""
+        """Start again at zero for these configurations, because their rows have the counts now."""
         for config_id in config_ids:
-            self._calls.pop(config_id, None)
+            self._requests.pop(config_id, None)
 
 
-def react(circuit: Circuit, tally: Tally, too_many: bool) -> Circuit:
-    """Return what a circuit becomes by what happened.
-
-    Pure, and the same object if nothing changes.
-    """
+def react(breaker: Breaker, tally: Tally, too_many: bool) -> Breaker:
+    """Return the breaker after a batch; the same object if nothing changes. Pure."""
     if tally.denied:
-        return replace(circuit, state=STOPPED, left=None, reason=tally.reason)
-    if circuit.state == STOPPED:
-        return circuit
-    if circuit.state == OPEN:
-        return _probed(circuit, tally)
-    failures = tally.in_a_row if tally.ok else circuit.failures + tally.in_a_row
-    if failures >= IN_A_ROW or too_many:
-        return _opened(circuit, tally.reason)
-    if tally.patience is not None:
-        return replace(circuit, failures=failures, left=tally.patience, reason=tally.reason)
-    return circuit if failures == circuit.failures else replace(circuit, failures=failures)
+        return replace(breaker, state=STOPPED, left=None, reason=tally.reason)
+    if breaker.state == STOPPED:
+        return breaker
+    if breaker.state == OPEN:
+        return _probed(breaker, tally)
+    failures = tally.in_a_row if tally.ok else breaker.failures + tally.in_a_row
+    if failures >= FAILURES_IN_A_ROW or too_many:
+        return _opened(breaker, tally.reason)
+    if tally.retry_after is not None:
+        return replace(breaker, failures=failures, left=tally.retry_after, reason=tally.reason)
+    return breaker if failures == breaker.failures else replace(breaker, failures=failures)
 
 
-def _probed(circuit: Circuit, tally: Tally) -> Circuit:
-    # Calls that were on their way when it opened say nothing new.
+def _probed(breaker: Breaker, tally: Tally) -> Breaker:
+    # Requests that were on their way when it opened say nothing new.
     if tally.probed is None:
-        return circuit
+        return breaker
     if not tally.probed:
-        return _opened(circuit, tally.reason)
-    return Circuit(circuit.config_id, left=tally.patience, reason=tally.reason or None)
+        return _opened(breaker, tally.reason)
+    return Breaker(breaker.config_id, left=tally.retry_after, reason=tally.reason or None)
 
 
-def _opened(circuit: Circuit, reason: str) -> Circuit:
-    pause = min(FIRST_PAUSE * 2**circuit.opens, LONGEST_PAUSE)
+def _opened(breaker: Breaker, reason: str) -> Breaker:
+    pause = min(FIRST_PAUSE * 2**breaker.opens, MAX_PAUSE)
     return replace(
-        circuit, state=OPEN, failures=0, opens=circuit.opens + 1, left=pause, reason=reason
+        breaker, state=OPEN, failures=0, opens=breaker.opens + 1, left=pause, reason=reason
     )
 
 
-def settle(connection: Connection, news: Mapping[int, News]) -> Changes:
-    """Write down what batches say of their configurations.
+def settle(connection: Connection, updates: Mapping[int, Update]) -> Changes:
+    """Store what batches say of their configurations.
 
-    Return (before, after) of those that changed.
+    Return (before, after) of each breaker that changed.
     """
     changes: Changes = []
     # In a fixed order, or two workers could wait for each other.
-    for config_id, (tally, mine) in sorted(news.items()):
+    for config_id, (tally, mine) in sorted(updates.items()):
         before, version, counted = _lock(connection, config_id)
         # Somebody has changed the configuration since it was refused.
         tally.denied = tally.denied and tally.version == version
-        count = Count(counted.ok + mine.ok, counted.failed + mine.failed)
-        after = react(before, tally, tally.failed > 0 and count.is_too_much)
+        count = Requests(counted.ok + mine.ok, counted.failed + mine.failed)
+        after = react(before, tally, tally.failed > 0 and count.exceed_the_ratio)
         _keep_count(
-            connection, config_id, counted, count if after.state == before.state else Count()
+            connection, config_id, counted, count if after.state == before.state else Requests()
         )
         if after is not before:
             _store(connection, after)
@@ -239,13 +242,13 @@ def settle(connection: Connection, news: Mapping[int, News]) -> Changes:
     return changes
 
 
-def _is_news(known: Circuit | None, tally: Tally) -> bool:
-    if tally.failed or tally.denied or tally.patience is not None or tally.probed is not None:
+def _must_be_stored(known: Breaker | None, tally: Tally) -> bool:
+    if tally.failed or tally.denied or tally.retry_after is not None or tally.probed is not None:
         return True
     return known is not None and known.failures > 0
 
 
-def _lock(connection: Connection, config_id: int) -> tuple[Circuit, int, Count]:
+def _lock(connection: Connection, config_id: int) -> tuple[Breaker, int, Requests]:
     dialect = dialect_of(connection)
     connection.execute(
         text(
@@ -264,16 +267,16 @@ def _lock(connection: Connection, config_id: int) -> tuple[Circuit, int, Count]:
         ),
         {"id": config_id},
     ).one()
-    is_over = row.counted_for is None or row.counted_for > WITHIN
+    is_over = row.counted_for is None or row.counted_for > WINDOW
     return (
-        Circuit.of(row),
+        Breaker.of(row),
         row.version,
-        Count() if is_over else Count(row.counted_ok, row.counted_failed),
+        Requests() if is_over else Requests(row.counted_ok, row.counted_failed),
     )
 
 
-def _keep_count(connection: Connection, config_id: int, before: Count, count: Count) -> None:
-    """Store what all workers have counted, in a minute that begins with the first failure."""
+def _keep_count(connection: Connection, config_id: int, before: Requests, count: Requests) -> None:
+    """Store the counts of all workers, in a minute that begins with the first failure."""
     now = dialect_of(connection).now
     since = "counted_since" if before.failed else now
     connection.execute(
@@ -285,7 +288,7 @@ def _keep_count(connection: Connection, config_id: int, before: Count, count: Co
     )
 
 
-def _store(connection: Connection, circuit: Circuit) -> None:
+def _store(connection: Connection, breaker: Breaker) -> None:
     dialect = dialect_of(connection)
     connection.execute(
         text(
@@ -294,18 +297,18 @@ def _store(connection: Connection, circuit: Circuit) -> None:
             f" changed_at = {dialect.now} WHERE config_id = :id"
         ),
         {
-            "id": circuit.config_id,
-            "state": circuit.state,
-            "failures": circuit.failures,
-            "opens": circuit.opens,
-            "left": circuit.left,
-            "reason": circuit.reason and circuit.reason[:500],
+            "id": breaker.config_id,
+            "state": breaker.state,
+            "failures": breaker.failures,
+            "opens": breaker.opens,
+            "left": breaker.left,
+            "reason": breaker.reason and breaker.reason[:500],
         },
     )
 
 
 def lock(connection: Connection, config_ids: Iterable[int]) -> None:
-    """Keep these circuits for the rest of this transaction, in the order in which everybody does."""
+    """Lock these breakers until the transaction ends, always in the same order."""
     ids = sorted(set(config_ids))
     # SQLite has one writer at a time.
     if ids and connection.dialect.name == "postgresql":
@@ -318,7 +321,7 @@ _LOCK = text(
 
 
 def paused(connection: Connection) -> list[dict[str, Any]]:
-    """Return the circuits that are not closed, or ask for patience, for a person."""
+    """Return the breakers that are paused, stopped or waiting for a probe, for the health check."""
     rows = connection.execute(
         text(
             f"SELECT k.config_id AS id, {COLUMNS}, 0 - {dialect_of(connection).since('k.until')} AS "
@@ -326,7 +329,7 @@ def paused(connection: Connection) -> list[dict[str, Any]]:
             "k.config_id WHERE c.deleted_at IS NULL ORDER BY k.config_id"
         )
     )
-    found = [one for one in map(Circuit.of, rows) if one.state != CLOSED or one.is_paused]
+    found = [one for one in map(Breaker.of, rows) if one.state != CLOSED or one.is_paused]
     return [
         {
             "config_id": one.config_id,
@@ -339,20 +342,20 @@ def paused(connection: Connection) -> list[dict[str, Any]]:
 
 
 def take_probe(connection: Connection, config_id: int) -> bool:
-    """Become the one worker that sends the probe of an open circuit, if its pause is over."""
+    """Tell whether this worker may send the one probe of an open breaker whose pause is over."""
     dialect = dialect_of(connection)
     taken = connection.execute(
         text(
             f"UPDATE communication_circuit SET until = {dialect.later(':lease')}"
             f" WHERE config_id = :id AND state = '{OPEN}' AND until <= {dialect.now}"
         ),
-        {"id": config_id, "lease": PROBE_FOR},
+        {"id": config_id, "lease": PROBE_LEASE},
     )
     return bool(taken.rowcount)
 
 
 def close(connection: Connection, config_id: int) -> Changes:
-    """Give a configuration another chance, because a person has changed it; return what changed."""
+    """Close the breaker of a configuration that a person has changed; return what changed."""
     before, _, _ = _lock(connection, config_id)
     connection.execute(
         text(
@@ -361,11 +364,11 @@ def close(connection: Connection, config_id: int) -> Changes:
         ),
         {"id": config_id},
     )
-    return [(before, Circuit(config_id))]
+    return [(before, Breaker(config_id))]
 
 
-def announce(app: Flask, changes: Sequence[tuple[Circuit, Circuit]]) -> None:
-    """Log and signal every circuit that began or ended a pause."""
+def announce(app: Flask, changes: Sequence[tuple[Breaker, Breaker]]) -> None:
+    """Log and signal each breaker whose pause began or ended."""
     for before, after in changes:
         if after.is_paused and (after.state, after.opens) != (before.state, before.opens):
             log.warning("configuration %s is %s", after.config_id, after)
@@ -378,12 +381,12 @@ def announce(app: Flask, changes: Sequence[tuple[Circuit, Circuit]]) -> None:
             _send(app, config_resumed, after)
 
 
-def _send(app: Flask, signal: NamedSignal, circuit: Circuit) -> None:
+def _send(app: Flask, signal: NamedSignal, breaker: Breaker) -> None:
     send(
         app,
         signal,
-        config_id=circuit.config_id,
-        state=circuit.state,
-        seconds=circuit.left,
-        reason=circuit.reason,
+        config_id=breaker.config_id,
+        state=breaker.state,
+        seconds=breaker.left,
+        reason=breaker.reason,
     )

@@ -17,7 +17,7 @@ from ..providers.base import Provider
 from ..providers.net import hosts
 from ..storage.dialect import dialect_of
 from . import breaker
-from .breaker import Circuit
+from .breaker import Breaker
 from .state import State
 from .store import values
 
@@ -40,7 +40,7 @@ class Route:
     weight: int = 100
     rate: float | None = None
     fallback: tuple[int, ...] = ()
-    circuit: Circuit = field(default=Circuit(0), repr=False)
+    breaker: Breaker = field(default=Breaker(0), repr=False)
     # Hosts that are not public and may be called all the same.
     private: tuple[str, ...] = ()
 
@@ -80,7 +80,7 @@ class Route:
         """Why nothing may go by it now, if so."""
         if self.blocked is not None:
             return self.blocked
-        return f"{self.name} is {self.circuit}" if self.circuit.is_paused else None
+        return f"{self.name} is {self.breaker}" if self.breaker.is_paused else None
 
 
 def choose(connection: Connection, channel: str, key: str | int | None) -> int:
@@ -180,7 +180,7 @@ class Routes:
 
     def _route(self, row: Row[Any]) -> Route:
         known = self._opened[row.id]
-        return replace(known, blocked=_closed(row) or known.blocked, circuit=Circuit.of(row))
+        return replace(known, blocked=_closed(row) or known.blocked, breaker=Breaker.of(row))
 
 
 def _with_fallbacks(found: Mapping[int, tuple[Row[Any], Route]]) -> dict[int, Route]:

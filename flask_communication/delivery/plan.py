@@ -99,7 +99,7 @@ def plan(
     """
     breaker.lock(
         connection,
-        [one.config_id for one in routes.values() if one.rate or one.circuit.wants_probe],
+        [one.config_id for one in routes.values() if one.rate or one.breaker.wants_probe],
     )
     probes = _Probes(connection)
     now = time.monotonic()
@@ -126,8 +126,8 @@ def _dispatch(claim: Claim, routes: Mapping[int, Route], probes: _Probes, now: f
     family = _family(claim, routes)
     well = [route for route in family if route.trouble is None]
     for place, route in enumerate(well):
-        is_probe = route.circuit.wants_probe and probes.take(route.config_id)
-        if is_probe or not route.circuit.wants_probe:
+        is_probe = route.breaker.wants_probe and probes.take(route.config_id)
+        if is_probe or not route.breaker.wants_probe:
             left_in_round = len(family) - 1 - claim.tries % len(family)
             others = max(0, min(len(well) - 1 - place, left_in_round))
             return Dispatch(claim, route, now, len(family), others, is_probe=is_probe)
@@ -160,16 +160,16 @@ def _wait(family: Sequence[Route]) -> Wait:
     """Return why none of these routes can be used, and until when."""
     soonest = min((_pause(route) for route in family), default=BACKOFF[-1])
     troubles = dict.fromkeys(
-        route.trouble or f"{route.name} is {route.circuit}" for route in family
+        route.trouble or f"{route.name} is {route.breaker}" for route in family
     )
     # Spread out, so that what waited together does not come back at one moment.
     return Wait(soonest * random.uniform(1.0, 1.2), "; ".join(troubles))
 
 
 def _pause(route: Route) -> float:
-    if route.blocked is not None or route.circuit.state == breaker.STOPPED:
+    if route.blocked is not None or route.breaker.state == breaker.STOPPED:
         return BACKOFF[2]
-    return max(route.circuit.left or 0.0, 0.0) if route.circuit.is_paused else LOOK_AGAIN
+    return max(route.breaker.left or 0.0, 0.0) if route.breaker.is_paused else LOOK_AGAIN
 
 
 def _log_detours(dispatches: Sequence[Dispatch], routes: Mapping[int, Route]) -> None:

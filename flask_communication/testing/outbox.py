@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
-from ..configs.breaker import Record
+from ..configs.breaker import RecentRequests
 from ..configs.routes import Routes, find_config
 from ..configs.state import State
 from ..delivery import actions, reports
@@ -131,7 +131,7 @@ class Outbox(Sequence[Sent]):
         """
         for state in self._states():
             with ThreadPoolExecutor(state.settings.concurrency) as pool:
-                Dispatcher(state, Routes(state), Record(), pool, lambda: False).run()
+                Dispatcher(state, Routes(state), RecentRequests(), pool, lambda: False).run()
             for channel in channels_of(state):
                 _, moved = reports.sync(state, channel)
                 announce(state.app, moved)

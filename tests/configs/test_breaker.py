@@ -1,4 +1,4 @@
-"""Circuits: a configuration that fails is paused for all workers, probed once, and used again."""
+"""The breaker: a configuration that fails is paused for all workers, probed once, and used again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from flask_communication import SMS, signals
 from flask_communication.configs import breaker, store
-from flask_communication.configs.breaker import Circuit, Tally, react
+from flask_communication.configs.breaker import Breaker, Tally, react
 from flask_communication.configs.state import state_of
 from flask_communication.providers.base import Denied, NotSent, OutcomeUnknown, Refused
 from tests.support.rigs import Scripted, install, make_due, work
@@ -60,7 +60,7 @@ def told(app: Flask) -> Iterator[list[tuple[str, dict[str, Any]]]]:
         yield heard
 
 
-def circuit(app: Flask) -> Any:
+def row(app: Flask) -> Any:
     with state_of(app).database.read() as connection:
         return connection.execute(text("SELECT * FROM communication_circuit")).one()
 
@@ -104,11 +104,11 @@ def test_after_the_pause_one_message_is_the_probe(app: Flask, provider: Scripted
         end_pause(app)
         work(app)
         assert len(provider.calls) == 6
-        assert circuit(app).opens == 2
+        assert row(app).opens == 2
         end_pause(app)
         provider.answer = None
         work(app)
-        assert circuit(app).state == "closed"
+        assert row(app).state == "closed"
         make_due(app)
         work(app)
         assert len(provider.calls) == 9
@@ -123,7 +123,7 @@ def test_only_one_worker_takes_the_probe(app: Flask, provider: Scripted) -> None
         work(app)
     end_pause(app)
     with state_of(app).database.write() as connection:
-        config_id = circuit(app).config_id
+        config_id = row(app).config_id
         assert breaker.take_probe(connection, config_id)
         assert not breaker.take_probe(connection, config_id)
 
@@ -138,7 +138,7 @@ def test_half_of_many_calls_failing_pauses_too(app: Flask, provider: Scripted) -
     with app.app_context():
         send(30)
         work(app)
-    assert circuit(app).state == "open"
+    assert row(app).state == "open"
     assert 20 <= len(provider.calls) < 30
 
 
@@ -161,7 +161,7 @@ def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
         for _ in range(30):
             send(2)
             work(app)  # each time another worker, as jobs of RQ are
-    assert circuit(app).state == "open"
+    assert row(app).state == "open"
     # Before its first failure nobody writes anything down.
     assert 20 <= len(provider.calls) <= 22
 
@@ -169,13 +169,13 @@ def test_half_of_few_calls_at_a_time_failing_pauses_too_whoever_makes_them(
 def test_a_worker_remembers_no_more_than_a_minute_however_long_all_goes_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    record, begun = breaker.Record(), time.monotonic()
+    record, begun = breaker.RecentRequests(), time.monotonic()
     for second in range(1000):
         monkeypatch.setattr(time, "monotonic", lambda second=second: begun + second)
-        assert record.news({1: Tally(1, ok=1)}, {}) == {}
-    assert len(record._calls[1]) <= breaker.WITHIN + 1
-    failed = record.news({1: Tally(1, failed=1, reason="timed out")}, {})
-    assert failed[1].counted == breaker.Count(ok=61, failed=1)
+        assert record.updates({1: Tally(1, ok=1)}, {}) == {}
+    assert len(record._requests[1]) <= breaker.WINDOW + 1
+    failed = record.updates({1: Tally(1, failed=1, reason="timed out")}, {})
+    assert failed[1].counted == breaker.Requests(ok=61, failed=1)
 
 
 def test_failures_of_another_minute_are_not_counted(app: Flask, provider: Scripted) -> None:
@@ -191,7 +191,7 @@ def test_failures_of_another_minute_are_not_counted(app: Flask, provider: Script
                         "00:00:00.000000'"
                     )
                 )
-    assert circuit(app).state == "closed"
+    assert row(app).state == "closed"
     assert len(provider.calls) == 30
 
 
@@ -205,7 +205,7 @@ def test_one_bad_message_tried_again_and_again_is_no_bad_provider(
             work(app)
             make_due(app)
     assert len(provider.calls) == 8
-    assert circuit(app).state == "closed"
+    assert row(app).state == "closed"
 
 
 def test_trouble_of_one_message_alone_pauses_nothing(app: Flask, provider: Scripted) -> None:
@@ -238,7 +238,7 @@ def test_who_refuses_us_is_not_asked_again_until_the_configuration_changes(
         work(app)
         assert len(provider.calls) == 1
         provider.answer = None
-        store.change(state_of(app), circuit(app).config_id, {"config": {"password": None}})
+        store.change(state_of(app), row(app).config_id, {"config": {"password": None}})
         make_due(app)
         work(app)
         assert [SMS.get(uuid).status for uuid in uuids] == ["rejected", "sent", "sent", "sent"]
@@ -274,7 +274,7 @@ def test_too_many_requests_pause_everybody_for_as_long_as_asked(
         work(app)
         assert len(provider.calls) == 1
         assert "paused for 40 s" in (SMS.get(uuids[2]).error or "")
-        assert circuit(app).state == "closed"
+        assert row(app).state == "closed"
         provider.answer = None
         end_pause(app)
         work(app)
@@ -297,7 +297,7 @@ def tally(*results: object, probe: bool = False) -> Tally:
 
 
 def test_pauses_double_and_end_at_ten_minutes() -> None:
-    known, pauses = Circuit(1, "open", opens=1, left=0.0), []
+    known, pauses = Breaker(1, "open", opens=1, left=0.0), []
     for _ in range(6):
         known = react(known, tally(NotSent("down"), probe=True), False)
         pauses.append(known.left)
@@ -305,13 +305,13 @@ def test_pauses_double_and_end_at_ten_minutes() -> None:
 
 
 def test_calls_from_before_the_pause_do_not_end_it() -> None:
-    known = Circuit(1, "open", opens=1, left=20.0)
+    known = Breaker(1, "open", opens=1, left=20.0)
     assert react(known, tally("accepted"), False) is known
     assert react(known, tally("accepted", probe=True), False).state == "closed"
 
 
 def test_a_success_starts_the_count_anew() -> None:
-    known = Circuit(1, failures=4)
+    known = Breaker(1, failures=4)
     assert react(known, tally("accepted", NotSent("down")), False).failures == 1
     assert react(known, tally(NotSent("down"), "accepted"), False).failures == 0
     assert react(known, tally(NotSent("down")), False).state == "open"

@@ -162,7 +162,7 @@ def _configs(state: State, routes: Mapping[int, Route]) -> Iterator[Finding]:
         route, about = routes[row["id"]], f"{row['type']} configuration {row['id']}"
         if row["enabled"] and route.trouble is not None:
             # A pause ends by itself; what is blocked or stopped waits for a person.
-            level = WARN if route.blocked is None and route.circuit.left is not None else FAIL
+            level = WARN if route.blocked is None and route.breaker.left is not None else FAIL
             yield Finding(level, about, route.trouble)
         else:
             yield Finding(OK, about, "well" if row["enabled"] else "disabled")
@@ -209,8 +209,8 @@ def try_out(state: State, config_id: Any) -> Iterator[Finding]:
             yield Finding(
                 FAIL, about, f"the check of {name} itself failed ({type(wrong).__name__}); mend it"
             )
-    if route.circuit.is_paused:
-        yield Finding(WARN, about, f"it is {route.circuit}")
+    if route.breaker.is_paused:
+        yield Finding(WARN, about, f"it is {route.breaker}")
 
 
 def _flaws(route: Route) -> Iterator[tuple[str, str]]:

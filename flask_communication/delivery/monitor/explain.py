@@ -115,7 +115,7 @@ NO_WAY = "  it would wait until one of them is well, or until it expires"
 def _route_line(route: Route, share: int) -> str:
     """Say how a route is, and that ``share`` of 100 messages begin with it."""
     provider = route.provider.name if route.provider else "no provider"
-    more = [route.trouble or ("probed with one message" if route.circuit.wants_probe else "well")]
+    more = [route.trouble or ("probed with one message" if route.breaker.wants_probe else "well")]
     more += ["only in need"] if share == 0 else [f"begins {share} of 100"] if share != 100 else []
     more += [f"at most {route.rate:g} a second"] if route.rate else []
     return f"{route.name}, {provider}: {', '.join(more)}"

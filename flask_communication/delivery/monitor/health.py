@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from ...configs import breaker
-from ...configs.breaker import Circuit
+from ...configs.breaker import Breaker
 from ...configs.state import State
 from ...storage import migrations
 from ...storage.dialect import dialect_of
@@ -25,12 +25,12 @@ COUNT_EVERY = 60.0
 _counted: WeakKeyDictionary[State, tuple[float, list[tuple[Any, ...]]]] = WeakKeyDictionary()
 
 
-class Breaker(NamedTuple):
-    """A configuration, by its key if it has one, and its circuit."""
+class ConfigBreaker(NamedTuple):
+    """A configuration, by its key if it has one, and its breaker."""
 
     key: str | None
     type: str
-    circuit: Circuit
+    breaker: Breaker
 
 
 def read(state: State, *, counts: bool = True) -> dict[str, dict[str, Any]]:
@@ -85,10 +85,10 @@ def _attended(state: State, oldest: float | None) -> dict[str, Any]:
         )
     configs = [
         {
-            "config_id": one.circuit.config_id,
+            "config_id": one.breaker.config_id,
             "key": one.key,
             "type": one.type,
-            "state": one.circuit.state,
+            "state": one.breaker.state,
         }
         for one in every
     ]
@@ -116,8 +116,8 @@ def _messages(state: State) -> dict[str, Any]:
     return {"ok": True, "by_status": by_status, "by_config": by_config}
 
 
-def breakers(connection: Connection) -> list[Breaker]:
-    """Return every configuration with its circuit, the oldest first."""
+def breakers(connection: Connection) -> list[ConfigBreaker]:
+    """Return every configuration with its breaker, the oldest first."""
     rows = connection.execute(
         text(
             f"SELECT c.id, c.key, c.type, {breaker.COLUMNS}, 0 -"
@@ -126,7 +126,7 @@ def breakers(connection: Connection) -> list[Breaker]:
             " NULL ORDER BY c.id"
         )
     )
-    return [Breaker(row.key, row.type, Circuit.of(row)) for row in rows]
+    return [ConfigBreaker(row.key, row.type, Breaker.of(row)) for row in rows]
 
 
 def count_messages(state: State) -> list[tuple[Any, ...]]:

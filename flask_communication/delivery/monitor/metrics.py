@@ -38,7 +38,7 @@ class _Collector:
         with self._state.database.read() as connection:
             yield from _backlog(connection)
             yield from _workers(connection)
-            yield _circuits(connection)
+            yield _breakers(connection)
         yield _messages(self._state)
 
 
@@ -81,16 +81,16 @@ def _workers(connection: Connection) -> Iterator[Metric]:
     yield ago
 
 
-def _circuits(connection: Connection) -> Metric:
+def _breakers(connection: Connection) -> Metric:
     paused = _gauge(
         "config_paused",
-        "1 while nothing is sent by a configuration, else 0; by the state of its circuit.",
+        "1 while nothing is sent by a configuration, else 0; by the state of its breaker.",
         ("config", "key", "state"),
     )
     for one in health.breakers(connection):
-        circuit = one.circuit
+        breaker = one.breaker
         paused.add_metric(
-            (str(circuit.config_id), one.key or "", circuit.state), int(circuit.is_paused)
+            (str(breaker.config_id), one.key or "", breaker.state), int(breaker.is_paused)
         )
     return paused  # type: ignore[no-any-return]
 

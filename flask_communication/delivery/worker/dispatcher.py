@@ -62,7 +62,7 @@ class Dispatcher:
         self,
         state: State,
         routes: Routes,
-        record: breaker.Record,
+        record: breaker.RecentRequests,
         threads: ThreadPoolExecutor,
         stop: Callable[[], bool],
     ) -> None:
@@ -207,7 +207,7 @@ class Dispatcher:
         """Take what waits here off the configurations that have just been paused."""
         for _, after in written.switched:
             if after.config_id in self.known:
-                route = replace(self.known[after.config_id], circuit=after)
+                route = replace(self.known[after.config_id], breaker=after)
                 self.known[after.config_id] = route
         if written.paused:
             # They look for another way, or wait, like all that is claimed from now on.
@@ -222,8 +222,8 @@ class Dispatcher:
         batches = [one for one in ended if isinstance(one, Batch)]
         answers = [one for one in ended if isinstance(one, Answer)]
         settlements = _settlements(batches)
-        known = {one: route.circuit for one, route in self.known.items()}
-        news = self.record.news(_tallies(batches), known)
+        known = {one: route.breaker for one, route in self.known.items()}
+        updates = self.record.updates(_tallies(batches), known)
         next_ones = [one for group in groups for one in group]
 
         def write() -> Written:
@@ -233,14 +233,14 @@ class Dispatcher:
                 for answer in answers:
                     moved += reports.land(connection, answer)
                 # Before the next ones start: they may go to a configuration that has just failed.
-                switched = breaker.settle(connection, news)
+                switched = breaker.settle(connection, updates)
                 paused = frozenset(after.config_id for _, after in switched if after.is_paused)
                 started = frozenset(_start(connection, next_ones, paused))
                 payloads = self._load(connection, next_ones, started)
                 return Written(moved, started, payloads, switched, paused)
 
         written = persist(write)
-        self.record.forget(news)
+        self.record.forget(updates)
         return written
 
     def _settle(

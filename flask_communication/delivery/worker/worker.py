@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from ...configs.breaker import Record
+from ...configs.breaker import RecentRequests
 from ...configs.routes import Routes
 from ...configs.state import State
 from ...errors import NotUpgraded
@@ -57,7 +57,7 @@ class Worker:
         # the same.
         self._routes = Routes(state)
         # Kept too: a configuration that fails half of the time may do so in many short turns.
-        self._record = Record()
+        self._record = RecentRequests()
         self._sweep: Iterator[Any] | None = None
         self._sweep_at = time.monotonic() + sweep_after
 
