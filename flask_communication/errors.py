@@ -1,14 +1,14 @@
-"""Everything this package raises, and what to do about it.
+"""The exceptions of this package, in one tree.
 
 CommunicationError
 ├── SettingError                a COMMUNICATION_* setting is wrong
-├── NotInitialised              the app never met init_app, or no app is active
+├── NotInitialised              init_app was not called, or no app is active
 ├── DatabaseError
 │   ├── NotUpgraded             our tables are missing: flask communication upgrade
 │   └── SessionConflict         our own transaction would deadlock with, or commit, the caller's
-├── InvalidMessage              a message the caller must mend (errors: field -> reasons)
-├── InvalidConfig               a configuration the operator must mend (errors: field -> reasons)
-├── InvalidQuery                a filter or cursor that cannot be understood
+├── InvalidMessage              a message the caller must correct (errors: field -> reasons)
+├── InvalidConfig               a configuration the operator must correct (errors: field -> reasons)
+├── InvalidQuery                a filter, limit or cursor that is not valid
 ├── NotFound
 │   ├── ConfigNotFound
 │   ├── MessageNotFound
@@ -16,17 +16,17 @@ CommunicationError
 │   ├── SuppressionNotFound
 │   └── TokenNotFound
 ├── Conflict
-│   ├── IdempotencyConflict     the key was used for another body
-│   ├── NotRetryable            a retry could ring twice
-│   ├── NotCancellable          it has left, or may have
+│   ├── IdempotencyConflict     the key was used for another message
+│   ├── NotRetryable            a retry could send the message twice
+│   ├── NotCancellable          it was sent, or may have been
 │   ├── NotReleasable           only a `held` message can be released
-│   └── NotResolvable           only an `unknown` message needs a person's word
+│   └── NotResolvable           only an `unknown` message needs a decision
 ├── ProviderNotFound            no provider of this name is installed, configured or mounted
 └── ProviderError               what a provider raises instead of returning Accepted
-    ├── NotSent                 certainly did not leave: we try again later
-    ├── Refused                 the provider said no: we do not try again
-    │   └── Denied              it said no to us, not to the message: the configuration is stopped
-    └── OutcomeUnknown          may have left: never repeated blindly
+    ├── NotSent                 certainly not sent: we try again later
+    ├── Refused                 the provider refused the message: we do not try again
+    │   └── Denied              it refuses us whatever we send: the configuration is stopped
+    └── OutcomeUnknown          may have been sent: never repeated blindly
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class SettingError(CommunicationError, ValueError):
 
 
 class NotInitialised(CommunicationError, RuntimeError):
-    """Raised when no application that met ``Communication.init_app`` is active."""
+    """Raised when no initialised application is active (``Communication.init_app``)."""
 
 
 class DatabaseError(CommunicationError, RuntimeError):
-    """The base of what can be wrong with our use of the host's database."""
+    """The base of errors in our use of the host's database."""
 
 
 class NotUpgraded(DatabaseError):
@@ -80,15 +80,15 @@ class InvalidConfig(_Invalid):
 
 
 class InvalidQuery(_Invalid):
-    """Raised for a filter, limit or cursor that cannot be understood."""
+    """Raised for a filter, limit or cursor that is not valid."""
 
 
 class NotFound(CommunicationError, LookupError):
-    """The base of "there is no such row"."""
+    """The base of errors for a row that does not exist."""
 
 
 class ConfigNotFound(NotFound):
-    """Raised when no enabled configuration answers to the key, or none is the default."""
+    """Raised when no enabled configuration has the key, or none is the default."""
 
 
 class MessageNotFound(NotFound):
@@ -108,39 +108,39 @@ class TokenNotFound(NotFound):
 
 
 class Conflict(CommunicationError):
-    """The base of "not in the state the message is in now"."""
+    """The base of errors for what the present state of a row does not allow."""
 
 
 class IdempotencyConflict(Conflict):
-    """Raised when an idempotency key returns with another body."""
+    """Raised when an idempotency key is used again for another message."""
 
 
 class NotRetryable(Conflict):
-    """Raised when sending again could ring twice; ``force=True`` takes that risk knowingly."""
+    """Raised when a retry could send the message twice; ``force=True`` takes that risk."""
 
 
 class NotCancellable(Conflict):
-    """Raised when a message has left, or may have."""
+    """Raised when a message was sent, or may have been."""
 
 
 class NotReleasable(Conflict):
-    """Raised when a message is not ``held``, and so there is nothing to release."""
+    """Raised when a message is not ``held``."""
 
 
 class NotResolvable(Conflict):
-    """Raised when a message is not ``unknown`` and so needs no person's decision."""
+    """Raised when a message is not ``unknown``, and so needs no decision."""
 
 
 class ProviderNotFound(CommunicationError, LookupError):
-    """Raised when ``provider_pkg_name`` leads to no provider."""
+    """Raised when no provider has the name ``provider_pkg_name``."""
 
 
 class ProviderError(CommunicationError):
-    """The base of what a provider raises when a call did not end in *accepted*.
+    """The base of what a provider raises when it did not accept a message.
 
-    ``code`` is the vendor's own error code, ``http_status`` the status of its answer, if any.
-    ``only_this`` says that it is about this message alone (its recipient's network, its text) and
-    tells nothing about how well the provider is.
+    ``code`` is the vendor's error code, ``http_status`` the status of its answer, if any.
+    ``only_this`` says that the reason is this message alone (its recipient's network, its text), so
+    that it is no failure of the provider.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class ProviderError(CommunicationError):
 
 
 class NotSent(ProviderError):
-    """Raised when the message certainly did not leave; ``retry_after`` seconds are waited."""
+    """Raised when the message was certainly not sent; the next try is after ``retry_after`` seconds."""
 
     def __init__(
         self,
@@ -175,9 +175,9 @@ class NotSent(ProviderError):
 
 
 class Refused(ProviderError):
-    """Raised when the provider said no, and would say no again.
+    """Raised when the provider refuses the message, and would refuse it again.
 
-    ``opted_out`` says why: the recipient wants nothing from this sender, and goes on our list.
+    ``opted_out`` says that the recipient wants nothing from this sender, and so is suppressed.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Refused(ProviderError):
         only_this: bool = False,
         opted_out: bool = False,
     ) -> None:
-        # Who wants nothing from us says nothing about others.
+        # That one recipient opted out is no failure of the provider.
         super().__init__(
             reason, code=code, http_status=http_status, only_this=only_this or opted_out
         )
@@ -197,14 +197,14 @@ class Refused(ProviderError):
 
     @property
     def denies_us(self) -> bool:
-        """Whether it would say so to any message of ours, as with a wrong password."""
+        """Whether the provider would refuse any message of ours, as with a wrong password."""
         return self.http_status in (401, 402, 403) and not self.only_this
 
 
 class Denied(Refused):
     """Raised when the provider refuses us whatever we send: wrong password, no balance, banned.
 
-    Nothing more is sent by the configuration until somebody changes it; its fallbacks go on. A
+    The configuration is stopped until somebody changes it; its fallbacks send instead. A
     :class:`Refused` with the HTTP status 401, 402 or 403 counts as one.
     """
 
@@ -212,4 +212,4 @@ class Denied(Refused):
 
 
 class OutcomeUnknown(ProviderError):
-    """Raised when the message may have left and nobody can tell."""
+    """Raised when the message may have been sent, and the provider did not say."""

@@ -138,7 +138,6 @@ def _migrations(app: Flask, state: State) -> None:
         if state.database.host is None:
             raise SettingError(
                 'COMMUNICATION_MIGRATIONS="host" needs the host\'s SQLAlchemy object: initialise it '
-                ""
                 "first, or pass it as Communication(app, db)"
             )
         migrations.adopt(state.database.host.metadata)

@@ -144,7 +144,7 @@ class Requests(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What is added to the row of a breaker: a batch, and the requests before it in this process."""
+    """What is added to a breaker's row: a batch, and earlier requests of this process."""
 
     tally: Tally
     counted: Requests
@@ -324,9 +324,10 @@ def paused(connection: Connection) -> list[dict[str, Any]]:
     """Return the breakers that are paused, stopped or waiting for a probe, for the health check."""
     rows = connection.execute(
         text(
-            f"SELECT k.config_id AS id, {COLUMNS}, 0 - {dialect_of(connection).since('k.until')} AS "
-            "seconds FROM communication_circuit AS k JOIN communication_config AS c ON c.id = "
-            "k.config_id WHERE c.deleted_at IS NULL ORDER BY k.config_id"
+            f"SELECT k.config_id AS id, {COLUMNS},"
+            f" 0 - {dialect_of(connection).since('k.until')} AS seconds"
+            " FROM communication_circuit AS k JOIN communication_config AS c ON c.id = k.config_id"
+            " WHERE c.deleted_at IS NULL ORDER BY k.config_id"
         )
     )
     found = [one for one in map(Breaker.of, rows) if one.state != CLOSED or one.is_paused]

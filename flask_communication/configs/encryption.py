@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with the host's Fernet keys, bound to the row they belong to."""
+"""Encryption of secrets in the database: Fernet, with the host's keys, bound to the row."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SEALED = "sealed:"
 
 
 class Vault:
-    """Seals and opens dictionaries; the first key writes, every key reads."""
+    """Encrypts and decrypts dictionaries; the first key encrypts, every key decrypts."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = tuple(keys)
 
     @cached_property
     def _fernet(self) -> MultiFernet | None:
-        # Imported when it is needed: it is the heaviest of all that we import.
+        # Imported when it is needed: it is our slowest import.
         from cryptography.fernet import Fernet, MultiFernet
 
         return MultiFernet([Fernet(key) for key in self._keys]) if self._keys else None
 
     def seal(self, values: Mapping[str, Any], label: str) -> str:
-        """Encrypt ``values``; ``label`` names the row, so that the text is of no use in another.
+        """Encrypt ``values`` for the row that ``label`` names; no other row can use the text.
 
         Raises :class:`InvalidConfig` when there is no key to encrypt with.
         """
@@ -43,9 +43,9 @@ class Vault:
         return SEALED + self._fernet.encrypt(plain).decode()
 
     def open(self, sealed: str, label: str) -> dict[str, Any]:
-        """Decrypt what :meth:`seal` wrote for ``label``; plain JSON is returned as it is.
+        """Decrypt what :meth:`seal` returned for ``label``; plain JSON is only parsed.
 
-        Raises :class:`SettingError` when no key fits.
+        Raises :class:`SettingError` when no key decrypts it.
         """
         if not sealed.startswith(SEALED):
             plain: dict[str, Any] = json.loads(sealed)

@@ -1,4 +1,4 @@
-"""From a ``provider_pkg_name`` to a provider, without ever importing or calling what a row says."""
+"""The registry of providers: finds one by name, and never imports a name from the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..providers.base import Provider
 from .settings import Settings
 
 GROUP = "flask_communication.providers"
-# Found even where the package was not installed, as in a checkout; imported when first asked for.
+# Found also where the package is not installed, as in a checkout; imported at the first use.
 BUNDLED: Mapping[str, str] = {
     "simulator": "flask_communication.providers.simulator:Simulator",
     "smtp": "flask_communication.providers.smtp:SMTP",
@@ -31,9 +31,9 @@ _SEND = "/sms/send"
 class Registry:
     """The providers of one application, found by name and then kept.
 
-    A name leads, in this order, to: a provider registered on the extension; an entry point of the
-    group ``flask_communication.providers``; a bundled provider; an address in
-    COMMUNICATION_PROVIDERS; a blueprint of this application that serves the contract.
+    A name is looked up, in this order, among: the providers registered on the extension; the entry
+    points of the group ``flask_communication.providers``; the bundled providers; the addresses in
+    COMMUNICATION_PROVIDERS; the blueprints of this application that serve the contract.
     """
 
     def __init__(self, app: Flask, settings: Settings) -> None:
@@ -44,9 +44,9 @@ class Registry:
         self._lock = threading.Lock()
 
     def register(self, provider: Provider) -> None:
-        """Make ``provider`` known under its ``name``; one of the same name is replaced.
+        """Register a provider under its ``name``; it replaces another one of this name.
 
-        Raises :class:`SettingError` for what is no provider, such as a class instead of an object.
+        Raises :class:`SettingError` for anything but a named Provider object.
         """
         if not isinstance(provider, Provider):
             raise SettingError(f"{provider!r} is no Provider object; register an instance")
@@ -57,21 +57,21 @@ class Registry:
     def find(self, provider_pkg_name: str) -> Provider:
         """Return the provider of this name.
 
-        Raises :class:`ProviderNotFound`, which says where was looked and what would help.
+        Raises :class:`ProviderNotFound`, which lists the places and the known names.
         """
         name = provider_pkg_name
         known = self._registered.get(name) or self._found.get(name)
-        return standin.in_place_of(known or self._sought(name))
+        return standin.in_place_of(known or self._find(name))
 
-    def _sought(self, name: str) -> Provider:
+    def _find(self, name: str) -> Provider:
         with self._lock:
             if name not in self._found:
                 self._found[name] = self._look(name)
             return self._found[name]
 
     def names(self) -> list[str]:
-        """Return the names that lead to a provider, sorted."""
-        mounted = {name for door in self._doors() for name in door.blueprints}
+        """Return the names of all providers, sorted."""
+        mounted = {name for mount in self._mounts() for name in mount.blueprints}
         installed = {point.name for point in entry_points(group=GROUP)}
         return sorted(
             {*self._registered, *installed, *BUNDLED, *self._settings.providers, *mounted}
@@ -95,39 +95,39 @@ class Registry:
         return None if address is None else RemoteProvider(name, address.url, address.secret)
 
     def _mounted(self, name: str) -> Provider | None:
-        doors = list(self._doors())
-        called = [door for door in doors if name in door.blueprints]
+        mounts = list(self._mounts())
+        called = [mount for mount in mounts if name in mount.blueprints]
         if called:
-            return self._inside(name, called[0])
-        within = [door for door in doors if door.is_within(name)]
-        if len({door.root for door in within}) > 1:
+            return self._in_process(name, called[0])
+        within = [mount for mount in mounts if mount.is_within(name)]
+        if len({mount.root for mount in within}) > 1:
             raise ProviderNotFound(
                 f"{name!r} is the package of several blueprints that serve POST sms/send/; write "
                 f"one of their names: {', '.join(sorted(n for d in within for n in d.blueprints))}"
             )
-        return self._inside(name, within[0]) if within else None
+        return self._in_process(name, within[0]) if within else None
 
-    def _inside(self, name: str, door: _Door) -> Provider:
+    def _in_process(self, name: str, mount: _Mount) -> Provider:
         from ..providers.net.in_process import Inside
         from ..providers.remote import RemoteProvider
 
         return RemoteProvider(
             name,
-            f"https://{_host(self._app)}{door.root}",
+            f"https://{_host(self._app)}{mount.root}",
             transport=Inside(self._app),
-            trailing_slash=door.trailing_slash,
+            trailing_slash=mount.trailing_slash,
         )
 
-    def _doors(self) -> Iterator[_Door]:
+    def _mounts(self) -> Iterator[_Mount]:
         for rule in self._app.url_map.iter_rules():
-            door = _door(self._app, rule)
-            if door is not None:
-                yield door
+            mount = _mount(self._app, rule)
+            if mount is not None:
+                yield mount
 
 
 @dataclass(frozen=True)
-class _Door:
-    """A rule of the host that ends in ``/sms/send``: perhaps a provider's."""
+class _Mount:
+    """A URL rule of the host that ends in ``/sms/send``, so perhaps a provider's."""
 
     blueprints: frozenset[str]
     modules: frozenset[str]
@@ -138,19 +138,19 @@ class _Door:
         return any(f"{module}.".startswith(f"{name}.") for module in self.modules)
 
 
-def _door(app: Flask, rule: Rule) -> _Door | None:
+def _mount(app: Flask, rule: Rule) -> _Mount | None:
     root = rule.rule.rstrip("/").removesuffix(_SEND)
     if root == rule.rule.rstrip("/") or rule.arguments or rule.subdomain or rule.host:
         return None
     if "POST" not in (rule.methods or ()):
         return None
     full = rule.endpoint.rpartition(".")[0]
-    # A nested blueprint is "outer.inner" to Flask and "inner" to the one who wrote it.
+    # Flask names a nested blueprint "outer.inner", its author "inner".
     names = {full, full.rpartition(".")[2]} - {""}
     modules = set(_modules(app, rule.endpoint, full))
     if _CORE_BLUEPRINT in names or any(_is_core(one) for one in modules):
         return None
-    return _Door(frozenset(names), frozenset(modules), root, rule.rule.endswith("/"))
+    return _Mount(frozenset(names), frozenset(modules), root, rule.rule.endswith("/"))
 
 
 def _modules(app: Flask, endpoint: str, blueprint: str) -> Iterator[str]:
@@ -198,7 +198,7 @@ def _made(name: str, thing: Any) -> Provider:
 
 
 def _host(app: Flask) -> str:
-    # A host that checks the Host header must recognise our calls as its own.
+    # A host that checks the Host header must recognise our requests as its own.
     trusted = app.config.get("TRUSTED_HOSTS") or ()
     named = app.config.get("SERVER_NAME") or next(iter(trusted), "localhost")
     return str(named).lstrip(".")

@@ -1,4 +1,4 @@
-"""Which configuration a message goes by, and how to reach its provider."""
+"""Routes: which configuration sends a message, and how its provider is reached."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Route:
-    """One configuration, ready to be used; ``blocked`` says why nothing may be sent by it.
+    """One configuration, ready to send; ``blocked`` says why nothing may be sent by it.
 
-    A blocked one may still have a provider, to be asked for the delivery reports of what it sent.
+    A blocked one may still have a provider, which is asked for delivery reports.
     """
 
     config_id: int
@@ -41,50 +41,50 @@ class Route:
     rate: float | None = None
     fallback: tuple[int, ...] = ()
     breaker: Breaker = field(default=Breaker(0), repr=False)
-    # Hosts that are not public and may be called all the same.
+    #: Hosts that the provider may connect to although they are not public.
     private: tuple[str, ...] = ()
 
-    def dialling(self) -> AbstractContextManager[None]:
-        """Call the provider within this, so that it reaches no address that it must not."""
+    def guarded(self) -> AbstractContextManager[None]:
+        """Return a context in which requests of the provider reach only allowed hosts."""
         return hosts.guarded(self.private)
 
     def learn(self) -> None:
-        """Let the provider find out what it can do; see :meth:`.Provider.learn`. Never raises."""
+        """Let the provider learn what it can do; see :meth:`.Provider.learn`. Never raises."""
         if self.provider is None:
             return
         try:
-            with self.dialling():
+            with self.guarded():
                 self.provider.learn()
         except Exception:
-            log.exception("provider %s failed to find out what it can do", self.provider.name)
+            log.exception("provider %s failed to learn what it can do", self.provider.name)
 
     @property
     def window(self) -> float:
-        """Seconds during which the provider ignores a repeated key; 0 if it never does."""
+        """For how many seconds the provider ignores a repeated key; 0 if it does not."""
         return float(self.provider.idempotency_window) if self.provider else 0.0
 
     @property
     def batch(self) -> int:
-        """How many messages one call may carry."""
+        """How many messages one request may carry."""
         if self.provider is None or "bulk" not in self.provider.features:
             return 1
         return max(1, self.provider.bulk_limit)
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The configuration's name for people."""
         return f"configuration {self.config_id}" + (f" ({self.key})" if self.key else "")
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing may go by it now, if so."""
+        """Why nothing may be sent by it now, or None."""
         if self.blocked is not None:
             return self.blocked
         return f"{self.name} is {self.breaker}" if self.breaker.is_paused else None
 
 
 def choose(connection: Connection, channel: str, key: str | int | None) -> int:
-    """Return the id of the configuration that ``key`` names: a key, an id, or None for the default.
+    """Return the id of the enabled configuration that ``key`` names; see :func:`find_config`.
 
     Raises :class:`ConfigNotFound`, which says what to do.
     """
@@ -136,14 +136,14 @@ def _missing(channel: str, key: str | None) -> str:
 
 
 class Routes:
-    """The routes one worker knows; read anew for each batch, decrypted anew on a change."""
+    """The routes of one worker: read for each batch, decrypted again only after a change."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._opened: dict[int, Route] = {}
 
     def load(self, connection: Connection, ids: Iterable[int | None] = ()) -> dict[int, Route]:
-        """Return the routes of all configurations that are in use, and of these ids if they are not."""
+        """Return the routes of all configurations in use, and of those with these ids."""
         wanted = sorted({one for one in ids if one is not None})
         pause = dialect_of(connection).since("k.until")
         rows = connection.execute(_configs(pause, bool(wanted)), {"ids": wanted})
@@ -200,7 +200,7 @@ def _with_fallbacks(found: Mapping[int, tuple[Row[Any], Route]]) -> dict[int, Ro
 
 def _ids(row: Row[Any], named: Mapping[tuple[str, str], int]) -> tuple[int, ...]:
     keys = json.loads(row.fallback) if isinstance(row.fallback, str) else row.fallback
-    # A name of nobody is passed over; `explain` and `config list` show it.
+    # An unknown name is skipped; `explain` and `config list` show it.
     ids = [named.get((row.type, key)) for key in keys]
     return tuple(dict.fromkeys(one for one in ids if one is not None and one != row.id))
 
@@ -229,11 +229,11 @@ def _configs(pause: str, and_these: bool) -> Any:
 
 
 def in_order(home: Route, routes: Mapping[int, Route], uuid: str) -> list[Route]:
-    """Return the routes a message may go by, the one it begins with first.
+    """Return the routes that may send a message, in the order in which they are tried.
 
-    That is the one asked for and then its fallbacks, in their order; where the weights say so, some
-    messages begin with a fallback. Which ones, their uuid decides, so a message always begins with
-    the same one.
+    The configuration that was asked for comes first, and then its fallbacks in their order. Where
+    the weights say so, some messages begin with a fallback: the uuid decides, so a message always
+    begins with the same one.
     """
     if not home.fallback:
         return [home]

@@ -1,4 +1,7 @@
-"""The marshmallow schema of the COMMUNICATION_* settings; each reason follows the setting's name."""
+"""The marshmallow schema of the COMMUNICATION_* settings.
+
+Each reason is the end of a sentence that begins with the setting's name.
+"""
 
 from __future__ import annotations
 

@@ -227,7 +227,8 @@ def _refuse_old_version(row: Any, version: str | int | None) -> None:
 
 def _changed_meanwhile(row: Any) -> Conflict:
     return Conflict(
-        f"configuration {row.id} was changed by somebody else (version {row.version}); read it again"
+        f"configuration {row.id} was changed by somebody else (version {row.version}); "
+        "read it again"
     )
 
 

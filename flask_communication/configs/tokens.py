@@ -18,7 +18,7 @@ from ..storage.models import Token
 from .state import State
 
 PREFIX = "fc"
-# Writing the time of every use would make each read a write.
+# Storing the time of every use would make each read a write.
 USED_AT_MOST_EVERY = timedelta(minutes=1)
 MAX_LIFETIME = timedelta(days=36_500)
 
@@ -91,7 +91,7 @@ def listing(state: State) -> list[Token]:
 
 
 def revoke(state: State, public_id: str) -> None:
-    """Make a token worthless; raise :class:`TokenNotFound`."""
+    """Revoke a token; raise :class:`TokenNotFound`."""
     with state.database.write() as connection:
         found = connection.execute(
             update(Token)
@@ -103,15 +103,15 @@ def revoke(state: State, public_id: str) -> None:
 
 
 def check(state: State, presented: str) -> Token | None:
-    """Return the token that was presented, or None if it is none, revoked or expired."""
+    """Return the token that was presented, or None if it is unknown, revoked or expired."""
     prefix, _, rest = presented.partition("_")
     public, _, secret = rest.partition("_")
     if not (public.isascii() and public.isalnum()):
-        # No id looks so, and not every such text can be asked of a database.
+        # No id looks like this, and not every such text is allowed in a query.
         return None
     with state.database.session() as session:
         token = session.scalar(select(Token).where(Token.public_id == public[:16]))
-    # A hash is compared in any case, so that time does not tell which ids exist.
+    # A hash is always compared, so that the time of the answer does not tell which ids exist.
     expected = token.secret_hash if token else _hash("")
     same = hmac.compare_digest(expected, _hash(secret))
     if token is None or not same or prefix != PREFIX or not _is_valid(token):
@@ -127,7 +127,7 @@ def allows(token: Token, action: str) -> bool:
 
 
 def _hash(secret: str) -> str:
-    # The secret has 256 random bits, so a plain hash cannot be guessed backwards.
+    # The secret has 256 random bits, so a plain hash is enough.
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 

@@ -96,7 +96,7 @@ def ask(channel: Channel, route: Route | None, messages: Sequence[Silent]) -> An
     if route is None or route.provider is None:
         return Answer(channel, route, messages)
     try:
-        with route.dialling():
+        with route.guarded():
             refs = [one.provider_ref for one in messages]
             found = channel.fetch_reports(route.provider, refs, route.config)
         crash_point("ask.answered")

@@ -84,7 +84,7 @@ class Reading:
     def _fetch(self) -> Inbox:
         assert self.route.provider is not None
         try:
-            with self.route.dialling():
+            with self.route.guarded():
                 return self.route.provider.fetch_inbox(self.cursor, BATCH, self.route.config)
         except ProviderError:
             raise

@@ -1,4 +1,4 @@
-"""The breaker: a configuration that fails is paused for all workers, probed once, and used again."""
+"""The breaker of a configuration: paused for all workers, probed once, closed again."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def try_out(state: State, config_id: Any) -> Iterator[Finding]:
         return
     route.learn()
     channel, name = about.partition(" ")[0], route.provider.name
-    with route.dialling():
+    with route.guarded():
         if channel not in route.provider.types:
             yield Finding(
                 WARN, about, f"{name} says it is for {', '.join(route.provider.types)} only"

@@ -113,7 +113,7 @@ def _results(
     settings: Settings, channel: Channel, dispatches: Sequence[Dispatch], payload: object
 ) -> Sequence[Result]:
     try:
-        with dispatches[0].route.dialling():
+        with dispatches[0].route.guarded():
             results = channel.send(settings, dispatches, payload)
         if len(results) == len(dispatches):
             return results
