@@ -128,9 +128,9 @@ def test_every_exported_name_has_its_row_and_every_page_its_link() -> None:
 
 
 def received(app: Flask) -> str:
-    arrival = incoming.opened(1, InboundEmail("1", b"From: ann@example.com\r\n\r\nHello"))
+    arrival = incoming.parse(1, InboundEmail("1", b"From: ann@example.com\r\n\r\nHello"))
     with state_of(app).database.write() as connection:
-        return str(incoming.file(connection, 1, [arrival])[0]["uuid"])
+        return str(incoming.store(connection, 1, [arrival])[0]["uuid"])
 
 
 def curls() -> list[str]:

@@ -137,7 +137,7 @@ def _assert_each_once(app: Flask, put: set[bytes]) -> None:
     assert Counter(_hash(row.content) for row in rows) == dict.fromkeys(map(_hash, put), 1)
     problems = {_hash(row.content): row.problem for row in rows}
     assert problems == {
-        _hash(raw): incoming.opened(1, InboundEmail("1", raw)).problem for raw in put
+        _hash(raw): incoming.parse(1, InboundEmail("1", raw)).problem for raw in put
     }
     assert sum(1 for one in problems.values() if one) > 50
 

@@ -47,10 +47,10 @@ def sync() -> None:
     _sync("SMS", SMS.sync_delivery_report)
     _sync("emails", Email.sync_delivery_report)
     found = Email.sync_inbox()
-    click.echo(f"read {found.asked} mails of the inboxes, {found.updated} new")
-    if found.open:
+    click.echo(f"read {found.fetched} mails of the inboxes, {found.new} new")
+    if found.failed:
         raise click.ClickException(
-            f"{found.open} inboxes could not be read to the end; the log says why"
+            f"{found.failed} inboxes could not be read to the end; the log says why"
         )
 
 

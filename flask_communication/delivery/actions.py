@@ -156,7 +156,7 @@ def release_all(state: State, channel: Channel, destination: str | None = None) 
     """Let every ``held`` message of a channel, or to one recipient, pass; return how many."""
     given: dict[str, object] = {"channel": channel.name, "lifetime": channel.lifetime}
     if destination is not None:
-        forms = numbers.meant(destination, state.settings.default_region)
+        forms = numbers.candidates(destination, state.settings.default_region)
         given["forms"] = [one.lower() for one in forms]
     released = 0
     while True:

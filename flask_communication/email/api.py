@@ -21,8 +21,9 @@ from ..storage import messages
 from ..storage.messages import Page
 from . import attachments, compose, inbox, incoming
 from .channel import CHANNEL
+from .inbox import InboxResult
 
-__all__ = ["Email", "Page", "Suppressed", "SyncResult"]
+__all__ = ["Email", "InboxResult", "Page", "Suppressed", "SyncResult"]
 
 FIELDS = tuple(
     "to subject body html cc bcc sender reply_to headers key in_reply_to unsubscribe files".split()
@@ -111,7 +112,7 @@ class Email(MessageAPI):
             return self
         content, named, typed = attachments.read(source)
         name = attachments.filename(filename or named or "attachment")
-        kind = attachments.kind(name, content_type or typed)
+        kind = attachments.content_type(name, content_type or typed)
         content_id = None if inline is False else name if inline is True else str(inline)
         # Only if it may be sent with the others is it kept.
         self.files = [*attachments.checked([*self.files, File(name, kind, content, content_id)])]
@@ -160,13 +161,12 @@ class Email(MessageAPI):
     @staticmethod
     def sync_inbox(
         key: str | int | None = None, progress: Callable[[int], None] = lambda fetched: None
-    ) -> SyncResult:
-        """Read what is new in one mailbox, or in all of them, now and in this process.
+    ) -> InboxResult:
+        """Read the new mails of one mailbox, or of all, now and in this process.
 
-        ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the
-        mailboxes that could not be read to their end. ``key`` names an email configuration: then
-        trouble is raised, as a :class:`ProviderError`; without one it is logged. Raises
-        :class:`ConfigNotFound`, and :class:`InvalidQuery` for a configuration without an inbox.
+        ``key`` names an email configuration: then a mailbox that cannot be read raises a
+        :class:`ProviderError`; without a key it is logged. Raises :class:`ConfigNotFound`, and
+        :class:`InvalidQuery` for a configuration without an inbox.
         """
         return inbox.sync(current(), key, progress)
 

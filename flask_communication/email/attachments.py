@@ -1,4 +1,4 @@
-"""What may be attached to an email: a path, bytes, an open file, or an upload."""
+"""Read and check the attachments of an email: a path, bytes, an open file, or an upload."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..delivery import drafting
 from ..errors import InvalidMessage
-from ..formats import addresses
-from ..providers.base import File
+from ..formats.files import LARGEST_FILE, LONGEST_FILENAME, File, checked_file
+from ..formats.text import header_line
 
 MOST_FILES = 50
-# What common servers take, base64 and all (25 MB of Gmail's is the least of the large ones).
+# Bytes of one email: in base64 they are what common servers take (Gmail: 25 MB).
 LARGEST_EMAIL = 18 * 1024 * 1024
 
 
 def read(source: Any) -> tuple[bytes, str | None, str | None]:
-    """Return the bytes of what was given to attach, with the name and type it has, if it has any."""
+    """Return the bytes of a source, and its name and content type if it has them."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), None, None
     if isinstance(source, str | os.PathLike):
@@ -27,7 +26,7 @@ def read(source: Any) -> tuple[bytes, str | None, str | None]:
     read = getattr(source, "read", None)
     if read is None:
         raise InvalidMessage({"file": ["must be a path, bytes, or a file opened in binary mode"]})
-    content = _read(lambda: read(drafting.LARGEST_FILE + 1))
+    content = _read(lambda: read(LARGEST_FILE + 1))
     if not isinstance(content, bytes):
         raise InvalidMessage({"file": ["was opened as text; open it with mode 'rb'"]})
     name = getattr(source, "filename", None) or getattr(source, "name", None)
@@ -37,7 +36,7 @@ def read(source: Any) -> tuple[bytes, str | None, str | None]:
 
 def _read_path(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(drafting.LARGEST_FILE + 1)
+        return file.read(LARGEST_FILE + 1)
 
 
 def _read(reading: Callable[[], Any]) -> Any:
@@ -49,17 +48,17 @@ def _read(reading: Callable[[], Any]) -> Any:
         raise InvalidMessage({"file": [f"cannot be read: {why}"]}) from wrong
 
 
-def kind(name: str, given: str | None) -> str:
-    """Return the content type of a file: what was given, or what its name says."""
+def content_type(name: str, given: str | None) -> str:
+    """Return the content type of a file: the given one, or that of its name."""
     found = given or mimetypes.guess_type(name)[0] or "application/octet-stream"
-    # A mail in a mail may travel only as it is (RFC 2046 §5.2.1), which nobody can promise.
+    # A mail within a mail may not be encoded (RFC 2046 §5.2.1), so it travels as a plain file.
     return "application/octet-stream" if found.lower().startswith("message/") else found
 
 
 def checked(files: Any) -> tuple[File, ...]:
-    """Return the files of one email.
+    """Return the files of one email, checked.
 
-    Raise :class:`InvalidMessage` for too many, or too large ones.
+    Raises :class:`InvalidMessage` for too many and for too large ones.
     """
     if not isinstance(files, list | tuple) or not all(isinstance(one, File) for one in files):
         raise InvalidMessage({"files": ["are added with attach()"]})
@@ -70,11 +69,11 @@ def checked(files: Any) -> tuple[File, ...]:
         raise InvalidMessage(
             {"files": [f"have {size} bytes; at most {LARGEST_EMAIL} go in one email"]}
         )
-    return tuple(drafting.checked_file(one) for one in files)
+    return tuple(checked_file(one) for one in files)
 
 
 def filename(raw: str) -> str:
-    """Return the last part of a name, fit for a header; raise :class:`InvalidMessage`."""
-    # Whatever path it came with, of whatever system, is not ours to tell the recipient.
+    """Return a file's name without folders; raise :class:`InvalidMessage`."""
+    # The recipient need not learn the path, of whatever system it is.
     name = str(raw).replace("\\", "/").rpartition("/")[2].strip()
-    return addresses.line("filename", name or "attachment", 255)
+    return header_line("filename", name or "attachment", LONGEST_FILENAME)

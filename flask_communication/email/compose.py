@@ -1,4 +1,4 @@
-"""What the user says of an email, checked and made into rows."""
+"""Check the fields of an email, and make the draft of its message."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from uuid import UUID
 
 from ..configs.settings import Settings
 from ..configs.state import State
-from ..delivery import accept, drafting
+from ..delivery import accept
 from ..delivery.accept import Draft
 from ..errors import InvalidMessage
 from ..formats import addresses
-from ..providers.base import File
+from ..formats.files import File
+from ..formats.text import LONGEST_TEXT, header_line, text
 from ..storage import messages
 from ..storage.files import sha256
 from . import attachments, records
 from .attachments import LARGEST_EMAIL
 from .channel import CHANNEL
 
-LONGEST_TEXT = 1024 * 1024
 # RFC 5322 §2.1.1.
 LONGEST_SUBJECT = 998
 MOST_REFERENCES = 20
@@ -38,10 +38,10 @@ def draft(state: State, fields: Mapping[str, Any], options: Mapping[str, Any]) -
     }
     people = addresses.recipients(groups)
     sender = _sender(fields["sender"], state.settings)
-    body, html = _words(fields["body"], fields["html"])
-    reply = _answered(state, fields["in_reply_to"])
+    body, html = _texts(fields["body"], fields["html"])
+    reply = _reply_columns(state, fields["in_reply_to"])
     columns = {
-        "subject": addresses.line("subject", fields["subject"], LONGEST_SUBJECT),
+        "subject": header_line("subject", fields["subject"], LONGEST_SUBJECT),
         "html": html,
         "mailboxes": groups,
         "headers": addresses.headers(fields["headers"]) | _unsubscribe(fields["unsubscribe"]),
@@ -51,7 +51,7 @@ def draft(state: State, fields: Mapping[str, Any], options: Mapping[str, Any]) -
     _refuse_too_large(body, html, files)
     if not (columns["subject"].strip() or body.strip() or html or files):
         raise InvalidMessage(
-            {"body": ["is empty, as the subject is; an email needs some words, or a file"]}
+            {"body": ["is empty, and so is the subject; an email needs a text or a file"]}
         )
     checked = accept.options(options, CHANNEL.lifetime)
     draft = Draft(
@@ -78,10 +78,10 @@ def _sender(raw: Any, settings: Settings) -> str | None:
     )
 
 
-def _words(body: Any, html: Any) -> tuple[str, str | None]:
-    for name, words in (("body", body), ("html", html)):
-        if words is not None:
-            drafting.text(name, words, LONGEST_TEXT)
+def _texts(body: Any, html: Any) -> tuple[str, str | None]:
+    for name, raw in (("body", body), ("html", html)):
+        if raw is not None:
+            text(name, raw, LONGEST_TEXT)
     if not body and html:
         from ..formats import html as markup
 
@@ -97,31 +97,30 @@ def _unsubscribe(address: Any) -> dict[str, str]:
         raise InvalidMessage(
             {"unsubscribe": ["must be an https address that takes a POST (RFC 8058)"]}
         )
-    addresses.line("unsubscribe", address, 900)
+    header_line("unsubscribe", address, 900)
     return {
         "List-Unsubscribe": f"<{address}>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
     }
 
 
-def _answered(state: State, raw: Any) -> dict[str, Any]:
-    """Return what makes an email the answer to another: of ours by its uuid, or by its Message-ID."""
+def _reply_columns(state: State, raw: Any) -> dict[str, Any]:
+    """Return the columns of a reply; ``raw`` is the uuid or the Message-ID of what it answers."""
     if raw is None:
         return {"refs": [], "in_reply_to": None}
-    if isinstance(raw, str) and addresses.MESSAGE_ID.fullmatch(raw):
+    if isinstance(raw, str) and addresses.is_message_id(raw):
         return {"refs": [raw], "in_reply_to": raw}
     earlier = messages.get(state, CHANNEL.name, _uuid(raw))
     assert earlier.mail is not None
-    name, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
-    if name is None and earlier.direction == "in":
-        # Its writer gave it none that can be named (RFC 5322 §3.6.4); here it is answered all the
-        # same.
+    message_id, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
+    if message_id is None and earlier.direction == "in":
+        # It came without a valid Message-ID (RFC 5322 §3.6.4); its thread is known all the same.
         return {"refs": [], "in_reply_to": None, "thread_id": thread}
-    if name is None:
+    if message_id is None:
         raise InvalidMessage({"in_reply_to": ["that message has no Message-ID to answer to"]})
     return {
-        "refs": [*earlier.mail.refs, name][-MOST_REFERENCES:],
-        "in_reply_to": name,
+        "refs": [*earlier.mail.refs, message_id][-MOST_REFERENCES:],
+        "in_reply_to": message_id,
         "thread_id": thread,
     }
 
@@ -146,7 +145,7 @@ def _refuse_too_large(body: str, html: str | None, files: Sequence[File]) -> Non
 
 
 def _hash(draft: Draft, columns: Mapping[str, Any], attached: Sequence[File]) -> str:
-    said = [
+    parts = [
         [draft.body, draft.sender, draft.options.meta],
         {
             name: columns.get(name)
@@ -157,4 +156,4 @@ def _hash(draft: Draft, columns: Mapping[str, Any], attached: Sequence[File]) ->
             for file in attached
         ],
     ]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

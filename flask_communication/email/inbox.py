@@ -1,4 +1,4 @@
-"""Mailboxes: whose turn it is to be read, how far they have been read, and what went wrong."""
+"""Read mailboxes: when each is due, how far it was read, and why reading it failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Connection
@@ -16,7 +16,6 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from ..configs import routes as routing
 from ..configs.routes import Route, Routes
 from ..configs.state import State
-from ..delivery.reports import SyncResult
 from ..errors import InvalidQuery, NotSent, ProviderError
 from ..formats.text import clean
 from ..providers.base import Inbox
@@ -24,62 +23,85 @@ from ..signals import announce
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, dialect_of
 from . import incoming
-from .incoming import Arrival
+from .incoming import IncomingMail
 
 log = logging.getLogger(__name__)
 
-# Mails that are asked for, and stored, together.
+# Mails that are fetched, and stored, together.
 BATCH = 100
-# Who reads a mailbox has it for so long after each batch; then somebody else may.
+# Seconds for which a reader has a mailbox for itself, counted anew from each batch.
 LEASE = 120.0
-AFTER_TROUBLE = 300.0
-# What a database or its driver says of values; not that it is away.
+AFTER_FAILURE = 300.0
+# A provider without an inbox is asked again after so long whether it has one by then.
+AFTER_NO_INBOX = 3600.0
+# Exceptions about values that a database does not take, not about a database that is away.
 _UNSTORABLE = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError)
-# A provider that has no inbox may have learned to read one by then.
-AFTER_NONE = 3600.0
+
+
+class InboxResult(NamedTuple):
+    """The result of reading mailboxes: mails fetched and new, and mailboxes not read to the end."""
+
+    fetched: int
+    new: int
+    failed: int
+
+    @property
+    def asked(self) -> int:
+        """The same as ``fetched``, by the name that ``SyncResult`` has for it."""
+        return self.fetched
+
+    @property
+    def updated(self) -> int:
+        """The same as ``new``, by the name that ``SyncResult`` has for it."""
+        return self.new
+
+    @property
+    def open(self) -> int:
+        """The same as ``failed``, by the name that ``SyncResult`` has for it."""
+        return self.failed
 
 
 @dataclass
-class Reading:
-    """A mailbox that this process is reading; ``turn`` proves that nobody else has it since."""
+class MailboxReader:
+    """Reads one mailbox; ``lease`` proves that no other process has begun to read it since."""
 
     state: State
     route: Route
     cursor: dict[str, Any]
-    turn: Any
+    lease: Any
     fetched: int = 0
-    came: int = 0
+    new: int = 0
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Read all that is new; return whether there is more, because of ``stop`` or another reader.
+        """Read all new mails; return whether some are left, for ``stop`` or for another reader.
 
         Raises :class:`ProviderError` when the mailbox could not be read to its end.
         """
         try:
-            while self._read_some():
+            while self._read_batch():
                 if stop():
-                    self.leave(0.0, None)
+                    self.release(0.0, None)
                     return True
         except ProviderError as failure:
-            self.leave(AFTER_TROUBLE, failure.reason)
+            self.release(AFTER_FAILURE, failure.reason)
             raise
-        return not self.leave(self.state.settings.inbox_every or AFTER_NONE, None)
+        return not self.release(self.state.settings.inbox_every or AFTER_NO_INBOX, None)
 
-    def _read_some(self) -> bool:
+    def _read_batch(self) -> bool:
         found = self._fetch()
         crash_point("inbox.fetched")
         before = self.cursor
-        arrivals = [incoming.opened(self.route.config_id, mail) for mail in found.mails]
-        moved = self._file(arrivals, dict(found.cursor))
-        if moved is None:
-            log.info("somebody else reads the mailbox of %s", self.route.name)
+        mails = [incoming.parse(self.route.config_id, one) for one in found.mails]
+        changed = self._store(mails, dict(found.cursor))
+        if changed is None:
+            log.info("another process reads the mailbox of %s", self.route.name)
             return False
         crash_point("inbox.filed")
-        self.fetched += len(arrivals)
-        self.came += sum(1 for one in moved if one["status"] == "received")
-        announce(self.state.app, moved)
-        # A provider that always says "more" and brings nothing is not asked for ever.
-        return found.more and (bool(arrivals) or dict(found.cursor) != before)
+        self.fetched += len(mails)
+        self.new += sum(1 for one in changed if one["status"] == "received")
+        announce(self.state.app, changed)
+        # A provider that says "more" and brings nothing is not asked again and again.
+        return found.more and (bool(mails) or dict(found.cursor) != before)
 
     def _fetch(self) -> Inbox:
         assert self.route.provider is not None
@@ -94,48 +116,48 @@ class Reading:
                 f"the provider failed in an unforeseen way: {type(failure).__name__}"
             ) from failure
 
-    def _file(
-        self, arrivals: Sequence[Arrival], cursor: dict[str, Any]
+    def _store(
+        self, mails: Sequence[IncomingMail], cursor: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
-        """Store mails together with how far we are.
+        """Store mails together with the cursor; None if another process has the mailbox by now.
 
-        None if the mailbox is somebody else's by now.
+        Where the database refuses a batch, each mail is stored by itself.
         """
         try:
-            return self._commit(arrivals, cursor)
+            return self._commit(mails, cursor)
         except _UNSTORABLE:
             log.exception("a mail of %s cannot be stored as it was read", self.route.name)
-        moved: list[dict[str, Any]] = []
-        for one in arrivals:
-            alone = self._alone(one)
-            if alone is None:
+        changed: list[dict[str, Any]] = []
+        for one in mails:
+            stored = self._store_one(one)
+            if stored is None:
                 return None
-            moved += alone
-        return None if self._commit((), cursor) is None else moved
+            changed += stored
+        return None if self._commit((), cursor) is None else changed
 
-    def _alone(self, arrival: Arrival) -> list[dict[str, Any]] | None:
+    def _store_one(self, mail: IncomingMail) -> list[dict[str, Any]] | None:
         try:
-            return self._commit([arrival], self.cursor)
+            return self._commit([mail], self.cursor)
         except _UNSTORABLE as wrong:
-            return self._commit([incoming.unreadable(arrival, type(wrong).__name__)], self.cursor)
+            return self._commit([incoming.without_content(mail, type(wrong).__name__)], self.cursor)
 
     def _commit(
-        self, arrivals: Sequence[Arrival], cursor: dict[str, Any]
+        self, mails: Sequence[IncomingMail], cursor: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
         with self.state.database.write() as connection:
-            turn = _move_on(connection, self.route.config_id, self.turn, cursor)
-            if turn is None:
+            lease = _renew(connection, self.route.config_id, self.lease, cursor)
+            if lease is None:
                 return None
-            moved = incoming.file(connection, self.route.config_id, arrivals)
+            changed = incoming.store(connection, self.route.config_id, mails)
             crash_point("inbox.written")
-        self.turn, self.cursor = turn, cursor
-        return moved
+        self.lease, self.cursor = lease, cursor
+        return changed
 
-    def leave(self, pause: float, error: str | None) -> bool:
-        """Let it be read again in ``pause`` seconds; return whether it was still ours."""
-        given = {"id": self.route.config_id, "turn": self.turn, "pause": pause}
+    def release(self, pause: float, error: str | None) -> bool:
+        """Make the mailbox due in ``pause`` seconds; return whether it was still ours."""
+        given = {"id": self.route.config_id, "lease": self.lease, "pause": pause}
         with self.state.database.write() as connection:
-            sql = _leave(dialect_of(connection), error is None)
+            sql = _release(dialect_of(connection), error is None)
             return bool(connection.execute(sql, given | {"error": error and clean(error)}).rowcount)
 
 
@@ -143,31 +165,30 @@ def sync(
     state: State,
     key: str | int | None = None,
     progress: Callable[[int], None] = lambda fetched: None,
-) -> SyncResult:
+) -> InboxResult:
     """Read one mailbox, or all of them, to the end, now and in this process.
 
-    ``asked`` are the mails that were fetched, ``updated`` those that are new here, ``open`` the
-    mailboxes that could not be read to the end. With a ``key`` (of an email configuration, or its
-    id) that is raised as a :class:`ProviderError`; without one it is logged. Raises
-    :class:`ConfigNotFound`, and :class:`InvalidQuery` for a configuration that has no inbox.
+    ``key`` is that of an email configuration, or its id: then a mailbox that cannot be read raises
+    a :class:`ProviderError`; without a key it is logged. Raises :class:`ConfigNotFound`, and
+    :class:`InvalidQuery` for a configuration that has no inbox.
     """
-    fetched = came = left = 0
-    for route in _named(state, key):
-        reading = take(state, route)
-        assert reading is not None
+    fetched = new = failed = 0
+    for route in _routes(state, key):
+        reader = claim(state, route)
+        assert reader is not None
         try:
-            left += reading.run()
+            failed += reader.run()
         except ProviderError as failure:
             if key is not None:
                 raise
-            left += 1
+            failed += 1
             log.warning("cannot read the inbox of %s: %s", route.name, failure.reason)
-        fetched, came = fetched + reading.fetched, came + reading.came
+        fetched, new = fetched + reader.fetched, new + reader.new
         progress(fetched)
-    return SyncResult(fetched, came, left)
+    return InboxResult(fetched, new, failed)
 
 
-def _named(state: State, key: str | int | None) -> list[Route]:
+def _routes(state: State, key: str | int | None) -> list[Route]:
     routes = Routes(state)
     with state.database.read() as connection:
         chosen = None if key is None else routing.choose(connection, "email", key)
@@ -196,9 +217,9 @@ def _has_inbox(route: Route) -> bool:
 
 
 def sync_due(state: State, stop: Callable[[], bool] = lambda: False) -> None:
-    """Read the mailboxes whose turn it is.
+    """Read the mailboxes that are due.
 
-    What goes wrong is logged, and kept for people to see.
+    A failure is logged, and stored with its mailbox.
     """
     routes = Routes(state)
     with state.database.read() as connection:
@@ -215,25 +236,25 @@ def sync_due(state: State, stop: Callable[[], bool] = lambda: False) -> None:
 
 
 def _read_due(state: State, route: Route, stop: Callable[[], bool]) -> None:
-    reading = take(state, route, only_if_due=True)
-    if reading is None:
+    reader = claim(state, route, only_if_due=True)
+    if reader is None:
         return
     if not _has_inbox(route):
-        reading.leave(AFTER_NONE, None)
+        reader.release(AFTER_NO_INBOX, None)
         return
     try:
-        reading.run(stop)
+        reader.run(stop)
     except ProviderError as failure:
         log.warning(
             "cannot read the inbox of %s: %s; trying again in %.0f s",
             route.name,
             failure.reason,
-            AFTER_TROUBLE,
+            AFTER_FAILURE,
         )
 
 
 def is_due(state: State) -> bool:
-    """Tell whether there is a mailbox to read, or that nobody has looked at yet."""
+    """Tell whether a mailbox is due; one that was never read is."""
     if not state.settings.inbox_every:
         return False
     with state.database.read() as connection:
@@ -250,19 +271,19 @@ def _due(dialect: Dialect) -> TextClause:
     )
 
 
-def take(state: State, route: Route, *, only_if_due: bool = False) -> Reading | None:
-    """Begin to read a mailbox, and end whoever else reads it; None if it must be due and is not."""
+def claim(state: State, route: Route, *, only_if_due: bool = False) -> MailboxReader | None:
+    """Claim a mailbox, also from another reader; None if it must be due and is not."""
     with state.database.write() as connection:
         given = {"id": route.config_id, "lease": LEASE}
-        row = connection.execute(_take(dialect_of(connection), only_if_due), given).first()
+        row = connection.execute(_claim(dialect_of(connection), only_if_due), given).first()
     if row is None:
         return None
     cursor = json.loads(row.cursor) if isinstance(row.cursor, str) else row.cursor
-    return Reading(state, route, cursor, row.due_at)
+    return MailboxReader(state, route, cursor, row.due_at)
 
 
 @cache
-def _take(dialect: Dialect, only_if_due: bool) -> TextClause:
+def _claim(dialect: Dialect, only_if_due: bool) -> TextClause:
     lease = dialect.later(":lease")
     due = f" WHERE b.due_at <= {dialect.now}" if only_if_due else ""
     return text(
@@ -273,28 +294,25 @@ def _take(dialect: Dialect, only_if_due: bool) -> TextClause:
     )
 
 
-def _move_on(connection: Connection, config_id: int, turn: Any, cursor: Mapping[str, Any]) -> Any:
-    """Write down how far a mailbox has been read.
-
-    Return the next turn, or None if it is another's.
-    """
-    given = {"id": config_id, "turn": turn, "lease": LEASE, "cursor": json.dumps(cursor)}
-    return connection.execute(_move_on_sql(dialect_of(connection)), given).scalar()
+def _renew(connection: Connection, config_id: int, lease: Any, cursor: Mapping[str, Any]) -> Any:
+    """Store the cursor of a mailbox and return its next lease; None if the lease is another's."""
+    given = {"id": config_id, "lease": lease, "seconds": LEASE, "cursor": json.dumps(cursor)}
+    return connection.execute(_renewal(dialect_of(connection)), given).scalar()
 
 
 @cache
-def _move_on_sql(dialect: Dialect) -> TextClause:
+def _renewal(dialect: Dialect) -> TextClause:
     return text(
         f"UPDATE communication_mailbox SET cursor = {dialect.json(':cursor')},"
-        f" due_at = {dialect.later(':lease')}"
-        " WHERE config_id = :id AND due_at = :turn RETURNING due_at"
+        f" due_at = {dialect.later(':seconds')}"
+        " WHERE config_id = :id AND due_at = :lease RETURNING due_at"
     )
 
 
 @cache
-def _leave(dialect: Dialect, is_read: bool) -> TextClause:
+def _release(dialect: Dialect, is_read: bool) -> TextClause:
     done = f", synced_at = {dialect.now}" if is_read else ""
     return text(
         f"UPDATE communication_mailbox SET due_at = {dialect.later(':pause')}, reading = false,"
-        f" error = :error{done} WHERE config_id = :id AND due_at = :turn"
+        f" error = :error{done} WHERE config_id = :id AND due_at = :lease"
     )

@@ -1,4 +1,4 @@
-"""Email addresses and what else goes into a header: checked, so that no line of ours can be broken."""
+"""Email addresses, mailboxes, Message-IDs and header fields, checked (RFC 5322)."""
 
 from __future__ import annotations
 
@@ -6,31 +6,90 @@ import re
 from collections.abc import Mapping, Sequence
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
-from typing import Any
 
 from ..errors import InvalidMessage
-from . import headers as header
+from .text import header_line, is_line
 
 MOST_RECIPIENTS = 500
-_NO_ADDRESS = "must be an email address such as ann@example.com, each on its own"
 MOST_HEADERS = 50
 # 200 characters of a name, as formataddr() encodes them, and an address.
 LONGEST_MAILBOX = 2_000
-LONGEST_WORD = 900
+_LONGEST_NAME = 200
 # RFC 5321 §4.5.3.1: 64 octets before the @, 254 in all (RFC 3696, erratum 1690).
+LONGEST_ADDRESS = 254
+_LONGEST_DOMAIN = 255
+# A word stands on one line of at most 998 octets (RFC 5322 §2.1.1), after the header's name.
+LONGEST_WORD = 930
+_LONGEST_VALUE = 2_000
+_NO_ADDRESS = "must be an email address such as ann@example.com, each on its own"
+# No quoted local parts and no address literals: they are rare, and they hide addresses.
 _ADDRESS = re.compile(
-    r"[^\s@<>()\[\],;:\\\"]{1,64}@(?=.{1,253}$)[^\W_](?:[\w-]*[^\W_])?(?:\.[^\W_](?:[\w-]*[^\W_])?)*"
+    r"[^\s@<>()\[\],;:\\\"\ud800-\udfff]{1,64}"
+    r"@(?=.{1,253}$)[^\W_](?:[\w-]*[^\W_])?(?:\.[^\W_](?:[\w-]*[^\W_])?)*"
 )
 _MAILBOX = re.compile(r"\s*(?:(?P<name>.*?)\s*<(?P<inner>[^<>]*)>|(?P<bare>[^<>]*?))\s*", re.DOTALL)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-# RFC 5322 §3.6.4, without the folding and the obsolete forms that nobody should make.
-MESSAGE_ID = re.compile(r"<[^\s<>@]{1,450}@[^\s<>@]{1,450}>")
-# What the message itself decides, or must not be forged by a header of the caller's.
-_RESERVED = frozenset(
-    "from to cc bcc sender reply-to subject date message-id in-reply-to references mime-version "
-    "received return-path dkim-signature authentication-results".split()
+# ASCII without spaces (RFC 5322 §3.6.4), as long as one line of a reply's References can be.
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,920}>")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+# Headers that we write ourselves, or that servers on the way add as proof.
+_RESERVED_HEADERS = frozenset(
+    "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version "
+    "received return-path authentication-results".split()
 )
+_RESERVED_PREFIXES = ("content-", "resent-", "arc-", "dkim-")
+
+
+def is_address(text: str) -> bool:
+    """Tell whether this is a bare address, such as ``ann@x.example``, that can be written to."""
+    return len(text) <= LONGEST_ADDRESS and _ADDRESS.fullmatch(text) is not None
+
+
+def is_message_id(text: str) -> bool:
+    """Tell whether this is one Message-ID, with its angle brackets."""
+    return _MESSAGE_ID.fullmatch(text) is not None
+
+
+def message_ids(text: str) -> list[str]:
+    """Return the Message-IDs of a header such as References, each once, in order."""
+    return list(dict.fromkeys(_MESSAGE_ID.findall(text)))
+
+
+def is_free_header(name: str) -> bool:
+    """Tell whether a caller may set a header of this name: it is valid, and not reserved."""
+    low = name.lower()
+    return (
+        _HEADER_NAME.fullmatch(name) is not None
+        and low not in _RESERVED_HEADERS
+        and not low.startswith(_RESERVED_PREFIXES)
+    )
+
+
+def with_ascii_domain(address: str) -> str:
+    """Return an address with its domain in lower-case ASCII (RFC 5891).
+
+    Raises ValueError for a domain that cannot exist.
+    """
+    local, at, domain = address.rpartition("@")
+    if domain.isascii():
+        return f"{local}{at}{domain.lower()}"
+    if len(domain) > _LONGEST_DOMAIN:
+        raise ValueError("it is too long")
+    import idna
+
+    # The standard library's codec is of 2003, and takes straße.example for strasse.example.
+    return f"{local}{at}{idna.encode(domain, uts46=True).decode()}"
+
+
+def canonical(address: str) -> str:
+    """Return an address as it is stored: its domain in lower-case ASCII.
+
+    A text that is no address is returned unchanged.
+    """
+    try:
+        return with_ascii_domain(address)
+    except ValueError:
+        return address
 
 
 def bare(mailbox: str) -> str:
@@ -40,20 +99,17 @@ def bare(mailbox: str) -> str:
     return (found["inner"] or found["bare"] or "").strip()
 
 
-def is_address(text: str) -> bool:
-    """Tell whether this is a bare address, such as ``ann@x.example``, that we would write to."""
-    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None
+def mailbox(field: str, raw: object) -> str:
+    """Return one mailbox, checked: ``ann@x.example`` or ``Ann <ann@x.example>``.
 
-
-def mailbox(field: str, raw: Any) -> str:
-    """Return one mailbox, ``ann@x.example`` or ``Ann <ann@x.example>``; raise :class:`InvalidMessage`.
-
-    A pair (name, address) will do, too, and what ``email.utils.formataddr`` makes. The domain comes
-    out in small ASCII letters. Quoted local parts and several addresses in one string are refused.
+    It may be given as a pair (name, address), or as ``email.utils.formataddr`` writes it. Its
+    domain becomes lower-case ASCII. Raises :class:`InvalidMessage`, also for a quoted local part
+    and for several addresses in one string.
     """
     if isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(one, str) for one in raw):
         raw = f"{raw[0]} <{raw[1]}>"
-    found = _MAILBOX.fullmatch(raw) if _is_short_line(raw) else None
+    is_short_line = isinstance(raw, str) and len(raw) <= LONGEST_MAILBOX and is_line(raw)
+    found = _MAILBOX.fullmatch(raw) if isinstance(raw, str) and is_short_line else None
     if found is None:
         raise InvalidMessage({field: [_NO_ADDRESS]})
     address = _checked(field, (found["inner"] or found["bare"] or "").strip())
@@ -61,42 +117,29 @@ def mailbox(field: str, raw: Any) -> str:
     return f"{name} <{address}>" if name else address
 
 
-def _is_short_line(raw: Any) -> bool:
-    return isinstance(raw, str) and len(raw) <= LONGEST_MAILBOX and header.is_line(raw)
-
-
-def canonical(address: str) -> str:
-    """Return an address as it is stored, its domain in small ASCII letters.
-
-    What is none stays as it is.
-    """
-    try:
-        return header.canonical(address)
-    except ValueError:
-        return address
-
-
 def _checked(field: str, address: str) -> str:
     try:
-        found = header.canonical(address)
+        found = with_ascii_domain(address)
     except ValueError as why:
-        raise InvalidMessage({field: [f"has a domain that cannot be: {why!s:.100}"]}) from None
+        raise InvalidMessage({field: [f"has a domain that cannot exist: {why!s:.100}"]}) from None
     if not is_address(found):
         raise InvalidMessage({field: [_NO_ADDRESS]})
     return found
 
 
 def _name(field: str, raw: str) -> str:
-    """Return a name as a mailbox shows it: in quotes only where it would be misread without."""
+    """Return the name of a mailbox; in quotes only where it would be misread without them."""
     if _QUOTED.fullmatch(raw):
         name = re.sub(r"\\(.)", r"\1", raw[1:-1])
     else:
-        # Two addresses in one string look like this.
+        # Two addresses in one string look like this, too.
         if "<" in raw or ">" in raw:
             raise InvalidMessage({field: ["a name with angle brackets must be in quotes"]})
         name = _decoded(raw)
-    if len(name) > 200 or not header.is_line(name):
-        raise InvalidMessage({field: ["the name must be at most 200 printable characters"]})
+    if len(name) > _LONGEST_NAME or not is_line(name):
+        raise InvalidMessage(
+            {field: [f"the name must be at most {_LONGEST_NAME} printable characters"]}
+        )
     if not any(sign in name for sign in '"<>\\'):
         return name
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
@@ -112,11 +155,13 @@ def _decoded(name: str) -> str:
         return name
 
 
-def mailboxes(field: str, raw: Any) -> list[str]:
-    """Return a list of mailboxes, of one or of many; raise :class:`InvalidMessage`."""
+def mailboxes(field: str, raw: object) -> list[str]:
+    """Return the mailboxes of one or many, checked; raise :class:`InvalidMessage`."""
     if raw is None or raw == "":
         return []
-    many = list(raw) if isinstance(raw, list | set | frozenset) or _is_many(raw) else [raw]
+    many: list[object] = [raw]
+    if isinstance(raw, list | set | frozenset) or (isinstance(raw, tuple) and not _is_pair(raw)):
+        many = list(raw)
     if len(many) > MOST_RECIPIENTS:
         raise InvalidMessage(
             {field: [f"has {len(many)} addresses; at most {MOST_RECIPIENTS} go in one email"]}
@@ -124,24 +169,15 @@ def mailboxes(field: str, raw: Any) -> list[str]:
     return [mailbox(field, one) for one in many]
 
 
-def _is_many(raw: Any) -> bool:
+def _is_pair(raw: tuple[object, ...]) -> bool:
     # ("Ann", "ann@x.example") is one mailbox, ("ann@x.example", "bob@x.example") are two.
-    return isinstance(raw, tuple) and not (
-        len(raw) == 2 and "@" not in str(raw[0]) and "@" in str(raw[1])
-    )
+    return len(raw) == 2 and "@" not in str(raw[0]) and "@" in str(raw[1])
 
 
-def line(field: str, raw: Any, limit: int) -> str:
-    """Return a text that fits into one header; raise :class:`InvalidMessage`."""
-    if not isinstance(raw, str) or len(raw) > limit or not header.is_line(raw):
-        raise InvalidMessage({field: [f"must be one line of at most {limit} printable characters"]})
-    return raw
+def headers(raw: object) -> dict[str, str]:
+    """Return a caller's extra headers, checked.
 
-
-def headers(raw: Any) -> dict[str, str]:
-    """Return extra headers.
-
-    Raise :class:`InvalidMessage` for one that is ours or would break the mail.
+    Raises :class:`InvalidMessage` for a reserved name, and for a value that would break the mail.
     """
     if raw is None:
         return {}
@@ -150,29 +186,25 @@ def headers(raw: Any) -> dict[str, str]:
             {"headers": [f"must be a dictionary of at most {MOST_HEADERS} headers"]}
         )
     wrong = {
-        f"headers.{name!s:.70}": ["is no name of a header that may be set here"]
+        f"headers.{name!s:.70}": ["has a name that is not valid, or that the email itself sets"]
         for name in raw
-        if not isinstance(name, str)
-        or not _HEADER.fullmatch(name)
-        or name.lower() in _RESERVED
-        or name.lower().startswith(("content-", "resent-", "arc-", "dkim-"))
+        if not isinstance(name, str) or not is_free_header(name)
     }
     if wrong:
         raise InvalidMessage(wrong)
     return {name: _value(f"headers.{name}", value) for name, value in raw.items()}
 
 
-def _value(field: str, raw: Any) -> str:
-    value = line(field, raw, 2000)
-    # A line has 998 octets at most (RFC 5322 §2.1.1) and is folded between words, which grow when
-    # encoded.
+def _value(field: str, raw: object) -> str:
+    value = header_line(field, raw, _LONGEST_VALUE)
+    # A header is folded between words.
     if any(len(word) > LONGEST_WORD for word in value.split(" ")):
         raise InvalidMessage({field: [f"must have no word of more than {LONGEST_WORD} characters"]})
     return value
 
 
 def recipients(groups: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """Return (kind, bare address) of all recipients of to, cc and bcc, each address once."""
+    """Return (kind, address) of all recipients of to, cc and bcc, each address once."""
     found: dict[str, str] = {}
     for kind in ("to", "cc", "bcc"):
         for one in groups[kind]:

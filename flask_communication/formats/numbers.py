@@ -1,55 +1,72 @@
-"""Recipients: in which form they are kept, and in which forms a person may name them."""
+"""Parse phone numbers into E.164 form (ITU-T E.164).
+
+Numbers are written with the punctuation that people use, and with or without ``+``. A *region*
+(ISO 3166, such as "IN") says where a number without ``+`` belongs.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from sqlalchemy import text
-from sqlalchemy.engine import Connection
 
 from ..errors import InvalidMessage
 from . import addresses
 
-# ITU-T E.164: a country code that does not begin with 0, and at most 15 digits in all.
-E164 = re.compile(r"\+[1-9][0-9]{6,14}")
-# What people put between digits. A line break is none of it: it may stand between two numbers.
+EXAMPLE = "+919999911111"
+FEWEST_DIGITS = 7
+MOST_DIGITS = 15
+# What people write between digits. A line break may stand between two numbers, so it is not here.
 _PUNCTUATION = re.compile(r"[ \u00a0\u2000-\u200a\u202f().\-]+")
-_WITHOUT_PLUS = re.compile(r"[1-9][0-9]{6,14}")
+_OTHER = re.compile(r"[^0-9]")
+# A country code does not begin with 0.
+_INTERNATIONAL = re.compile(rf"\+[1-9][0-9]{{{FEWEST_DIGITS - 1},{MOST_DIGITS - 1}}}")
+# A sender of fewer digits is a short code.
+_FEWEST_OF_SENDER = 8
 
 
-def number(raw: Any, region: str | None = None) -> str:
-    """Return a phone number in E.164 form, ``+`` and 7 to 15 digits.
+def parse_number(raw: object, region: str | None = None) -> str:
+    """Return a recipient's number in E.164 form, ``+`` and 7 to 15 digits.
 
-    ``region`` (ISO 3166) is where a number without ``+`` belongs. Raises :class:`InvalidMessage`.
+    Raises :class:`InvalidMessage` that names the character or the rule that is wrong.
     """
     if not isinstance(raw, str):
-        raise InvalidMessage({"destination": ["must be a string such as +919999911111"]})
-    digits = _PUNCTUATION.sub("", raw.strip())
-    if region is not None and digits.isascii() and digits.isdigit():
-        digits = _national(digits, region)
-    if not E164.fullmatch(digits):
+        raise InvalidMessage({"destination": [f"must be a string such as {EXAMPLE}"]})
+    compact = compacted(raw)
+    if region is not None and _is_digits(compact):
+        compact = _with_phonenumbers(compact, region, only_valid=False) or compact
+    if not _INTERNATIONAL.fullmatch(compact):
+        why = _wrong(compact, region)
         raise InvalidMessage(
-            {"destination": ["must be a phone number in international form, such as +919999911111"]}
+            {
+                "destination": [
+                    f"must be a phone number in international form, such as {EXAMPLE}: {why}"
+                ]
+            }
         )
-    return digits
+    return compact
 
 
-def _national(digits: str, region: str) -> str:
-    import phonenumbers
+def parse_sender(raw: str, region: str | None = None) -> str:
+    """Return a sender's number in E.164 form; a short code or a name is returned unchanged.
 
-    try:
-        parsed = phonenumbers.parse(digits, region)
-    except phonenumbers.NumberParseException:
-        return digits
-    return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+    Providers write numbers with and without ``+``, and some write them as in ``region``.
+    """
+    compact = compacted(raw)
+    if _INTERNATIONAL.fullmatch(compact):
+        return compact
+    if not _is_digits(compact) or not _FEWEST_OF_SENDER <= len(compact) <= MOST_DIGITS:
+        return raw
+    for number, home in ((f"+{compact}", None), (compact, region)) if region is not None else ():
+        found = _with_phonenumbers(number, home, only_valid=True)
+        if found is not None:
+            return found
+    return f"+{compact}" if _INTERNATIONAL.fullmatch(f"+{compact}") else raw
 
 
-def meant(raw: str, region: str | None = None) -> list[str]:
-    """Return the forms in which messages may keep the recipient that a person names, the best first.
+def candidates(raw: str, region: str | None = None) -> list[str]:
+    """Return how the recipient that a person searches for may be stored, the likeliest first.
 
-    Numbers may be spaced, and addresses have a name before them. What is neither (a short code, a
-    name that wrote to us) is meant as it is.
+    A number may be spaced, and an address may have a name before it. A short code or a name is
+    returned unchanged.
     """
     plain = raw.strip()
     if "@" in plain:
@@ -58,23 +75,60 @@ def meant(raw: str, region: str | None = None) -> list[str]:
         except InvalidMessage:
             return [plain]
         return list(dict.fromkeys((plain, plain.lower())))
-    digits = _PUNCTUATION.sub("", plain)
     try:
-        return list(dict.fromkeys((number(plain, region), plain)))
+        return list(dict.fromkeys((parse_number(plain, region), plain)))
     except InvalidMessage:
-        return [f"+{digits}", digits] if _WITHOUT_PLUS.fullmatch(digits) else [plain]
+        digits = compacted(plain)
+        return [f"+{digits}", digits] if _INTERNATIONAL.fullmatch(f"+{digits}") else [plain]
 
 
-def spelled(connection: Connection, raw: str, region: str | None = None) -> list[str]:
-    """Return all forms in which messages do keep it: of an address, however it was capitalised."""
-    forms = meant(raw, region)
-    if "@" not in forms[0]:
-        return forms
-    found = connection.scalars(_SPELLED, {"address": forms[0]})
-    return list(dict.fromkeys((*forms, *found)))
+def compacted(raw: str) -> str:
+    """Return a number without the spaces, dots, hyphens and parentheses between its digits."""
+    return _PUNCTUATION.sub("", raw.strip())
 
 
-# The first recipient, which a message itself names, is among them.
-_SPELLED = text(
-    "SELECT DISTINCT address FROM communication_recipient WHERE lower(address) = lower(:address)"
-)
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _with_phonenumbers(number: str, region: str | None, *, only_valid: bool) -> str | None:
+    import phonenumbers
+
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException:
+        return None
+    if only_valid and not phonenumbers.is_valid_number(parsed):
+        return None
+    return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+
+
+def _wrong(compact: str, region: str | None) -> str:
+    """Say which character or rule makes this no number."""
+    digits = compact.removeprefix("+")
+    other = _OTHER.search(digits)
+    if other is not None:
+        return _wrong_character(other[0])
+    if not digits:
+        return "it has no digits"
+    if digits == compact:
+        return _without_plus(region)
+    if digits.startswith("0"):
+        return "it has a 0 after the +, where the country code begins"
+    return f"it has {len(digits)} digits; a number has {FEWEST_DIGITS} to {MOST_DIGITS}"
+
+
+def _wrong_character(sign: str) -> str:
+    if sign == "+":
+        return "it has a + that is not at its beginning"
+    shown = repr(sign) if sign.isprintable() else "a control character or line break"
+    return f"it has {shown} (U+{ord(sign):04X}), which is no digit from 0 to 9"
+
+
+def _without_plus(region: str | None) -> str:
+    if region is None:
+        return (
+            "it begins without +; write the country code, or set COMMUNICATION_DEFAULT_REGION to "
+            "the country of such numbers"
+        )
+    return f"it begins without +, and is no number of {region}; write the country code"

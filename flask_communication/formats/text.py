@@ -1,128 +1,222 @@
-"""What strangers wrote, read as text: whatever character set they name, and whether they use it or not."""
+"""Check, clean and decode text: one line, any database, any character set (WHATWG, RFC 2047)."""
 
 from __future__ import annotations
 
 import codecs
 import email.header
 import re
+from datetime import UTC, datetime
 
-from .headers import NOT_IN_A_LINE
+import webencodings
 
-# The standard library takes time with the square of it.
+from ..errors import InvalidMessage
+
+# Characters of the text, or of the HTML, of one email.
+LONGEST_TEXT = 1024 * 1024
+# The standard library takes time with the square of a header's length.
 LONGEST_HEADER = 50_000
-# These codecs are no character sets, or take time with the square of the text.
+# Of a provider's or a mail server's words that are stored or logged.
+LONGEST_REASON = 500
+
+# Controls, ends of lines, bidirectional controls, surrogates, and noncharacters (Unicode §23.7).
+# A code point that this Python does not know may be a new emoji, so it is allowed.
+_NONCHARACTERS = "".join(
+    chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)
+)
+_NOT_IN_A_LINE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef"
+    + _NONCHARACTERS
+    + "]"
+)
+_BIDI_CONTROLS_BEGIN = "\u202a"
+
+
+# --- Check what a caller gives
+
+
+def text(name: str, raw: object, limit: int) -> str:
+    """Return a text of any number of lines; raise :class:`InvalidMessage`."""
+    if not isinstance(raw, str) or len(raw) > limit:
+        raise InvalidMessage({name: [f"must be a text of at most {limit} characters"]})
+    storable(name, raw)
+    return raw
+
+
+def storable(name: str, text: str) -> None:
+    """Raise :class:`InvalidMessage` for a text that no database can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidMessage({name: ["has half of a surrogate pair; send valid Unicode"]}) from None
+    if "\x00" in text:
+        raise InvalidMessage({name: ["has a NUL character; remove it"]})
+
+
+def line(name: str, raw: object, limit: int) -> str | None:
+    """Return one printable line, or None for None; raise :class:`InvalidMessage`."""
+    if raw is None:
+        return None
+    if not isinstance(raw, str) or not 1 <= len(raw) <= limit or not raw.isprintable():
+        raise InvalidMessage({name: [f"must be 1 to {limit} printable characters on one line"]})
+    return raw
+
+
+def header_line(name: str, raw: object, limit: int) -> str:
+    """Return a text that fits into one email header; raise :class:`InvalidMessage`.
+
+    It may be empty, and have what people write: emoji, joiners, hard spaces.
+    """
+    if not isinstance(raw, str) or len(raw) > limit or not is_line(raw):
+        raise InvalidMessage({name: [f"must be one line of at most {limit} printable characters"]})
+    return raw
+
+
+def is_line(text: str) -> bool:
+    """Tell whether a text is one line without control characters."""
+    return _NOT_IN_A_LINE.search(text) is None
+
+
+def moment(name: str, raw: object) -> datetime | None:
+    """Return a time in UTC, or None for None; raise :class:`InvalidMessage`."""
+    if raw is None:
+        return None
+    if not isinstance(raw, datetime) or raw.tzinfo is None:
+        raise InvalidMessage({name: ["must be a datetime with a time zone"]})
+    try:
+        return raw.astimezone(UTC)
+    except OverflowError:
+        raise InvalidMessage({name: ["is out of range"]}) from None
+
+
+# --- Clean what a provider or a mail server sent
+
+
+def clean(raw: object, limit: int = LONGEST_REASON) -> str:
+    """Return outside text for a row or a log: printable, valid Unicode, at most ``limit`` long."""
+    if isinstance(raw, str) and len(raw) <= limit and raw.isascii() and raw.isprintable():
+        return raw
+    printable = "".join(sign if sign.isprintable() else " " for sign in str(raw)[: limit * 2])
+    return printable.encode("utf-8", "replace").decode("utf-8")[:limit]
+
+
+def one_line(text: str) -> str:
+    """Return a header's text on one line, without control characters.
+
+    Emoji and the joiners between letters stay.
+    """
+    shown = _NOT_IN_A_LINE.sub(
+        lambda found: " " if found[0] < _BIDI_CONTROLS_BEGIN else "", text[:LONGEST_HEADER]
+    )
+    return re.sub(" {2,}", " ", shown).strip()
+
+
+def make_storable(text: str) -> str:
+    """Replace what no database holds: NUL and lone surrogates."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+# --- Decode what a mail brings
+
+# Python's codecs of these names are no character sets, or are slow on long input.
 _NOT_CHARSETS = frozenset({"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"})
-# What writers of mail mean by these names: the supersets by which browsers read them, from the
-# table of the WHATWG Encoding Standard, §4.2 "Names and labels"
-# (https://encoding.spec.whatwg.org/).
-_LABELS = {
-    "x-sjis": "cp932",
-    "windows-31j": "cp932",
-    "x-gbk": "gb18030",
-    "gb_2312-80": "gb18030",
-    "x-euc-jp": "euc_jp",
-    "windows-874": "cp874",
-    "iso-8859-8-i": "iso8859-8",
-}
-_MEANS = {
-    "iso8859-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "shift_jis": "cp932",
-    "euc_kr": "cp949",
-    "big5": "big5hkscs",
-}
-_ENCODED = re.compile(
+# Adjacent encoded words; the standard library garbles what is not ASCII beside them.
+_ENCODED_WORDS = re.compile(
     r"=\?[^?\s]+\?[bq]\?[^?]*\?=(?:\s+=\?[^?\s]+\?[bq]\?[^?]*\?=)*", re.IGNORECASE
 )
 
 
-def decoded(content: bytes, charset: str | None, *, is_cut: bool = False) -> tuple[str, bool]:
-    """Return text, and whether it is certainly what was written.
+def decode(content: bytes, charset: str | None, *, is_cut: bool = False) -> tuple[str, bool]:
+    """Return the text, and whether ``charset`` or UTF-8 decodes all of it.
 
-    A single wrong byte spoils no more than itself. ``is_cut``: the last character may be
-    incomplete.
+    A wrong byte spoils no more than itself. ``is_cut``: the last character may be incomplete.
     """
-    named = _codec(charset)
-    if named in ("utf-16", "utf-32") and content[:2] not in (codecs.BOM_LE, codecs.BOM_BE):
-        named += "-le"
-    names = list(dict.fromkeys(one for one in (named, "utf-8") if one is not None))
+    names = _codecs(content, charset)
     for name in names:
-        text = _read(content, name, "strict", is_cut)
+        text = _decoded(content, name, "strict", is_cut)
         if text is not None:
             return text, True
     for name in names:
-        text = _read(content, name, "replace", is_cut) or ""
+        text = _decoded(content, name, "replace", is_cut) or ""
         wrong = text.count("\ufffd")
         if text and wrong <= len(text) - wrong - len(text.encode("ascii", "ignore")):
             return text, False
     return content.decode("cp1252", "replace"), False
 
 
-def _read(content: bytes, name: str, errors: str, is_cut: bool) -> str | None:
+def _codecs(content: bytes, charset: str | None) -> list[str]:
+    """Return the codecs to try, the likeliest first."""
+    named = _codec(charset)
+    names = ["utf-8"] if named is None else [named, "utf-8"]
+    if named in ("utf-16-le", "utf-16-be"):
+        if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            # Python's "utf-16" obeys the byte order mark, and drops it.
+            return ["utf-16", "utf-8"]
+        if b"\0" not in content:
+            # A space or a line end of UTF-16 has a NUL, so this is mislabelled UTF-8.
+            names.reverse()
+    return list(dict.fromkeys(names))
+
+
+def _decoded(content: bytes, name: str, errors: str, is_cut: bool) -> str | None:
     try:
         return codecs.getincrementaldecoder(name)(errors).decode(content, final=not is_cut)
     except (ValueError, RuntimeError):
-        # RuntimeError: some codecs of the standard library stumble over what they did not expect.
+        # Some of Python's codecs raise RuntimeError for unexpected input.
         return None
 
 
 def _codec(charset: str | None) -> str | None:
-    label = (charset or "").strip().lower()
+    """Return the codec that browsers use for a label, else Python's own; None for neither.
+
+    None for ASCII, too: what is not ASCII in such a mail is UTF-8 most of the time.
+    """
+    label = (charset or "").strip()
+    python = _python_codec(label)
+    if python == "ascii":
+        return None
+    name = _whatwg_codec(label) or _whatwg_codec((python or "").replace("_", "-")) or python
+    return None if name in _NOT_CHARSETS else name
+
+
+def _python_codec(label: str) -> str | None:
     try:
-        name = codecs.lookup(_LABELS.get(label, label)).name
-        # Others than text, such as zlib, would open what is packed.
+        name = codecs.lookup(label).name
+        # LookupError for what is no text encoding: zlib would decompress.
         b" ".decode(name, "replace")
         codecs.getincrementaldecoder(name)
+        return name
     except (LookupError, ValueError):
         return None
-    # Where somebody names ASCII and does not keep to it, UTF-8 is the likeliest.
-    return None if name in _NOT_CHARSETS or name == "ascii" else _MEANS.get(name, name)
 
 
-def words(raw: str) -> str:
-    """Return a header's text with its encoded words read (RFC 2047)."""
-    # The standard library garbles what is beyond ASCII beside them.
-    return _words(raw) if raw.isascii() else _ENCODED.sub(lambda found: _words(found[0]), raw)
+def _whatwg_codec(label: str) -> str | None:
+    try:
+        found = webencodings.lookup(label)
+    except ValueError:
+        return None
+    if found is None or found.name in ("replacement", "x-user-defined"):
+        return None
+    # The standard decodes both in the same way (§10.1.1).
+    return "gb18030" if found.name == "gbk" else str(found.codec_info.name)
 
 
-def _words(raw: str) -> str:
+def decode_words(raw: str) -> str:
+    """Return a header's text with its encoded words decoded (RFC 2047)."""
+    if raw.isascii():
+        return _decode_words(raw)
+    return _ENCODED_WORDS.sub(lambda found: _decode_words(found[0]), raw)
+
+
+def _decode_words(raw: str) -> str:
     parts = email.header.decode_header(raw)
     return "".join(
-        part if isinstance(part, str) else decoded(part, charset)[0] for part, charset in parts
+        part if isinstance(part, str) else decode(part, charset)[0] for part, charset in parts
     )
 
 
-def recoded(text: str) -> str:
-    """Read bytes that came as surrogates."""
+def decode_surrogates(text: str) -> str:
+    """Decode the 8-bit bytes that the standard library's parser keeps as surrogates."""
     try:
-        return text if text.isascii() else decoded(text.encode("ascii", "surrogateescape"), None)[0]
+        return text if text.isascii() else decode(text.encode("ascii", "surrogateescape"), None)[0]
     except UnicodeEncodeError:
-        return storable(text)
-
-
-def storable(text: str) -> str:
-    """Return text that any database takes: no NUL, no lone surrogates."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
-
-
-def line(text: str) -> str:
-    """Return text on one line, without controls and marks that turn it.
-
-    What joins letters stays.
-    """
-    shown = NOT_IN_A_LINE.sub(
-        lambda found: " " if found[0] < "\u202a" else "", text[:LONGEST_HEADER]
-    )
-    return re.sub(" {2,}", " ", shown).strip()
-
-
-def clean(said: str, limit: int = 500) -> str:
-    """Return outside text fit for a row and a log: no control characters, no surrogates, not long."""
-    if isinstance(said, str) and len(said) <= limit and said.isascii() and said.isprintable():
-        return said
-    printable = "".join(sign if sign.isprintable() else " " for sign in str(said)[: limit * 2])
-    return printable.encode("utf-8", "replace").decode("utf-8")[:limit]
+        return make_storable(text)

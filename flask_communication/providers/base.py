@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import Denied, NotSent, OutcomeUnknown, ProviderError, Refused
+from ..formats.files import File
 
 __all__ = [
     "Accepted",
@@ -41,16 +42,6 @@ class OutboundSMS:
     sender: str | None = None
     provider_ref: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that goes with an email; with ``content_id`` the HTML shows it in place (cid:)."""
-
-    filename: str
-    content_type: str
-    content: bytes = field(repr=False)
-    content_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..delivery.policy.suppression import Suppressed
 from ..delivery.reports import SyncResult
 from ..errors import InvalidMessage
 from ..formats import segments
-from ..formats.numbers import number
+from ..formats.numbers import parse_number, parse_sender
 from ..formats.segments import MOST_SEGMENTS, Estimate
 from ..storage.messages import Page
 from . import incoming
@@ -107,7 +107,7 @@ class SMS(MessageAPI):
         """
         state = current()
         mail = incoming.Incoming(
-            incoming.number(_line("source", source), state.settings.default_region),
+            parse_sender(_line("source", source), state.settings.default_region),
             _line("destination", destination),
             drafting.text("msg", msg, LONGEST_RECEIVED),
         )
@@ -128,7 +128,7 @@ def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> Draft:
         raise InvalidMessage({name: ["is not a field of a message"] for name in unknown})
     given = {**item, "priority": item.get("priority") or priority}
     return Draft(
-        number(item.get("destination"), settings.default_region),
+        parse_number(item.get("destination"), settings.default_region),
         _body(item.get("msg")),
         drafting.line("sender", item.get("sender"), 320) or settings.default_sender,
         accept.key(item.get("key")),

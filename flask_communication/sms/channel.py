@@ -9,7 +9,7 @@ from ..configs.routes import Route
 from ..configs.settings import Settings
 from ..delivery.channel import Channel
 from ..delivery.outcomes import Dispatch, Result
-from ..formats.numbers import number
+from ..formats.numbers import parse_number
 from ..providers.base import OutboundSMS, Provider, Report
 
 
@@ -20,7 +20,7 @@ class SMSChannel(Channel):
 
     def parse_recipient(self, raw: str, settings: Settings) -> str:
         """Return a phone number in E.164 form; raise :class:`InvalidMessage`."""
-        return number(raw, settings.default_region)
+        return parse_number(raw, settings.default_region)
 
     def batch_size(self, route: Route) -> int:
         """Return how many SMS one request to the route's provider may carry."""

@@ -142,29 +142,3 @@ def _stood_in_for(connection: Connection, channel: str, recipient: str, config_i
         .limit(1)
     )
     return config_id if found is None else found
-
-
-def number(raw: str, region: str | None) -> str:
-    """Return a sender's number in E.164 form; one that is none (a short code, a name) as it is.
-
-    Providers write numbers with and without ``+``; ``region`` is where one belongs that is neither.
-    """
-    compact = re.sub(r"[\s().\-\u00a0]+", "", raw)
-    if re.fullmatch(r"\+[1-9][0-9]{6,14}", compact):
-        return compact
-    if not re.fullmatch(r"[1-9][0-9]{7,14}", compact):
-        return raw
-    return f"+{compact}" if region is None else _placed(compact, region)
-
-
-def _placed(digits: str, region: str) -> str:
-    import phonenumbers
-
-    for text_, home in ((f"+{digits}", None), (digits, region)):
-        try:
-            parsed = phonenumbers.parse(text_, home)
-        except phonenumbers.NumberParseException:
-            continue
-        if phonenumbers.is_valid_number(parsed):
-            return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
-    return f"+{digits}"

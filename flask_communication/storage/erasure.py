@@ -9,8 +9,8 @@ from sqlalchemy import TextClause, bindparam, text
 from ..configs.state import State
 from ..delivery.policy import limits
 from ..errors import InvalidQuery
-from ..formats import numbers
 from . import retention
+from .messages import stored_spellings
 
 
 class Erased(NamedTuple):
@@ -30,7 +30,7 @@ def erase(state: State, recipient: str) -> Erased:
     if not isinstance(recipient, str) or not recipient.strip():
         raise InvalidQuery({"recipient": ["must be a number or an address"]})
     with state.database.read() as connection:
-        forms = numbers.spelled(connection, recipient, state.settings.default_region)
+        forms = stored_spellings(connection, recipient, state.settings.default_region)
     given = {"forms": forms, "lowered": [one.lower() for one in forms]}
     deleted = 0
     while True:

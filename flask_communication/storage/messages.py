@@ -8,13 +8,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_, union
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from ..configs.state import State
 from ..errors import FileNotFound, InvalidQuery, MessageNotFound
 from ..formats import numbers
-from ..providers.base import File
+from ..formats.files import File
 from .models import CHANNELS as KNOWN
 from .models import Attachment, Config, Mail, Message, Recipient
 from .models.base import UTCDateTime
@@ -139,7 +140,21 @@ def _listed() -> tuple[ORMOption, ...]:
 def _people(session: Session, destination: str, state: State) -> list[str]:
     if not isinstance(destination, str):
         raise InvalidQuery({"destination": ["must be a number or an address"]})
-    return numbers.spelled(session.connection(), destination, state.settings.default_region)
+    return stored_spellings(session.connection(), destination, state.settings.default_region)
+
+
+def stored_spellings(connection: Connection, raw: str, region: str | None = None) -> list[str]:
+    """Return how messages store a recipient that a person names, the likeliest first.
+
+    An address is found however it is capitalised.
+    """
+    forms = numbers.candidates(raw, region)
+    if "@" not in forms[0]:
+        return forms
+    same = func.lower(Recipient.address) == func.lower(forms[0])
+    # The first recipient of an email, which the message itself names, is among them.
+    found = connection.scalars(select(Recipient.address).distinct().where(same))
+    return list(dict.fromkeys((*forms, *found)))
 
 
 def _leads(

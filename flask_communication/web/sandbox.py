@@ -32,7 +32,7 @@ _PAGE = (
 )
 _FILE_POLICY = "default-src 'none'; sandbox"
 # Types that a browser may be told: it shows none of them as a page.
-_PLAIN = frozenset(markup.RASTER) | {"application/pdf", "application/zip"}
+_PLAIN = frozenset(markup.IMAGE_SIGNATURES) | {"application/pdf", "application/zip"}
 
 
 @access.needs("message.read")
@@ -42,8 +42,8 @@ def html(uuid: str) -> Response:
     message = _email(uuid)
     assert message.mail is not None
     raw = message.mail.html
-    if raw and markup.is_tame(raw):
-        body = markup.safe(raw, _pictures(message), remote=remote)
+    if raw and markup.is_safe_to_parse(raw):
+        body = markup.sanitize(raw, _pictures(message), remote=remote)
     else:
         body = f"<pre>{escape(message.body)}</pre>"
     answer = make_response(_PAGE.format(body=body))
@@ -63,10 +63,10 @@ def _pictures(message: Message) -> dict[str, str]:
     found: dict[str, str] = {}
     room = ALL_PICTURES
     for one in message.mail.attachments:
-        if one.content_id is None or one.content_type.lower() not in markup.RASTER:
+        if one.content_id is None or one.content_type.lower() not in markup.IMAGE_SIGNATURES:
             continue
         content = messages.file(current(), message.uuid, one.place).content
-        if len(content) <= min(LARGEST_PICTURE, room) and markup.is_picture(
+        if len(content) <= min(LARGEST_PICTURE, room) and markup.is_image(
             one.content_type, content
         ):
             room -= len(content)
@@ -82,7 +82,7 @@ def file(uuid: str, place: str) -> Response:
     if not (place.isascii() and place.isdigit() and len(place) < 6):
         raise InvalidQuery({"place": ["must be a whole number, from 0"]})
     found = messages.file(current(), uuid, int(place))
-    shown = inline and markup.is_picture(found.content_type, found.content)
+    shown = inline and markup.is_image(found.content_type, found.content)
     answer = send_file(
         io.BytesIO(found.content),
         mimetype=found.content_type if found.content_type in _PLAIN else "application/octet-stream",

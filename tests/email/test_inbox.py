@@ -32,7 +32,7 @@ from flask_communication.errors import (
     ProviderError,
     Refused,
 )
-from flask_communication.formats import mail as letters
+from flask_communication.formats.mail import ParsedMail
 from flask_communication.providers.base import (
     Accepted,
     InboundEmail,
@@ -686,9 +686,9 @@ def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(
         before = count_of(app)
         assert 0 < before < different
         result = Email.sync_inbox()
-        assert result.open == 0
+        assert result.failed == 0
         assert count_of(app) == different
-        assert before + result.updated == different
+        assert before + result.new == different
         assert Email.sync_inbox() == (0, 0, 0)
         kept = told(app)
         assert {
@@ -702,7 +702,7 @@ def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(
         assert problems == {
             name: found
             for name, raw in expected.items()
-            if (found := incoming.opened(1, InboundEmail("1", raw)).problem)
+            if (found := incoming.parse(1, InboundEmail("1", raw)).problem)
         }
         assert len(problems) > 100
 
@@ -868,17 +868,17 @@ def test_a_batch_that_cannot_be_stored_is_stored_one_by_one(
     # A letter that no column takes stands for what our reader may overlook.
     postbox.mails += [mail("one"), mail("two"), mail("three")]
     with app.app_context():
-        routes: Sequence[Any] = inbox._named(state_of(app), "main")
-        reading = inbox.take(state_of(app), routes[0])
-        assert reading is not None
+        routes: Sequence[Any] = inbox._routes(state_of(app), "main")
+        reader = inbox.claim(state_of(app), routes[0])
+        assert reader is not None
         found = postbox.fetch_inbox({}, 10, {})
-        arrivals = [inbox.incoming.opened(1, one) for one in found.mails]
-        broken = inbox.incoming.Arrival(
-            arrivals[1].mail,
-            letters.Letter(message_id=object()),  # type: ignore[arg-type]
-            arrivals[1].fingerprint,
+        mails = [incoming.parse(1, one) for one in found.mails]
+        broken = incoming.IncomingMail(
+            mails[1].fetched,
+            ParsedMail(message_id=object()),  # type: ignore[arg-type]
+            mails[1].fingerprint,
         )
-        assert reading._file([arrivals[0], broken, arrivals[2]], {"read": 3}) is not None
+        assert reader._store([mails[0], broken, mails[2]], {"read": 3}) is not None
         problems = [one.mail.problem for one in received()]
     assert problems == [None, "could not be read: TypeError", None]
     assert "cannot be stored as it was read" in caplog.text

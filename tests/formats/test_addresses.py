@@ -14,6 +14,7 @@ from flask import Flask
 from flask_communication import Email
 from flask_communication.errors import InvalidMessage
 from flask_communication.formats import addresses
+from flask_communication.formats.text import header_line
 from flask_communication.providers.simulator import Simulator
 from tests.support.rigs import install, work
 
@@ -35,7 +36,7 @@ BREAKING += [*map(chr, range(0x2066, 0x206A)), "\ud800", "\U0003fffe", "\uffff"]
 
 @pytest.mark.parametrize("line", WRITTEN)
 def test_what_people_write_is_a_line(line: str) -> None:
-    assert addresses.line("subject", line, 100) == line
+    assert header_line("subject", line, 100) == line
     assert Email(ANN).attach(b"x", line or "x").files[0].filename == (line or "x")
     assert addresses.mailbox("to", (line, ANN)) == (f"{line} <{ANN}>" if line else ANN)
 
@@ -43,7 +44,7 @@ def test_what_people_write_is_a_line(line: str) -> None:
 @pytest.mark.parametrize("bad", BREAKING, ids=ascii)
 def test_what_breaks_a_line_or_turns_it_is_refused(bad: str) -> None:
     with pytest.raises(InvalidMessage):
-        addresses.line("subject", f"a{bad}b", 100)
+        header_line("subject", f"a{bad}b", 100)
     with pytest.raises(InvalidMessage):
         Email(ANN).attach(b"x", f"a{bad}b")
     with pytest.raises(InvalidMessage):

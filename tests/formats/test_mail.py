@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from flask_communication.formats import mail
-from flask_communication.formats.bounces import Failed
+from flask_communication.formats.bounces import RecipientReport
+from flask_communication.formats.files import tidy_filename
 from flask_communication.formats.html import text_of
-from flask_communication.formats.mail import Letter
+from flask_communication.formats.mail import ParsedMail
+from flask_communication.formats.text import LONGEST_TEXT
 from flask_communication.providers.base import OutboundEmail
 from flask_communication.providers.smtp.mime import compose
 from tests.support.hostile_mail import corpus, mutations
@@ -62,8 +64,8 @@ iVBORw0KGgo=
 """
 
 
-def read(text: str) -> Letter:
-    return mail.read(text.replace("\n", "\r\n").encode())
+def read(text: str) -> ParsedMail:
+    return mail.parse(text.replace("\n", "\r\n").encode())
 
 
 def test_a_reply_is_read_with_all_that_belongs_to_it() -> None:
@@ -101,7 +103,7 @@ def test_a_mail_of_html_alone_has_a_text_too() -> None:
 def test_text_in_the_characters_of_another_age_is_read() -> None:
     head = "From: a@x.example\nContent-Type: text/plain; charset=iso-2022-jp\n\n"
     raw = head.encode() + "こんにちは".encode("iso-2022-jp")
-    assert mail.read(raw).text == "こんにちは"
+    assert mail.parse(raw).text == "こんにちは"
 
 
 def test_a_mail_within_a_mail_stays_closed_in_one_file() -> None:
@@ -151,14 +153,14 @@ TEXTS: dict[str, tuple[str | None, bytes, str, str | None]] = {
 def test_a_text_is_read_as_its_writer_meant_it(name: str) -> None:
     charset, raw, text, problem = TEXTS[name]
     named = f"Content-Type: text/plain; charset={charset}\r\n\r\n".encode() if charset else b"\r\n"
-    found = mail.read(HEAD + named + raw)
+    found = mail.parse(HEAD + named + raw)
     assert (found.text, found.problem) == (text, problem)
 
 
 def test_a_text_that_is_cut_is_not_cut_within_a_character() -> None:
     raw = "中".encode() * 1_400_000
-    found = mail.read(HEAD + b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + raw)
-    assert found.text == "中" * mail.LONGEST_TEXT
+    found = mail.parse(HEAD + b"Content-Type: text/plain; charset=utf-8\r\n\r\n" + raw)
+    assert found.text == "中" * LONGEST_TEXT
     assert found.problem == "its text is too long, and was cut"
 
 
@@ -167,18 +169,18 @@ def test_a_text_that_is_cut_is_not_cut_within_a_character() -> None:
     "place", [b"Content-Disposition: attachment; file", b"Content-Type: image/png; "]
 )
 def test_a_files_name_is_read_that_nobody_encoded(place: bytes, raw: bytes) -> None:
-    (file,) = mail.read(HEAD + place + b'name="' + raw + b'"\r\n\r\nx').files
+    (file,) = mail.parse(HEAD + place + b'name="' + raw + b'"\r\n\r\nx').files
     assert file.filename == "Müller.pdf"
 
 
 def test_what_joins_letters_stays_and_what_turns_them_goes() -> None:
     said = "👩\u200d💻 می\u200cخواهم 10\u00a0€"
     subject = f"{said}\u202e\u2066\u2028\x07!"
-    found = mail.read(f"From: {said} <ann@x.example>\r\nSubject: {subject}\r\n\r\nx".encode())
+    found = mail.parse(f"From: {said} <ann@x.example>\r\nSubject: {subject}\r\n\r\nx".encode())
     assert found.subject == f"{said} !"
     assert found.mailboxes["from"] == [f"{said} <ann@x.example>"]
-    assert mail.tidy_name("a\u202fb\u200d.png") == "a\u202fb\u200d.png"
-    assert mail.tidy_name("\u200d\u00a0\u202e") == ""
+    assert tidy_filename("a\u202fb\u200d.png") == "a\u202fb\u200d.png"
+    assert tidy_filename("\u200d\u00a0\u202e") == ""
 
 
 def test_a_mail_within_a_mail_has_its_own_name_or_its_subject() -> None:
@@ -285,13 +287,13 @@ def test_a_bounce_names_the_mail_and_who_was_not_reached() -> None:
     assert found.bounce is not None
     assert found.bounce.message_id == "<uuid-1@example.com>"
     assert found.bounce.recipients == [
-        Failed(
+        RecipientReport(
             "bob@example.org",
             "failed",
             "5.1.1",
             "550 5.1.1 <bob@example.net>: Recipient address rejected: User unknown",
         ),
-        Failed("eve@example.net", "delayed", "4.4.1", None),
+        RecipientReport("eve@example.net", "delayed", "4.4.1", None),
     ]
     assert "could not be delivered" in found.text
     assert "Status: 5.1.1" in found.text
@@ -353,7 +355,7 @@ def strings(found: object) -> Iterator[str]:
             yield from strings(getattr(found, one.name))
 
 
-def assert_storable(found: Letter) -> None:
+def assert_storable(found: ParsedMail) -> None:
     for text in strings(found):
         assert "\0" not in text
         text.encode("utf-8")
@@ -364,8 +366,8 @@ def assert_storable(found: Letter) -> None:
     ]
     assert max(map(len, headers)) <= 998
     assert "\n" not in "".join(headers)
-    assert len(found.text) <= 1_000_000
-    assert len(found.html or "") <= 1_000_000
+    assert len(found.text) <= LONGEST_TEXT
+    assert len(found.html or "") <= LONGEST_TEXT
     assert len(found.problem or "") <= 500
     assert len(found.files) <= mail.MOST_FILES
     assert len(found.recipients) <= mail.MOST_PEOPLE
@@ -387,7 +389,7 @@ def test_the_corpus_has_two_hundred_kinds_and_more() -> None:
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_hostile_mail_is_read_in_time_and_can_be_stored(name: str) -> None:
     begun = time.process_time()
-    found = mail.read(CORPUS[name])
+    found = mail.parse(CORPUS[name])
     assert time.process_time() - begun < 2
     assert "could not be read (" not in (found.problem or "")
     assert_storable(found)
@@ -396,7 +398,7 @@ def test_a_hostile_mail_is_read_in_time_and_can_be_stored(name: str) -> None:
 def test_a_mail_that_is_large_takes_little_more_than_itself() -> None:
     bomb = CORPUS["a zip bomb"] + b"x" * 20_000_000
     tracemalloc.start()
-    mail.read(bomb)
+    mail.parse(bomb)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 12 * len(bomb)
@@ -406,7 +408,7 @@ def test_mails_that_were_damaged_at_random_are_read() -> None:
     print(f"seed {SEED}")
     count = 0
     for raw in mutations(SEED, 2000):
-        assert_storable(mail.read(raw))
+        assert_storable(mail.parse(raw))
         count += 1
     assert count == 2000
 
@@ -467,20 +469,20 @@ SEEN = {
 @pytest.mark.parametrize("name", SEEN)
 def test_a_person_sees_what_could_be_read_of_a_hostile_mail(name: str) -> None:
     problem, text, files = SEEN[name]
-    found = mail.read(CORPUS[name])
+    found = mail.parse(CORPUS[name])
     assert found.problem == problem
     assert found.text.startswith(text) if text else not found.text.strip()
     assert [file.filename for file in found.files] == files
 
 
 def test_more_files_than_a_mail_may_have_are_named_as_a_problem() -> None:
-    found = mail.read(CORPUS["300 files"])
+    found = mail.parse(CORPUS["300 files"])
     assert len(found.files) == mail.MOST_FILES
     assert found.problem == "it has more than 200 files; the others are in the raw mail"
 
 
 def test_a_bomb_stays_closed() -> None:
-    (file,) = mail.read(CORPUS["a zip bomb"]).files
+    (file,) = mail.parse(CORPUS["a zip bomb"]).files
     assert len(file.content) < 100_000
 
 

@@ -157,4 +157,4 @@ def test_what_was_counted_of_an_address_is_forgotten_with_it(
 )
 def test_two_lines_are_not_one_number(said: str) -> None:
     with pytest.raises(InvalidMessage):
-        numbers.number(said)
+        numbers.parse_number(said)

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from ...configs.routes import find_config
 from ...configs.state import State
 from ...errors import ConfigNotFound, InvalidQuery, SuppressionNotFound
-from ...formats.numbers import meant
+from ...formats.numbers import candidates, compacted
 from ...formats.text import clean
 from ...providers.base import ProviderError, Refused, Report
 from ...storage.dialect import Dialect, as_rows, dialect_of
@@ -33,7 +33,6 @@ BY_RECIPIENT = ("stop", "opted_out")
 ANYBODY = ""
 LARGEST_ID = 2**31
 REMEDY = "unsuppress it first, if you may"
-_PUNCTUATION = re.compile(r"[\s().\-\u00a0]+")
 
 # Return the scope of a sender, or of the configuration that stands for it.
 Scope = Callable[[str | None, int | None], str]
@@ -73,7 +72,7 @@ class NewSuppression:
 
 def sender_scope(sender: str) -> str:
     """Return the scope of one sender, however its number is spaced or its name capitalised."""
-    compact = _PUNCTUATION.sub("", sender)
+    compact = compacted(sender)
     return f"sender:{compact if re.fullmatch(r'[+]?[0-9]+', compact) else sender.lower()[:320]}"
 
 
@@ -266,7 +265,7 @@ def page(
     region = state.settings.default_region
     conditions = [
         channel is not None and Suppression.channel == channel,
-        destination is not None and Suppression.destination.in_(meant(destination, region)),
+        destination is not None and Suppression.destination.in_(candidates(destination, region)),
         after is not None and Suppression.id < _cursor(after),
     ]
     wanted = select(Suppression).where(*(one for one in conditions if one is not False))

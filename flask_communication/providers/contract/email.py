@@ -13,7 +13,8 @@ from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from ...formats.headers import is_line
+from ...formats.addresses import MOST_RECIPIENTS
+from ...formats.text import is_line
 from ..base import MOST_MAIL_BYTES, File, InboundEmail, Inbox, OutboundEmail
 from ..http import clean
 from .sms import Ref
@@ -24,7 +25,6 @@ REPORT = "email/delivery_report/"
 INBOX = "email/inbox/"
 
 INBOX_FEATURE = "inbox"
-MOST_RECIPIENTS = 500
 # 18 MB of files as base64, and the text twice.
 LONGEST_BODY = 32 * 1024 * 1024
 MOST_MAILS = 50

@@ -18,12 +18,18 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from ...errors import Refused
-from ...formats.headers import canonical
+from ...formats.addresses import (
+    LONGEST_WORD,
+    is_address,
+    is_free_header,
+    is_message_id,
+    with_ascii_domain,
+)
+from ...formats.files import is_content_id, is_content_type
 from ..base import File, OutboundEmail
 
 # Lines should have at most 78 characters (RFC 5322 §2.1.1) and must not have more than 998.
 _FOLD_AT = 78
-_LONGEST_WORD = 930
 # RFC 2047 §2: an encoded word has at most 75 characters; 45 bytes are 60 of base64 and 12 around.
 _WORD_BYTES = 45
 # ... and the line it stands on 76; one that has room for less is left to the header's name.
@@ -33,24 +39,8 @@ _FOLD = "\r\n "
 _LONGEST_HEAD = len("Reply-To: ")
 # What some program somewhere takes for the end of a line, or of a string.
 _BREAKS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
-_NAME = re.compile(r"[A-Za-z0-9-]{1,64}\Z")
-_RESERVED = frozenset(
-    "from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version "
-    "received return-path authentication-results".split()
-)
-_RESERVED_BEGINNINGS = ("content-", "dkim-", "arc-", "resent-")
 _MAILBOX = re.compile(r"(?P<name>.*?)\s*<(?P<spec>[^<>]*)>\Z", re.DOTALL)
-# No quoted local parts and no address literals: hardly anybody has one, and they hide addresses.
-_ADDRESS = re.compile(
-    r"""[^\s@<>()\[\]\\,;:"\ud800-\udfff]{1,64}@[^\s@<>()\[\]\\,;:"\ud800-\udfff]{1,253}\Z"""
-)
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*\Z")
-_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,920}>\Z")
-_CONTENT_ID = re.compile(r"[!-;=?-~]{1,255}\Z")
-_TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,80}"
-_TYPE = re.compile(
-    rf"{_TOKEN}/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[ !#-\[\]-~]{{0,80}}\")){{0,5}}\Z"
-)
 _PLAIN_FILENAME = re.compile(r"[ !#-\[\]-~]{1,60}\Z")
 _PLAIN_BYTES = bytes([9, 10, 13, *range(32, 127)])
 
@@ -118,14 +108,13 @@ def _headers(email: OutboundEmail, *, plain: bool) -> Iterator[str]:
 
 
 def _extra(name: str, value: str) -> str:
-    low = name.lower()
-    if not _NAME.match(name) or low in _RESERVED or low.startswith(_RESERVED_BEGINNINGS):
+    if not is_free_header(name):
         raise Refused(
             f"the header {name[:80]!r} cannot be set: its name is not allowed, or it is made by us"
         )
-    if value.isascii() and max(map(len, value.split(" "))) > _LONGEST_WORD:
+    if value.isascii() and max(map(len, value.split(" "))) > LONGEST_WORD:
         raise Refused(
-            f"the header {name} has a word of more than {_LONGEST_WORD} characters; shorten it"
+            f"the header {name} has a word of more than {LONGEST_WORD} characters; shorten it"
         )
     return _text_header(name, value)
 
@@ -137,7 +126,7 @@ def _text_header(name: str, value: str) -> str:
             return f"{name}: {value}"
         words = value.split(" ")
         # Two spaces in a row could end up as an empty line, which is where headers end.
-        if "" not in words and max(map(len, words)) <= _LONGEST_WORD:
+        if "" not in words and max(map(len, words)) <= LONGEST_WORD:
             return _folded(f"{name}:", words)
     return f"{name}: {_encoded(value, len(name) + 2)}"
 
@@ -172,7 +161,7 @@ def _encoded(text: str, taken: int) -> str:
 
 def _ids(name: str, ids: Sequence[str]) -> str:
     for one in ids:
-        if not _MESSAGE_ID.match(one):
+        if not is_message_id(one):
             raise Refused(
                 f"{name} is no message id: {one[:80]!r}; it looks like <words@domain>, in ASCII"
             )
@@ -202,10 +191,10 @@ def _split(mailbox: str) -> tuple[str, str]:
     found = _MAILBOX.match(mailbox.strip())
     name, spec = (found["name"].strip(), found["spec"]) if found else ("", mailbox.strip())
     try:
-        spec = canonical(spec)
+        spec = with_ascii_domain(spec)
     except ValueError:
         raise Refused(f"{mailbox[:80]!r} has a domain that cannot be; correct it") from None
-    if not _ADDRESS.match(spec) or len(spec) > 254:
+    if not is_address(spec):
         raise Refused(
             f"{mailbox[:80]!r} is no address; write ann@example.com or Ann <ann@example.com>"
         )
@@ -300,7 +289,7 @@ def _file(file: File, disposition: str) -> _Part:
     head = f"Content-Type: {_type(file.content_type)}\r\nContent-Transfer-Encoding: base64\r\n"
     head += f"Content-Disposition: {disposition}{_filename(file.filename)}\r\n"
     if file.content_id:
-        if not _CONTENT_ID.match(file.content_id):
+        if not is_content_id(file.content_id):
             raise Refused(
                 f"{file.content_id[:80]!r} is no content id; write ASCII without spaces and <>"
             )
@@ -309,7 +298,7 @@ def _file(file: File, disposition: str) -> _Part:
 
 
 def _type(content_type: str) -> str:
-    if not _TYPE.match(content_type):
+    if not is_content_type(content_type):
         raise Refused(
             f"{content_type[:80]!r} is no content type; write one such as application/pdf"
         )

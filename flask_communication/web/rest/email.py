@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import request
 
-from ...delivery.drafting import OPTIONS
+from ...delivery.accept import OPTIONS
 from ...email import Email
 from ...email.api import FIELDS
 from ...email.attachments import LARGEST_EMAIL
@@ -96,4 +96,4 @@ def sync_inbox() -> Any:
         result = Email.sync_inbox(loaded(schemas.SyncInbox).get("key"))
     except ProviderError as failure:
         raise BadRequest(502, f"the mailbox cannot be read: {failure.reason}") from None
-    return ok(data={"fetched": result.asked, "new": result.updated, "failed": result.open})
+    return ok(data=result._asdict())
