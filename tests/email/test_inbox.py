@@ -15,6 +15,7 @@ from sqlalchemy import text
 from flask_communication import Email
 from flask_communication.configs.state import state_of
 from flask_communication.email import inbox, incoming
+from flask_communication.email.inbox import InboxResult
 from flask_communication.errors import (
     ConfigNotFound,
     InvalidQuery,
@@ -274,3 +275,14 @@ def count_of(app: Flask) -> int:
     with state_of(app).database.read() as connection:
         query = "SELECT count(*) FROM communication_message WHERE direction = 'in'"
         return int(connection.execute(text(query)).scalar() or 0)
+
+
+def test_the_result_is_a_triple_and_has_the_names_of_a_sync(app: Flask, postbox: Postbox) -> None:
+    postbox.mails += [mail("one"), mail("one"), mail("two")]
+    with app.app_context():
+        result = Email.sync_inbox()
+    fetched, new, failed = result
+    assert isinstance(result, InboxResult)
+    assert result == (fetched, new, failed) == (3, 2, 0)
+    assert (result.fetched, result.new, result.failed) == (3, 2, 0)
+    assert (result.asked, result.updated, result.open) == (3, 2, 0)

@@ -1,21 +1,21 @@
-"""What people write into the lines of a mail is taken.
-
-What would break a line, or fool a reader, is not.
-"""
+"""Addresses and headers take what people write, and nothing that breaks a line or fools a reader."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formataddr
+from typing import Any
 
 import pytest
 from flask import Flask
 
 from flask_communication import Email
-from flask_communication.errors import InvalidMessage
-from flask_communication.formats import addresses
+from flask_communication.errors import InvalidMessage, Refused
+from flask_communication.formats import addresses, mail
 from flask_communication.formats.text import header_line
+from flask_communication.providers.base import OutboundEmail
 from flask_communication.providers.simulator import Simulator
+from flask_communication.providers.smtp.mime import compose
 from tests.support.rigs import install, work
 
 ANN = "ann@example.com"
@@ -133,3 +133,67 @@ def test_a_guard_knows_its_recipients_however_they_are_spelled(
             ("ann@x.example", "sent"),
             ("eve@x.example", "rejected"),
         ]
+
+
+MESSAGE_IDS = ["<a@b>", "<CAF+x=y.z@mail.example.net>", "<no-at-sign>", f"<{'a' * 920}>"]
+NO_MESSAGE_IDS = ["", "a@b", "<>", "<a b@c>", "<a@b", "<a<b@c>", "<ü@x.example>", f"<{'a' * 921}>"]
+
+
+@pytest.mark.parametrize("text", [*MESSAGE_IDS, *NO_MESSAGE_IDS], ids=lambda text: text[:20])
+def test_who_answers_parses_and_sends_agrees_on_what_a_message_id_is(text: str) -> None:
+    is_one = text in MESSAGE_IDS
+    assert addresses.is_message_id(text) is is_one
+    came = mail.parse(f"From: {ANN}\r\nMessage-ID: {text}\r\n\r\nHi".encode())
+    assert (came.message_id == text) is is_one
+    try:
+        written = composed(message_id=text)
+    except Refused:
+        assert not is_one
+    else:
+        assert is_one
+        assert text in written
+
+
+RESERVED = """from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version
+received return-path authentication-results content-type content-language resent-to arc-seal
+dkim-signature""".split()
+
+
+@pytest.mark.parametrize("name", [*RESERVED, "X y", "X:", "", "x" * 65, "Über"])
+def test_the_same_headers_are_reserved_for_a_caller_and_for_a_provider(name: str) -> None:
+    for one in (name, name.upper()):
+        with pytest.raises(InvalidMessage, match="headers"):
+            addresses.headers({one: "x"})
+        with pytest.raises(Refused, match="cannot be set"):
+            composed(headers={one: "x"})
+
+
+def test_a_free_header_is_set_by_both() -> None:
+    assert addresses.headers({"X-Shop": "17"}) == {"X-Shop": "17"}
+    assert "X-Shop: 17\r\n" in composed(headers={"X-Shop": "17"})
+
+
+def test_a_word_of_a_header_is_as_long_as_a_line_can_carry() -> None:
+    longest = {"x" * 64: "w" * addresses.LONGEST_WORD}
+    assert addresses.headers(longest) == longest
+    assert max(map(len, composed(headers=longest).split("\r\n"))) <= 998
+    too_long = {"X": "w" * (addresses.LONGEST_WORD + 1)}
+    with pytest.raises(InvalidMessage, match="no word of more than"):
+        addresses.headers(too_long)
+    with pytest.raises(Refused, match="has a word of more than"):
+        composed(headers=too_long)
+
+
+@pytest.mark.parametrize("text", ["ann@-x.example", "a@b@c.example", "ann@x..example", "a b@c.d"])
+def test_what_is_no_address_is_none_for_a_caller_a_provider_and_a_bounce(text: str) -> None:
+    assert not addresses.is_address(text)
+    with pytest.raises(InvalidMessage):
+        addresses.mailbox("to", text)
+    with pytest.raises(Refused, match="is no address"):
+        composed(sender=text)
+
+
+def composed(**fields: Any) -> str:
+    """Return an email as it is sent."""
+    given = {"key": "k", "message_id": "<k@x.example>", "sender": ANN, "recipients": [ANN]}
+    return compose(OutboundEmail(**{**given, "subject": "Hi", "body": "Hi", **fields})).decode()

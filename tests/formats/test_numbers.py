@@ -158,3 +158,75 @@ def test_what_was_counted_of_an_address_is_forgotten_with_it(
 def test_two_lines_are_not_one_number(said: str) -> None:
     with pytest.raises(InvalidMessage):
         numbers.parse_number(said)
+
+
+WRONG = {
+    "+91 99999 x1111": "it has 'x' (U+0078), which is no digit",
+    "+91/99999": "it has '/' (U+002F)",
+    "+91\u0660999999": "it has '\u0660' (U+0660)",
+    "+91\n99999": "it has a control character or line break (U+000A)",
+    "91+99999111": "it has a + that is not at its beginning",
+    "++9199999111": "it has a + that is not at its beginning",
+    "+0919999911": "it has a 0 after the +",
+    "+123456": "it has 6 digits; a number has 7 to 15",
+    "+1234567890123456": "it has 16 digits; a number has 7 to 15",
+    "9999911112": "it begins without +; write the country code, or set COMMUNICATION_DEFAULT_REGION",
+    "": "it has no digits",
+    " + ": "it has no digits",
+}
+
+
+@pytest.mark.parametrize("said", WRONG, ids=ascii)
+def test_a_number_that_is_refused_is_told_what_is_wrong_with_it(said: str) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        numbers.parse_number(said)
+    (reason,) = refused.value.errors["destination"]
+    assert reason.startswith("must be a phone number in international form, such as +919999911111")
+    assert WRONG[said] in reason
+
+
+def test_a_number_that_no_region_has_is_told_so() -> None:
+    with pytest.raises(InvalidMessage, match="begins without \\+, and is no number of IN"):
+        numbers.parse_number("1", "IN")
+    with pytest.raises(InvalidMessage, match="must be a string"):
+        numbers.parse_number(919999911111)
+
+
+SENDERS = {
+    ("+91 99999-11112", None): "+919999911112",
+    ("919999911112", None): "+919999911112",
+    ("919999911112", "IN"): "+919999911112",
+    ("9999911112", "IN"): "+919999911112",
+    ("099999 11112", "IN"): "+919999911112",
+    ("0049 30 901820", "DE"): "+4930901820",
+    ("15550101234", "IN"): "+15550101234",
+    ("56789", None): "56789",
+    ("56789", "IN"): "56789",
+    ("VK-SHOP", "IN"): "VK-SHOP",
+    ("099999 11112", None): "099999 11112",
+    ("+0999", None): "+0999",
+}
+
+
+@pytest.mark.parametrize(("said", "region"), SENDERS)
+def test_a_senders_number_has_the_form_of_a_recipients(said: str, region: str | None) -> None:
+    assert numbers.parse_sender(said, region) == SENDERS[said, region]
+
+
+@pytest.mark.parametrize("said", [*NUMBERS, "919999911112"])
+def test_recipients_senders_and_searches_agree(said: str) -> None:
+    assert numbers.candidates(said, "IN")[0] == TO
+    assert numbers.parse_number(said, "IN") == TO
+    assert numbers.parse_sender(said, "IN") == TO
+
+
+def test_a_stop_of_a_number_written_as_at_home_silences_that_number(
+    make_app: MakeApp, upgraded_sqlite_url: str
+) -> None:
+    app = make_app(upgraded_sqlite_url, COMMUNICATION_DEFAULT_REGION="IN")
+    install(app, Scripted(), is_default=True)
+    with app.app_context():
+        SMS.receive("099999 11112", "+15550101234", "STOP")
+        uuid = SMS.send_msg(TO, "Hello", sender="+15550101234")
+        work(app)
+        assert SMS.get(uuid).status == "rejected"
