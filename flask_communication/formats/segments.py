@@ -1,25 +1,25 @@
-"""How an SMS is cut and counted (3GPP TS 23.038 for the alphabets, TS 23.040 for the pieces)."""
+"""Count the segments of an SMS: GSM-7 and UCS-2 (3GPP TS 23.038, TS 23.040)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# The GSM 7-bit default alphabet, and the signs that cost two because an escape precedes them.
+# The GSM 7-bit default alphabet, and the characters of two septets, escape included.
 BASIC = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
 EXTENDED = frozenset("\f^{}\\[~]|€")
 
-# Units in a single piece, and in each of several (the rest is the header that joins them).
+# Units of a single segment, and of each of several, which have a header.
 GSM_7 = (160, 153)
 UCS_2 = (70, 67)
-# The header counts pieces in one octet.
+# The header counts segments in one octet.
 MOST_SEGMENTS = 255
 
 
 class Estimate(NamedTuple):
-    """What a text costs: ``units`` are septets in GSM-7 and 16-bit units in UCS-2.
+    """The size of a text: ``units`` are septets in GSM-7 and 16-bit units in UCS-2.
 
     ``remaining`` units are left in the last segment; ``offending`` are the characters that force
     UCS-2, each once, in order.
@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(text: str) -> Estimate:
-    """Count the segments of a text as the network will."""
+    """Count the segments of a text as the network counts them."""
     offending = [sign for sign in dict.fromkeys(text) if sign not in BASIC | EXTENDED]
     if offending:
         return _count(
@@ -51,7 +51,7 @@ def _count(
         return Estimate(encoding, 1, units, single - units, offending)
     segments, used = 1, 0
     for cost in costs:
-        # A sign of two units is never cut in half.
+        # A character of two units is never divided.
         if used + cost > joined:
             segments, used = segments + 1, 0
         used += cost

@@ -1,4 +1,4 @@
-"""JSON as strangers send it: read strictly, so that what is read can also be stored."""
+"""Encode and parse JSON strictly: what was parsed can be stored in any database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEEPEST = 32
 
 
 def encode_json(payload: Any) -> bytes:
-    """Write ``payload`` as compact JSON; raise :class:`Refused` for what JSON cannot say."""
+    """Encode ``payload`` as compact JSON; raise :class:`Refused` for what JSON has no form for."""
     try:
         return json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as exc:
@@ -22,9 +22,9 @@ def encode_json(payload: Any) -> bytes:
 
 
 def parse_json(raw: bytes, *, last_wins: bool = False) -> Any:
-    """Read JSON that can also be stored: raise ValueError for anything doubtful.
+    """Parse JSON that can be stored; raise ValueError for anything else.
 
-    Doubtful are other encodings than UTF-8, a byte order mark, NaN and infinities, a key given
+    Refused are other encodings than UTF-8, a byte order mark, NaN and infinities, a key given
     twice, more than 32 levels, and the characters databases choke on (NUL, lone surrogates). With
     ``last_wins`` a repeated key is no error: the seed's own examples repeat one.
     """
@@ -37,7 +37,7 @@ def parse_json(raw: bytes, *, last_wins: bool = False) -> Any:
         )
     except RecursionError:
         raise ValueError("too deeply nested") from None
-    # Without an escape there can be no odd character, without many brackets no depth.
+    # Only an escape can be an unstorable character, and only many brackets can be nested deeply.
     if b"\\u" in raw or raw.count(b"[") + raw.count(b"{") > _DEEPEST:
         _check_storable(value)
     return value

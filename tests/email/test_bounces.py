@@ -242,7 +242,7 @@ def test_a_bounce_is_told_from_one_real_server_to_the_other(
         program = imaplib.IMAP4("localhost", imap)
         program.starttls(ssl.create_default_context(cafile=str(shown)))
         program.login("demouser", "demopass")
-        assert program.append("INBOX", "", None, bounce(name, ANN))[0] == "OK"  # type: ignore[arg-type]
+        assert program.append("INBOX", "", "", bounce(name, ANN))[0] == "OK"
         assert Email.sync_inbox("main") == (1, 1, 0)
         message = Email.get(uuid)
         assert (message.status, message.error_code) == ("undelivered", "5.1.1")

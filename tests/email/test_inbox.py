@@ -239,7 +239,7 @@ def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(
         assert count_of(app) == different
         assert before + result.new == different
         assert Email.sync_inbox() == (0, 0, 0)
-        kept = told(app)
+        kept = problems_of(app)
         assert {
             name: count for name, count in Counter(name for name, _ in kept).items() if count > 1
         } == {}
@@ -256,8 +256,8 @@ def test_two_thousand_mixed_mails_with_the_hostile_ones_come_once_each(
         assert len(problems) > 100
 
 
-def told(app: Flask) -> list[tuple[str | None, str | None]]:
-    """Return of each mail that came in the name of its raw bytes, which are there, and its problem."""
+def problems_of(app: Flask) -> list[tuple[str | None, str | None]]:
+    """Return the hash of the raw bytes, which are stored, and the problem of each incoming mail."""
     query = (
         "SELECT e.raw_sha256, e.problem, f.content FROM communication_mail AS e"
         " JOIN communication_message AS m ON m.id = e.message_id"

@@ -1,4 +1,4 @@
-"""Addresses and headers take what people write, and nothing that breaks a line or fools a reader."""
+"""Addresses and headers take what people write, and nothing that breaks a line."""
 
 from __future__ import annotations
 
@@ -154,9 +154,9 @@ def test_who_answers_parses_and_sends_agrees_on_what_a_message_id_is(text: str) 
         assert text in written
 
 
-RESERVED = """from sender to cc bcc reply-to subject date message-id in-reply-to references mime-version
-received return-path authentication-results content-type content-language resent-to arc-seal
-dkim-signature""".split()
+RESERVED = """from sender to cc bcc reply-to subject date message-id in-reply-to references
+mime-version received return-path authentication-results content-type content-language resent-to
+arc-seal dkim-signature""".split()
 
 
 @pytest.mark.parametrize("name", [*RESERVED, "X y", "X:", "", "x" * 65, "Über"])

@@ -134,7 +134,7 @@ TEXTS: dict[str, tuple[str | None, bytes, str, str | None]] = {
     "Latin-1 as it is meant": ("iso-8859-1", b"\x93Hi\x94 \x80", "“Hi” €", None),
     "GB 2312 as it is meant": ("gb2312", "中文镕".encode("gb18030"), "中文镕", None),
     "Shift JIS as it is meant": ("shift_jis", "日本語①".encode("cp932"), "日本語①", None),
-    "KS C 5601 as it is meant": ("ks_c_5601-1987", "똠방각하".encode("cp949"), "똠방각하", None),
+    "KS C 5601 as it is meant": ("ks_c_5601-1987", "똠방각".encode("cp949"), "똠방각", None),
     "one wrong byte of Japanese": (
         "shift_jis",
         "日本語①".encode("cp932") + b"\x81",

@@ -170,7 +170,7 @@ WRONG = {
     "+0919999911": "it has a 0 after the +",
     "+123456": "it has 6 digits; a number has 7 to 15",
     "+1234567890123456": "it has 16 digits; a number has 7 to 15",
-    "9999911112": "it begins without +; write the country code, or set COMMUNICATION_DEFAULT_REGION",
+    "9999911112": "it begins without +; write the country code, or set COMMUNICATION_DEFAULT_REG",
     "": "it has no digits",
     " + ": "it has no digits",
 }
