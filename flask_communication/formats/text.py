@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import email.header
 import re
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import webencodings
@@ -17,6 +18,9 @@ LONGEST_TEXT = 1024 * 1024
 LONGEST_HEADER = 50_000
 # Of a provider's or a mail server's words that are stored or logged.
 LONGEST_REASON = 500
+_MASK = "********"
+# A shorter string is no secret, and to mask it would make the text unreadable.
+_SHORTEST_SECRET = 6
 
 # Controls, ends of lines, bidirectional controls, surrogates, and noncharacters (Unicode §23.7).
 # A code point that this Python does not know may be a new emoji, so it is allowed.
@@ -97,6 +101,28 @@ def clean(raw: object, limit: int = LONGEST_REASON) -> str:
         return raw
     printable = "".join(sign if sign.isprintable() else " " for sign in str(raw)[: limit * 2])
     return printable.encode("utf-8", "replace").decode("utf-8")[:limit]
+
+
+def mask(text: str, config: object) -> str:
+    """Return text without the strings of a configuration that it repeats.
+
+    All of them are masked, whether they are secrets or not.
+    """
+    for one in sorted(_strings(config), key=len, reverse=True):
+        text = text.replace(one, _MASK)
+    return text
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        if len(value) >= _SHORTEST_SECRET:
+            yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
 
 
 def one_line(text: str) -> str:

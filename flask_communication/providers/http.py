@@ -10,7 +10,7 @@ import base64
 import functools
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +19,8 @@ from urllib.parse import urlencode
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from ..formats.strict_json import encode_json, parse_json
+from ..formats.text import clean as printable
+from ..formats.text import mask
 from .net.hosts import Forbidden
 from .net.sockets import TROUBLE, Answer, Clock, Line
 
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 # A provider that asks for more patience than this is asked again after it.
 LONGEST_RETRY_AFTER = 3600.0
 _QUOTED = 200
-_MASK = "********"
-# Shorter strings are no secrets, and masking them would shred the text.
-_SHORTEST_SECRET = 6
 
 
 @dataclass(frozen=True)
@@ -210,10 +209,7 @@ def clean(text: str, config: Mapping[str, Any] | None = None) -> str:
 
     Strings of ``config`` that the text repeats are masked, whether they are secrets or not.
     """
-    for secret in sorted(_strings(config or {}), key=len, reverse=True):
-        text = text.replace(secret, _MASK)
-    line = "".join(char if char.isprintable() else " " for char in text[: 4 * _QUOTED])
-    return " ".join(line.split())[:_QUOTED]
+    return " ".join(printable(mask(text, config or {}), 4 * _QUOTED).split())[:_QUOTED]
 
 
 _HEADERS = {
@@ -249,18 +245,6 @@ def _unusable(exc: Exception) -> NotSent:
         f"the address or a header of the provider is unusable ({type(exc).__name__}); "
         "check its URL and its key"
     )
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if len(value) >= _SHORTEST_SECRET:
-            yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def _said(reply: Reply, config: Mapping[str, Any] | None) -> str:

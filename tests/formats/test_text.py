@@ -81,6 +81,13 @@ def test_cleaning_keeps_what_a_person_can_read() -> None:
     assert text.clean("x" * 600) == "x" * 500
 
 
+def test_what_a_configuration_says_is_masked_longest_first_and_at_any_depth() -> None:
+    config = {"key": "hunter22", "more": [{"key": "hunter2222"}, ("17", 17)], "host": None}
+    said = "hunter2222 and hunter22 from 17"
+    assert text.mask(said, config) == "******** and ******** from 17"
+    assert text.mask(said, {}) == said
+
+
 @given(st.text(alphabet=st.characters(), max_size=60))
 def test_a_header_on_one_line_is_a_line(raw: str) -> None:
     assert text.is_line(text.one_line(raw))
