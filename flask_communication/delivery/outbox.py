@@ -278,7 +278,7 @@ def stranded(connection: Connection, limit: int = 500) -> list[Stranded]:
 def _stranded(dialect: Dialect) -> TextClause:
     return text(
         f"SELECT {_returned(dialect, Stranded)} FROM communication_message"
-        " WHERE status = 'sending' AND priority IN (0, 5, 9)"
+        f" WHERE status = 'sending' AND {ANY_PRIORITY}"
         f" AND due_at <= {dialect.now} LIMIT :limit"
     )
 

@@ -21,6 +21,7 @@ from ..providers.base import Report
 from ..storage import events
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, as_rows, dialect_of
+from ..storage.models import ANY_PRIORITY
 from ..storage.models.status import FINAL, RANK, REPORTED, THRESHOLD
 from .channel import Channel, channel_of
 from .outbox import LEASE
@@ -284,7 +285,7 @@ def _claim_sql(dialect: Dialect) -> TextClause:
     return text(
         f"UPDATE communication_message SET due_at = {dialect.later(':lease')} WHERE id IN ("
         "SELECT id FROM communication_message WHERE status IN ('sent', 'unknown')"
-        f" AND priority IN (0, 5, 9) AND due_at <= {dialect.now} LIMIT :limit"
+        f" AND {ANY_PRIORITY} AND due_at <= {dialect.now} LIMIT :limit"
         f" {dialect.skip_locked}) RETURNING {_SILENT.format(age=dialect.since('sent_at'))}"
     )
 

@@ -16,13 +16,11 @@ from ..configs.state import State
 from ..errors import FileNotFound, InvalidQuery, MessageNotFound
 from ..formats import numbers
 from ..formats.files import File
-from .models import CHANNELS as KNOWN
-from .models import Attachment, Config, Mail, Message, Recipient
+from .models import CHANNELS, Attachment, Config, Mail, Message, Recipient
 from .models.base import UTCDateTime
 from .models.status import STATUSES
 
 MOST_A_PAGE = 500
-CHANNELS = ("email", "sms")
 # Two messages of one moment have an order too.
 _ORDER = (Message.created_at.desc(), Message.id.desc())
 
@@ -106,8 +104,8 @@ def page(
     ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names
     the filter.
     """
-    if channel is not None and channel not in KNOWN:
-        raise InvalidQuery({"channel": [f"must be one of {', '.join(KNOWN)}"]})
+    if channel is not None and channel not in CHANNELS:
+        raise InvalidQuery({"channel": [f"must be one of {', '.join(CHANNELS)}"]})
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
     rest = _period(since, until, after)
     with state.database.session() as session:

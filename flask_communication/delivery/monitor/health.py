@@ -15,6 +15,7 @@ from ...configs.breaker import Breaker
 from ...configs.state import State
 from ...storage import migrations
 from ...storage.dialect import dialect_of
+from ...storage.models import ANY_PRIORITY
 from ..worker import heartbeat
 
 # Work that has waited so long while nobody attends is not going to be done.
@@ -57,7 +58,7 @@ def _database(state: State) -> dict[str, Any]:
                     "SELECT count(*) AS due,"
                     f" {dialect_of(connection).since('min(due_at)')} AS oldest"
                     " FROM communication_message WHERE status IN ('queued', 'sending')"
-                    f" AND priority IN (0, 5, 9) AND due_at <= {dialect_of(connection).now}"
+                    f" AND {ANY_PRIORITY} AND due_at <= {dialect_of(connection).now}"
                 )
             ).one()
         return {"ok": True, "due": late.due, "oldest_due_seconds": late.oldest}

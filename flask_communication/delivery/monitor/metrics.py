@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from ...configs.state import State
 from ...storage.dialect import dialect_of
-from ...storage.models import PRIORITIES
+from ...storage.models import ANY_PRIORITY, PRIORITIES
 from ..worker import heartbeat
 from . import health
 
@@ -58,7 +58,7 @@ def _backlog(connection: Connection) -> Iterator[Metric]:
         text(
             f"SELECT priority, count(*) AS due, {dialect.since('min(due_at)')} AS age"
             " FROM communication_message WHERE status IN ('queued', 'sending')"
-            f" AND priority IN (0, 5, 9) AND due_at <= {dialect.now} GROUP BY priority"
+            f" AND {ANY_PRIORITY} AND due_at <= {dialect.now} GROUP BY priority"
         )
     )
     found = {row.priority: row for row in rows}

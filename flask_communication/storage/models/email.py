@@ -1,7 +1,4 @@
-"""What an email has besides the message: its own words, recipients, files.
-
-And the mailboxes we read.
-"""
+"""The tables of an email: its headers, recipients and files, and the mailboxes that are read."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     Boolean,
     ForeignKey,
     Index,
@@ -21,11 +17,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from .base import Base, UTCDateTime
+from .base import Base, BigId, UTCDateTime
 
 
 class Mail(Base):
-    """The email that belongs to a message, out or in."""
+    """The email of a message, outgoing or incoming."""
 
     __tablename__ = "communication_mail"
 
@@ -34,19 +30,19 @@ class Mail(Base):
         primary_key=True,
         autoincrement=False,
     )
-    # RFC 5322 §3.6.4, with its angle brackets: ours, or the one it came with.
+    # The Message-ID (RFC 5322 §3.6.4) with its angle brackets.
     rfc_message_id: Mapped[str | None] = mapped_column(String(998))
     subject: Mapped[str] = mapped_column(String(998))
     html: Mapped[str | None] = mapped_column(Text)
-    # Mailboxes as a header shows them, by header: from, to, cc, bcc, reply_to.
+    # Mailboxes by header (from, to, cc, bcc, reply_to), each as the header shows it.
     mailboxes: Mapped[dict[str, list[str]]] = mapped_column(JSON)
     headers: Mapped[dict[str, str]] = mapped_column(JSON)
     in_reply_to: Mapped[str | None] = mapped_column(String(998))
     refs: Mapped[list[str]] = mapped_column(JSON)
-    # The first message of the conversation; NULL for that one itself.
-    thread_id: Mapped[int | None] = mapped_column(BigInteger().with_variant(Integer, "sqlite"))
-    # What came in: as it came, what of it could not be read, and a fingerprint by which it comes
-    # once.
+    # The first message of the conversation; NULL for the first message itself.
+    thread_id: Mapped[int | None] = mapped_column(BigId)
+    # Of an incoming mail: its bytes, what could not be read, and a fingerprint. A mail that arrives
+    # twice has the same fingerprint and is stored once.
     raw_sha256: Mapped[str | None] = mapped_column(ForeignKey("communication_file.sha256"))
     problem: Mapped[str | None] = mapped_column(String(500))
     arrival: Mapped[str | None] = mapped_column(String(64))
@@ -59,7 +55,7 @@ class Mail(Base):
 
 
 class Recipient(Base):
-    """One of an email's recipients, and what became of the email for it."""
+    """One recipient of an email, and the outcome for this recipient."""
 
     __tablename__ = "communication_recipient"
 
@@ -70,10 +66,10 @@ class Recipient(Base):
     )
     # The bare address.
     address: Mapped[str] = mapped_column(String(320), primary_key=True)
-    # to, cc or bcc, and its place among all of them.
+    # to, cc or bcc, and its position among all recipients.
     kind: Mapped[str] = mapped_column(String(3))
     place: Mapped[int] = mapped_column(Integer)
-    # Its own outcome; NULL while it shares the message's.
+    # NULL while it is the message's status.
     status: Mapped[str | None] = mapped_column(String(12))
     error: Mapped[str | None] = mapped_column(String(500))
     error_code: Mapped[str | None] = mapped_column(String(50))
@@ -85,7 +81,7 @@ class Recipient(Base):
 
 
 class StoredFile(Base):
-    """Bytes, stored once however many messages carry them."""
+    """The content of a file, stored once for all messages that carry it."""
 
     __tablename__ = "communication_file"
 
@@ -99,7 +95,7 @@ class StoredFile(Base):
 
 
 class Attachment(Base):
-    """A file as one email carries it."""
+    """A file in one email: its name, its type and where its content is stored."""
 
     __tablename__ = "communication_attachment"
 
@@ -110,10 +106,10 @@ class Attachment(Base):
     )
     place: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     sha256: Mapped[str] = mapped_column(ForeignKey("communication_file.sha256"), index=True)
-    # As the sender named it; nothing is ever written under this name.
+    # The name that the sender gave. No file is written under this name.
     filename: Mapped[str] = mapped_column(String(255))
     content_type: Mapped[str] = mapped_column(String(127))
-    # Set for what the HTML shows in place (cid:).
+    # Set for a file that the HTML shows inline (cid:).
     content_id: Mapped[str | None] = mapped_column(String(255))
 
     file: Mapped[StoredFile] = relationship(viewonly=True)
@@ -123,16 +119,16 @@ class Attachment(Base):
 
 
 class Mailbox(Base):
-    """How far a configuration's mailbox has been read."""
+    """The mailbox of a configuration, and how far it has been read."""
 
     __tablename__ = "communication_mailbox"
 
     config_id: Mapped[int] = mapped_column(
         ForeignKey("communication_config.id"), primary_key=True, autoincrement=False
     )
-    # What its provider wants to be given next time.
+    # The provider's own cursor, for the next time.
     cursor: Mapped[dict[str, Any]] = mapped_column(JSON)
-    # Until then somebody is reading it, or nobody needs to.
+    # When to read it next; while `reading`, the end of the reader's lease.
     due_at: Mapped[datetime] = mapped_column(UTCDateTime)
     reading: Mapped[bool] = mapped_column(Boolean)
     synced_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

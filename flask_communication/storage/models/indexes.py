@@ -1,7 +1,8 @@
-"""Indexes of a part of a table: who is due, who is unique among those that have the value.
+"""Partial indexes: those with a WHERE condition.
 
-They stand apart from their tables because SQLAlchemy loads the dialects of both databases to read a
-condition, a fifth of what importing this package costs, and only migrations want them.
+They are declared here, not in the models, because SQLAlchemy loads the dialects of both databases
+to read such a condition. This takes a fifth of this package's import time, and only migrations
+need it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Partial(NamedTuple):
 
 
 PARTIAL = (
-    # Holds open work only, so finding work never grows with the history.
+    # Holds only open work, so that the history does not slow down a claim.
     Partial(
         "ix_communication_message_due",
         "message",
@@ -45,7 +46,7 @@ PARTIAL = (
         ("config_id", "provider_ref"),
         "provider_ref IS NOT NULL",
     ),
-    # A deleted configuration leaves its key, and its place as the default, to others.
+    # Others may take the key, and the place as the default, of a deleted configuration.
     Partial(
         "uq_communication_config_key",
         "config",
@@ -68,7 +69,7 @@ PARTIAL = (
     ),
     Partial("ix_communication_mail_thread_id", "mail", ("thread_id",), "thread_id IS NOT NULL"),
     Partial("ix_communication_mail_raw_sha256", "mail", ("raw_sha256",), "raw_sha256 IS NOT NULL"),
-    # The same mail comes once.
+    # The same mail is stored once.
     Partial(
         "uq_communication_mail_arrival", "mail", ("arrival",), "arrival IS NOT NULL", unique=True
     ),
@@ -77,9 +78,9 @@ PARTIAL = (
 
 @cache
 def whole_metadata() -> MetaData:
-    """Return our tables with all their indexes, for migrations.
+    """Return the tables with all indexes, for migrations.
 
-    ``Base.metadata`` lacks the partial ones.
+    Until then ``Base.metadata`` lacks the partial ones.
     """
     for one in PARTIAL:
         table, where = Base.metadata.tables[f"communication_{one.table}"], text(one.where)
