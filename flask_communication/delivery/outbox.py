@@ -20,22 +20,17 @@ from sqlalchemy.engine import Connection, Row
 
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect, as_rows, dialect_of
-from ..storage.models import BULK, PRIORITIES
-from ..storage.models.status import ACCEPTED, MOVES, OPEN
+from ..storage.models import ANY_PRIORITY, BULK, PRIORITIES
+from ..storage.models.status import ACCEPTED, DISMISS, OPEN, RESCUE, SETTLE, sources, targets
 from .transitions import Claim, Dismissal, NewMessage, Settlement, Start, Stranded
 
 # A claim, and a call, must be over by then, or somebody else takes the message up.
 LEASE = 60.0
 
-# The moves that each statement may make.
-SETTLES = ("accept", "refuse", "postpone", "doubt", "repeat")
-DISMISSES = ("defer", "block", "hold", "expire", "give_up", "finish")
-RESCUES = ("rescue_repeat", "rescue_doubt")
-
 
 def among(*moves: str) -> str:
     """Write the statuses from which these moves start, as constants: partial indexes need them."""
-    return listed(one for move in moves for one in MOVES[move].sources)
+    return listed(sources(moves))
 
 
 def listed(statuses: Iterable[str]) -> str:
@@ -52,7 +47,7 @@ def _may(dialect: Dialect, *moves: str) -> str:
 
 def _asks_for(*moves: str) -> str:
     """Write the guard of these moves: the status that ``r`` asks for."""
-    return f"r.status IN ({listed(MOVES[move].target for move in moves)})"
+    return f"r.status IN ({listed(targets(moves))})"
 
 
 def accept(connection: Connection, rows: Sequence[NewMessage]) -> set[str]:
@@ -218,7 +213,7 @@ def _settle(dialect: Dialect) -> TextClause:
         " extra = COALESCE(r.extra, m.extra), error = r.error, error_code = r.code, sent_at = CASE"
         f" WHEN r.status = 'sent' THEN {dialect.now} ELSE m.sent_at END, updated_at = {dialect.now}"
         f" FROM {dialect.rows(Settlement)} AS r WHERE m.id = r.id AND m.fence = r.fence AND"
-        f" {_asks_for(*SETTLES)} AND {_may(dialect, *SETTLES)}" + dialect.returning("id")
+        f" {_asks_for(*SETTLE)} AND {_may(dialect, *SETTLE)}" + dialect.returning("id")
     )
 
 
@@ -263,8 +258,8 @@ def _dismiss(dialect: Dialect) -> TextClause:
         f" due_at = CASE WHEN r.status = 'queued' THEN {put_off} ELSE NULL END,"
         f" error = COALESCE(r.error, m.error), updated_at = {dialect.now}"
         f" FROM {dialect.rows(Dismissal)} AS r"
-        f" WHERE m.id = r.id AND m.fence = r.fence AND {_asks_for(*DISMISSES)}"
-        f" AND {_may(dialect, *DISMISSES)}" + dialect.returning("id")
+        f" WHERE m.id = r.id AND m.fence = r.fence AND {_asks_for(*DISMISS)}"
+        f" AND {_may(dialect, *DISMISS)}" + dialect.returning("id")
     )
 
 
@@ -307,7 +302,7 @@ def _rescue(dialect: Dialect) -> TextClause:
         f" ELSE COALESCE(m.repeat_until, {dialect.later('r.repeat_for')}) END,"
         f" error = r.error, error_code = NULL, updated_at = {dialect.now}"
         f" FROM {dialect.rows(Settlement)} AS r WHERE m.id = r.id AND m.fence = r.fence"
-        f" AND {_asks_for(*RESCUES)} AND {_may(dialect, *RESCUES)} AND m.due_at <= {dialect.now}"
+        f" AND {_asks_for(*RESCUE)} AND {_may(dialect, *RESCUE)} AND m.due_at <= {dialect.now}"
         + dialect.returning("id")
     )
 

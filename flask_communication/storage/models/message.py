@@ -134,7 +134,7 @@ class Attempt(Base):
     config_id: Mapped[int | None] = mapped_column(ForeignKey("communication_config.id"))
     # The idempotency key of the request.
     key: Mapped[str] = mapped_column(String(60))
-    # "open", then one of models.status.OUTCOMES.
+    # One of models.status.ATTEMPTS.
     state: Mapped[str] = mapped_column(String(10))
     started_at: Mapped[datetime] = mapped_column(UTCDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

@@ -1,11 +1,12 @@
-"""The life of a message as data: statuses, ranks, moves, outcomes. No SQL, no Flask.
+"""The statuses of a message and the moves between them, as data. No SQL and no Flask.
 
-Both the SQL of the outbox and the tests that explore it are built from these tables, so what is
-proved of one holds for the other.
+The outbox builds its SQL guards from these tables. The tests explore them, and
+``docs/statuses.md`` is written from them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 QUEUED = "queued"
@@ -22,103 +23,240 @@ EXPIRED = "expired"
 CANCELLED = "cancelled"
 RECEIVED = "received"
 
-# How much a status says about the world. Reports only ever move a message up.
-RANK: dict[str, int] = {
-    QUEUED: 0,
-    HELD: 0,
-    SENDING: 0,
-    CANCELLED: 1,
-    EXPIRED: 1,
-    FAILED: 1,
-    REJECTED: 1,
-    UNKNOWN: 1,
-    SENT: 2,
-    UNDELIVERED: 3,
-    DELIVERED: 4,
-    READ: 5,
-    RECEIVED: 5,
-}
-STATUSES = frozenset(RANK)
 
-# Nobody needs to look at these again unless a person or a late report says so.
-FINAL = frozenset({DELIVERED, READ, UNDELIVERED, FAILED, REJECTED, EXPIRED, CANCELLED, RECEIVED})
-# Rows in these statuses may carry a due_at.
-OPEN = frozenset({QUEUED, SENDING, SENT, UNKNOWN})
-# The statuses a delivery report may bring.
+@dataclass(frozen=True)
+class Status:
+    """One status: its meaning, and when it needs attention.
+
+    ``due_at`` says what this column holds in the status, and what happens then. It is empty where
+    the column is NULL: no worker looks at the message. A delivery report moves a message only to a
+    higher ``rank``. A ``final`` status changes only by a person or a late report.
+    """
+
+    name: str
+    rank: int
+    meaning: str
+    due_at: str = ""
+    final: bool = False
+
+
+TABLE: tuple[Status, ...] = (
+    Status(
+        QUEUED,
+        0,
+        "The message is accepted and waits to be sent.",
+        "When to send it: now, at `send_at`, or at the next try. A worker then claims it for a "
+        "lease of 60 seconds. If the worker does not start it within the lease, the message is "
+        "due again. At `expires_at` it becomes `expired`.",
+    ),
+    Status(
+        HELD,
+        0,
+        "A limit stopped the message before any try. It does not expire. A person releases or "
+        "cancels it.",
+    ),
+    Status(
+        SENDING,
+        0,
+        "A worker is sending the message: a request to the provider is being made, and its "
+        "attempt is stored.",
+        "The end of the lease, 60 seconds after the start. A worker that is alive then rescues "
+        "the message.",
+    ),
+    Status(
+        UNKNOWN,
+        1,
+        "The provider may have the message: it gave no answer, and repeating the request could "
+        "send the message twice. A delivery report, a late answer or a person moves it on.",
+        "The next request for its delivery report. Mostly NULL: nothing is left to ask.",
+    ),
+    Status(
+        SENT,
+        2,
+        "The provider accepted the message.",
+        "The next request for its delivery report: whenever the message has become twice as old, "
+        "for 72 hours. Then NULL: the message stays `sent`, because silence is no failure.",
+    ),
+    Status(
+        UNDELIVERED,
+        3,
+        "The provider reported that the message could not be delivered, or the email bounced.",
+        final=True,
+    ),
+    Status(DELIVERED, 4, "The provider reported that the message was delivered.", final=True),
+    Status(READ, 5, "The provider reported that the message was read.", final=True),
+    Status(
+        FAILED,
+        1,
+        "A person looked at an `unknown` message and dropped it.",
+        final=True,
+    ),
+    Status(
+        REJECTED,
+        1,
+        "The provider refused the message, or the recipient is suppressed or not allowed.",
+        final=True,
+    ),
+    Status(EXPIRED, 1, "The message was not sent before its `expires_at`.", final=True),
+    Status(CANCELLED, 1, "A person cancelled the message before it was sent.", final=True),
+    Status(RECEIVED, 5, "The message came in from a recipient.", final=True),
+)
+
+STATUSES = frozenset(one.name for one in TABLE)
+RANK: dict[str, int] = {one.name: one.rank for one in TABLE}
+FINAL = frozenset(one.name for one in TABLE if one.final)
+# The statuses in which due_at may be set.
+OPEN = frozenset(one.name for one in TABLE if one.due_at)
+
+# The statuses that a delivery report may bring.
 REPORTED = frozenset({SENT, UNDELIVERED, DELIVERED, READ})
 
-# The statuses of recipients that a message certainly has not reached.
+# The statuses of recipients whom a message certainly has not reached.
 UNREACHED = frozenset({REJECTED, UNDELIVERED})
 
-# Outcomes of one call to a provider, and so states of an Attempt (which begins `open`).
+# The states of an attempt: how one request to a provider ended.
 OPEN_ATTEMPT = "open"
 ACCEPTED = "accepted"
 NOT_SENT = "not_sent"
 REFUSED = "rejected"
 CANNOT_KNOW = "unknown"
-OUTCOMES = frozenset({ACCEPTED, NOT_SENT, REFUSED, CANNOT_KNOW})
+
+ATTEMPTS: dict[str, str] = {
+    OPEN_ATTEMPT: "The request is being made, or the worker stopped during it.",
+    ACCEPTED: "The provider accepted the message.",
+    NOT_SENT: "The provider certainly does not have the message; a later try may succeed.",
+    REFUSED: "The provider refused the message, or does not let us in.",
+    CANNOT_KNOW: "The provider may have the message: no answer came, or none that is understood.",
+}
+
+# Who makes a move.
+CLAIMANT = "the worker that claimed it"
+LATECOMER = "a worker whose claim has ended"
+RESCUER = "any worker"
+PERSON = "a person"
 
 
 @dataclass(frozen=True)
 class Move:
-    """One allowed change of status: from any of ``sources`` to ``target``.
+    """One allowed change of status, from any of ``sources`` to ``target``.
 
-    ``fenced`` moves also demand the fence number that the mover was given at its claim.
+    A ``fenced`` move also demands the fence number that the worker got at its claim. ``by`` says
+    who makes the move, and ``when`` in which case.
     """
 
     sources: frozenset[str]
     target: str
     fenced: bool = False
+    by: str = CLAIMANT
+    when: str = ""
 
 
-def _move(sources: str, target: str, *, fenced: bool = False) -> Move:
-    return Move(frozenset(sources.split()), target, fenced)
+def _by_claimant(sources: str, target: str, when: str) -> Move:
+    return Move(frozenset(sources.split()), target, True, CLAIMANT, when)
+
+
+def _by_rescuer(sources: str, target: str, when: str) -> Move:
+    return Move(frozenset(sources.split()), target, False, RESCUER, when)
+
+
+def _by_person(sources: str, target: str, when: str) -> Move:
+    return Move(frozenset(sources.split()), target, False, PERSON, when)
 
 
 MOVES: dict[str, Move] = {
-    # From `sending` too: the answer to our own commit may have got lost, and only we hold the
-    # fence.
-    "start": _move("queued sending", SENDING, fenced=True),
-    "accept": _move("sending", SENT, fenced=True),
-    "refuse": _move("sending", REJECTED, fenced=True),
-    "postpone": _move("sending", QUEUED, fenced=True),
-    "doubt": _move("sending", UNKNOWN, fenced=True),
-    # The provider dedupes on our key and we are inside its window: repeating is safe.
-    "repeat": _move("sending", QUEUED, fenced=True),
-    # A stale worker returns with *accepted*: it rang, so it wins over whatever we guessed.
-    "late_truth": _move("queued held sending unknown failed rejected expired cancelled", SENT),
-    # The provider cannot even be called (blocked, unknown package): a claimed row waits.
-    "defer": _move("queued", QUEUED, fenced=True),
-    "block": _move("queued", REJECTED, fenced=True),
-    "hold": _move("queued", HELD, fenced=True),
-    "expire": _move("queued", EXPIRED, fenced=True),
-    # In doubt from an earlier try, and the provider's window for repeating it has closed.
-    "give_up": _move("queued", UNKNOWN, fenced=True),
-    # Every other recipient of an email is suppressed, and the provider has it for those before.
-    "finish": _move("queued", SENT, fenced=True),
-    # A lease ran out while dialling.
-    "rescue_repeat": _move("sending", QUEUED),
-    "rescue_doubt": _move("sending", UNKNOWN),
-    "cancel": _move("queued held", CANCELLED),
-    "retry": _move("failed rejected expired undelivered cancelled", QUEUED),
-    "force_retry": _move(
-        "failed rejected expired undelivered cancelled unknown sent delivered read", QUEUED
+    # From `sending` too: the commit of the start may have succeeded and its answer been lost. Only
+    # this worker holds the fence.
+    "start": _by_claimant("queued sending", SENDING, "before the request to the provider"),
+    "accept": _by_claimant("sending", SENT, "the provider accepted the message"),
+    "refuse": _by_claimant("sending", REJECTED, "the provider refused the message"),
+    "postpone": _by_claimant("sending", QUEUED, "the provider certainly does not have it"),
+    "doubt": _by_claimant("sending", UNKNOWN, "the provider may have it, and repeating is unsafe"),
+    "repeat": _by_claimant(
+        "sending",
+        QUEUED,
+        "the provider may have it, and ignores repeats of the same idempotency key for long enough",
     ),
-    "resolve_sent": _move("unknown", SENT),
-    "resolve_resend": _move("unknown", QUEUED),
-    "resolve_drop": _move("unknown", FAILED),
-    "release": _move("held", QUEUED),
+    # The acceptance is a fact. It wins over what others decided meanwhile without knowing it.
+    "late_truth": Move(
+        frozenset({QUEUED, HELD, SENDING, UNKNOWN, FAILED, REJECTED, EXPIRED, CANCELLED}),
+        SENT,
+        by=LATECOMER,
+        when="the provider accepted the message",
+    ),
+    "defer": _by_claimant(
+        "queued",
+        QUEUED,
+        "it cannot be sent now: a rate, a paused or missing configuration, or the worker ends",
+    ),
+    "block": _by_claimant("queued", REJECTED, "the recipient is suppressed or not allowed"),
+    "hold": _by_claimant("queued", HELD, "a limit is reached"),
+    "expire": _by_claimant("queued", EXPIRED, "its `expires_at` has passed"),
+    "give_up": _by_claimant(
+        "queued", UNKNOWN, "an earlier try is in doubt, and it is too late to repeat it safely"
+    ),
+    "finish": _by_claimant(
+        "queued", SENT, "an email's other recipients are suppressed; the provider has it for some"
+    ),
+    "rescue_repeat": _by_rescuer(
+        "sending", QUEUED, "the lease ran out, and the provider ignores repeats"
+    ),
+    "rescue_doubt": _by_rescuer(
+        "sending",
+        UNKNOWN,
+        "the lease ran out, and repeating is unsafe, or three workers stopped during it",
+    ),
+    "cancel": _by_person("queued held", CANCELLED, "`cancel`, unless an earlier try is in doubt"),
+    "retry": _by_person(
+        "failed rejected expired undelivered cancelled",
+        QUEUED,
+        "`retry`, unless an earlier try is in doubt",
+    ),
+    "force_retry": _by_person(
+        "failed rejected expired undelivered cancelled unknown sent delivered read",
+        QUEUED,
+        "`retry` by force, or of an email to those recipients that refused it",
+    ),
+    "resolve_sent": _by_person("unknown", SENT, "`resolve` with `sent`"),
+    "resolve_resend": _by_person("unknown", QUEUED, "`resolve` with `resend`"),
+    "resolve_drop": _by_person("unknown", FAILED, "`resolve` with `drop`"),
+    "release": _by_person("held", QUEUED, "`release`"),
 }
 
+# The moves that one SQL statement makes, each row to its own target: after the request to the
+# provider, without a request, and of messages whose worker stopped.
+SETTLE = ("accept", "refuse", "postpone", "doubt", "repeat")
+DISMISS = ("defer", "block", "hold", "expire", "give_up", "finish")
+RESCUE = ("rescue_repeat", "rescue_doubt")
 
-# The rank a report must have to move a message from each status. One that waits or is being sent
-# may be on a second try of the same provider id, so only news that ends it counts: the rest is old.
-THRESHOLD: dict[str, int] = {
-    status: RANK[DELIVERED] if status in (QUEUED, HELD, SENDING) else rank + 1
-    for status, rank in RANK.items()
-}
+
+def sources(moves: Iterable[str]) -> frozenset[str]:
+    """Return the statuses from which each of these moves may start."""
+    return frozenset.intersection(*(MOVES[move].sources for move in moves))
+
+
+def targets(moves: Iterable[str]) -> frozenset[str]:
+    """Return the statuses to which one of these moves leads."""
+    return frozenset(MOVES[move].target for move in moves)
 
 
 def applies(reported: str, current: str) -> bool:
-    """Tell whether a report of ``reported`` may move a message that stands at ``current``."""
-    return reported in REPORTED and RANK[reported] >= THRESHOLD[current]
+    """Tell whether a delivery report of ``reported`` moves a message in status ``current``.
+
+    Only a report that says more than the message knows does. A message that waits, or is being
+    sent, may be on a second try under the same provider id. A report of `sent` or `undelivered` is
+    then about the first try, and does not apply.
+    """
+    if reported not in REPORTED:
+        return False
+    if current in (QUEUED, HELD, SENDING):
+        return RANK[reported] >= RANK[DELIVERED]
+    return RANK[reported] > RANK[current]
+
+
+# `applies` for SQL: the lowest rank of a report that moves a message in each status.
+THRESHOLD: dict[str, int] = {
+    current: min(
+        (RANK[one] for one in REPORTED if applies(one, current)), default=max(RANK.values()) + 1
+    )
+    for current in RANK
+}
