@@ -19,7 +19,7 @@ APIS: dict[str, type[Email] | type[SMS]] = {"email": Email, "sms": SMS}
 
 
 def _api(uuid: str) -> type[Email] | type[SMS]:
-    return APIS[messages.get(current(), None, uuid).channel]
+    return APIS[messages.get(current().database, None, uuid).channel]
 
 
 @communication.command("retry")

@@ -23,8 +23,15 @@ def list_messages(
     status: str | None, destination: str | None, key: str | None, limit: int, after: str | None
 ) -> None:
     """List messages, newest first."""
+    state = current()
     page = messages.page(
-        current(), status=status, destination=destination, key=key, after=after, limit=limit
+        state.database,
+        status=status,
+        destination=destination,
+        key=key,
+        after=after,
+        limit=limit,
+        region=state.settings.default_region,
     )
     columns = {
         "uuid": [one.uuid for one in page.items],
@@ -52,7 +59,7 @@ def list_messages(
 @explained
 def show(uuid: str) -> None:
     """Tell the whole story of one message, and what comes next."""
-    for line in timeline(current(), messages.get(current(), None, uuid)):
+    for line in timeline(current(), messages.get(current().database, None, uuid)):
         click.echo(line)
 
 

@@ -7,7 +7,8 @@ from collections import Counter
 import click
 
 from ..configs.state import current
-from ..storage import erasure, retention
+from ..storage import retention
+from ..storage.models import CHANNELS
 from .command import communication, explained, progress
 
 
@@ -16,12 +17,17 @@ from .command import communication, explained, progress
 @explained
 def prune(dry_run: bool) -> None:
     """Remove texts and delete messages that are older than the settings keep them."""
+    database, settings = current().database, current().settings
+    policy = {
+        "messages_days": settings.keep_messages_days,
+        "bodies_days": settings.keep_bodies_days,
+    }
     if dry_run:
-        for what, count in retention.plan(current()).items():
+        for what, count in retention.preview(database, **policy).items():
             click.echo(f"{count} {what}")
         return
     done: Counter[str] = Counter()
-    for what, count in retention.sweep(current()):
+    for what, count in retention.sweep(database, **policy):
         done[what] += count
         progress(f"{done[what]} {what}")
     progress("")
@@ -36,7 +42,8 @@ def erase(recipient: str, yes: bool) -> None:
     """Delete every message to and from a recipient, of all channels; opt-outs stay."""
     if not yes:
         click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
-    erased = erasure.erase(current(), recipient)
+    state = current()
+    erased = retention.erase(state.database, state.settings.default_region, recipient, CHANNELS)
     click.echo(f"{erased.deleted} messages deleted, to and from {recipient.strip()}")
     if erased.left:
         raise click.ClickException(f"{erased.left} is being sent; run this again in a minute")

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from ..configs.state import current
 from ..signals import announce
-from ..storage import erasure, messages
-from ..storage.erasure import Erased
+from ..storage import messages, retention
 from ..storage.messages import Page
 from ..storage.models import Message
+from ..storage.retention import Erased
 from . import actions, drafting, reports
 from .channel import Channel
 from .policy import suppression
@@ -131,12 +131,12 @@ class MessageAPI:
     @classmethod
     def get(cls, msg_uuid: str) -> Message:
         """Return one message with its attempts and events; raise :class:`MessageNotFound`."""
-        return messages.get(current(), cls.channel.name, msg_uuid)
+        return messages.get(current().database, cls.channel.name, msg_uuid)
 
     @classmethod
     def statuses(cls, msg_uuids: Sequence[str]) -> dict[str, str]:
         """Return the statuses of those messages that exist: uuid -> status."""
-        return messages.statuses(current(), cls.channel.name, msg_uuids)
+        return messages.statuses(current().database, cls.channel.name, msg_uuids)
 
     @classmethod
     def messages(
@@ -153,8 +153,9 @@ class MessageAPI:
 
         ``since`` is inclusive, ``until`` is not. Raises :class:`InvalidQuery` that names the filter.
         """
+        state = current()
         return messages.page(
-            current(),
+            state.database,
             cls.channel.name,
             status=status,
             destination=destination,
@@ -163,6 +164,7 @@ class MessageAPI:
             until=until,
             after=after,
             limit=limit,
+            region=state.settings.default_region,
         )
 
     @classmethod
@@ -171,4 +173,7 @@ class MessageAPI:
 
         What is being sent at this moment is left, and counted; opt-outs stay.
         """
-        return erasure.erase(current(), destination)
+        state = current()
+        names = [cls.channel.name]
+        region = state.settings.default_region
+        return retention.erase(state.database, region, destination, names)

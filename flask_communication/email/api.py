@@ -176,7 +176,7 @@ class Email(MessageAPI):
 
         Raises :class:`MessageNotFound` and :class:`FileNotFound`.
         """
-        return messages.file(current(), msg_uuid, place)
+        return messages.file(current().database, msg_uuid, place)
 
     @staticmethod
     def raw(msg_uuid: str) -> bytes:
@@ -205,8 +205,9 @@ class Email(MessageAPI):
         ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that
         names the filter.
         """
+        state = current()
         return messages.page(
-            current(),
+            state.database,
             cls.channel.name,
             status=status,
             destination=destination,
@@ -216,6 +217,7 @@ class Email(MessageAPI):
             after=after,
             limit=limit,
             thread=thread,
+            region=state.settings.default_region,
         )
 
 

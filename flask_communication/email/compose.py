@@ -110,7 +110,7 @@ def _reply_columns(state: State, raw: Any) -> dict[str, Any]:
         return {"refs": [], "in_reply_to": None}
     if isinstance(raw, str) and addresses.is_message_id(raw):
         return {"refs": [raw], "in_reply_to": raw}
-    earlier = messages.get(state, CHANNEL.name, _uuid(raw))
+    earlier = messages.get(state.database, CHANNEL.name, _uuid(raw))
     assert earlier.mail is not None
     message_id, thread = earlier.mail.rfc_message_id, earlier.mail.thread_id or earlier.id
     if message_id is None and earlier.direction == "in":

@@ -151,7 +151,7 @@ def raw(state: State, uuid: str) -> bytes:
     with state.database.read() as connection:
         found = connection.scalar(wanted)
     if found is None:
-        came = messages.get(state, "email", uuid).direction == "in"
+        came = messages.get(state.database, "email", uuid).direction == "in"
         why = (
             "nothing of it is kept as it came"
             if came

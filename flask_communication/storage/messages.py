@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from ..configs.state import State
 from ..errors import FileNotFound, InvalidQuery, MessageNotFound
 from ..formats import numbers
 from ..formats.files import File
+from .database import Database
 from .models import CHANNELS, Attachment, Config, Mail, Message, Recipient
 from .models.base import UTCDateTime
 from .models.status import STATUSES
@@ -39,12 +39,12 @@ class Page(NamedTuple):
     next: str | None
 
 
-def get(state: State, channel: str | None, uuid: str) -> Message:
+def get(database: Database, channel: str | None, uuid: str) -> Message:
     """Return one message with its attempts and events; raise :class:`MessageNotFound`."""
     wanted = select(Message).where(Message.uuid == str(uuid))
     if channel is not None:
         wanted = wanted.where(Message.channel == channel)
-    with state.database.session() as session:
+    with database.session() as session:
         found = session.scalar(
             wanted.options(
                 selectinload(Message.attempts),
@@ -59,7 +59,7 @@ def get(state: State, channel: str | None, uuid: str) -> Message:
     return found
 
 
-def file(state: State, uuid: str, place: int) -> File:
+def file(database: Database, uuid: str, place: int) -> File:
     """Return one of an email's files; raise :class:`MessageNotFound` or :class:`FileNotFound`."""
     wanted = (
         select(Attachment)
@@ -67,27 +67,27 @@ def file(state: State, uuid: str, place: int) -> File:
         .where(Message.uuid == str(uuid), Attachment.place == place)
         .options(selectinload(Attachment.file))
     )
-    with state.database.session() as session:
+    with database.session() as session:
         found = session.scalar(wanted)
     if found is None:
-        get(state, "email", uuid)
+        get(database, "email", uuid)
         raise FileNotFound(f"email {uuid} has no file {place}")
     return File(found.filename, found.content_type, bytes(found.file.content), found.content_id)
 
 
-def statuses(state: State, channel: str, uuids: Sequence[str]) -> dict[str, str]:
+def statuses(database: Database, channel: str, uuids: Sequence[str]) -> dict[str, str]:
     """Return the statuses of the messages that exist: uuid -> status."""
     if not uuids:
         return {}
     wanted = select(Message.uuid, Message.status).where(
         Message.channel == channel, Message.uuid.in_(list(uuids))
     )
-    with state.database.read() as connection:
+    with database.read() as connection:
         return {row.uuid: row.status for row in connection.execute(wanted)}
 
 
 def page(
-    state: State,
+    database: Database,
     channel: str | None = None,
     *,
     status: str | None = None,
@@ -98,6 +98,7 @@ def page(
     after: str | None = None,
     limit: int = 50,
     thread: str | None = None,
+    region: str | None = None,
 ) -> Page:
     """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
 
@@ -108,13 +109,13 @@ def page(
         raise InvalidQuery({"channel": [f"must be one of {', '.join(CHANNELS)}"]})
     number = _limit(limit) + 1  # one more than asked tells whether there is a next page
     rest = _period(since, until, after)
-    with state.database.session() as session:
+    with database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
         if configs is not None and not configs:
             raise InvalidQuery(
                 {"key": [f"no configuration has, or had, the key or id {str(key)!r}"]}
             )
-        people = None if destination is None else _people(session, destination, state)
+        people = None if destination is None else _people(session, destination, region)
         leads = _leads(channel, people, configs, _status(status))
         if thread is not None:
             rest += _any_of(leads) if destination is not None else []
@@ -135,10 +136,10 @@ def _listed() -> tuple[ORMOption, ...]:
     return mail.selectinload(Mail.recipients), mail.selectinload(Mail.attachments)
 
 
-def _people(session: Session, destination: str, state: State) -> list[str]:
+def _people(session: Session, destination: str, region: str | None) -> list[str]:
     if not isinstance(destination, str):
         raise InvalidQuery({"destination": ["must be a number or an address"]})
-    return stored_spellings(session.connection(), destination, state.settings.default_region)
+    return stored_spellings(session.connection(), destination, region)
 
 
 def stored_spellings(connection: Connection, raw: str, region: str | None = None) -> list[str]:

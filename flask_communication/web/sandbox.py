@@ -52,7 +52,7 @@ def html(uuid: str) -> Response:
 
 
 def _email(uuid: str) -> Message:
-    message = messages.get(current(), "email", uuid)
+    message = messages.get(current().database, "email", uuid)
     if message.mail is None:
         raise MessageNotFound(f"message {uuid} has no email")
     return message
@@ -65,7 +65,7 @@ def _pictures(message: Message) -> dict[str, str]:
     for one in message.mail.attachments:
         if one.content_id is None or one.content_type.lower() not in markup.IMAGE_SIGNATURES:
             continue
-        content = messages.file(current(), message.uuid, one.place).content
+        content = messages.file(current().database, message.uuid, one.place).content
         if len(content) <= min(LARGEST_PICTURE, room) and markup.is_image(
             one.content_type, content
         ):
@@ -81,7 +81,7 @@ def file(uuid: str, place: str) -> Response:
     inline = query("inline").get("inline", "") == "1"
     if not (place.isascii() and place.isdigit() and len(place) < 6):
         raise InvalidQuery({"place": ["must be a whole number, from 0"]})
-    found = messages.file(current(), uuid, int(place))
+    found = messages.file(current().database, uuid, int(place))
     shown = inline and markup.is_image(found.content_type, found.content)
     answer = send_file(
         io.BytesIO(found.content),

@@ -1,20 +1,23 @@
-"""Retention: what is over goes in time, what waits is never touched, and a person can be erased."""
+"""Retention by age, and the erasure of a recipient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from flask_communication import SMS, Email
 from flask_communication.configs.settings import Settings
 from flask_communication.configs.state import state_of
 from flask_communication.delivery.worker.worker import Worker
-from flask_communication.errors import MessageNotFound, NotRetryable, SettingError
+from flask_communication.errors import InvalidQuery, MessageNotFound, NotRetryable, SettingError
 from flask_communication.storage import retention
+from flask_communication.storage.models import CHANNELS, Usage
+from flask_communication.storage.models.operation import hash_recipient
 from tests.support.rigs import Scripted, install, work
 
 TO, OTHER = "+919999911111", "+919999922222"
@@ -48,9 +51,17 @@ def days_ago(app: Flask, days: int) -> str:
         return str(connection.execute(text(sql)).scalar())
 
 
+def policy(app: Flask) -> dict[str, float | None]:
+    settings = state_of(app).settings
+    return {
+        "messages_days": settings.keep_messages_days,
+        "bodies_days": settings.keep_bodies_days,
+    }
+
+
 def sweep(app: Flask) -> dict[str, int]:
     done: dict[str, int] = {}
-    for what, count in retention.sweep(state_of(app)):
+    for what, count in retention.sweep(state_of(app).database, **policy(app)):
         done[what] = done.get(what, 0) + count
     return done
 
@@ -61,7 +72,10 @@ def test_texts_go_first_and_messages_later(app: Flask) -> None:
         set_rows(app, status="delivered", due_at=None)
         set_rows(app, "id <= 5", created_at=days_ago(app, 11))
         set_rows(app, "id <= 2", created_at=days_ago(app, 101))
-        assert retention.plan(state_of(app)) == {"messages to delete": 2, "texts to remove": 5}
+        assert retention.preview(state_of(app).database, **policy(app)) == {
+            "messages to delete": 2,
+            "texts to remove": 5,
+        }
         assert sweep(app) == {"messages deleted": 2, "texts removed": 3}
         assert sweep(app) == {}
         with pytest.raises(MessageNotFound):
@@ -86,7 +100,8 @@ def test_more_than_one_batch_and_more_than_one_sweeper(app: Flask) -> None:
     with app.app_context():
         SMS.send_bulk([{"destination": TO, "msg": f"Hello {n}"} for n in range(1200)])
         set_rows(app, status="delivered", due_at=None, created_at=days_ago(app, 11))
-        one, two = retention.sweep(state_of(app)), retention.sweep(state_of(app))
+        database = state_of(app).database
+        one, two = (retention.sweep(database, **policy(app)) for _ in range(2))
         counts = [
             next(one)[1],
             next(two)[1],
@@ -98,8 +113,8 @@ def test_more_than_one_batch_and_more_than_one_sweeper(app: Flask) -> None:
 
 
 def test_one_process_sweeps_in_an_hour(app: Flask) -> None:
-    assert retention.is_my_turn(state_of(app))
-    assert not retention.is_my_turn(state_of(app))
+    assert retention.is_my_turn(state_of(app).database)
+    assert not retention.is_my_turn(state_of(app).database)
 
 
 def test_a_worker_sweeps_by_itself_when_nothing_is_due(app: Flask) -> None:
@@ -140,6 +155,54 @@ def test_erasing_a_person_takes_everything_but_what_is_being_sent(app: Flask) ->
         assert SMS.erase("bob@example.com") == (1, 0)
         with pytest.raises(MessageNotFound):
             Email.get(letter)
+
+
+def test_only_the_channels_that_are_named_are_erased(app: Flask) -> None:
+    install(app, Scripted(), type="email")
+    database = state_of(app).database
+    with app.app_context():
+        letter = Email(to="ann@example.com", body="Hello").send()
+        SMS.receive(source="Ann@example.com", destination="12345", msg="an SMS by a gateway")
+        sms = SMS.send_msg(TO, "Hello")
+        erase = partial(retention.erase, database, "IN")
+        assert erase("ann@example.com", ["sms"]) == (1, 0)
+        assert Email.get(letter).status == "queued"
+        assert erase("99999 11111", ["email", "telephony"]) == (0, 0)
+        assert SMS.get(sms).status == "queued"
+        assert erase("99999 11111", ["sms"]) == (1, 0)
+        assert erase("ANN@example.com", ["email"]) == (1, 0)
+        assert SMS.messages().items == Email.messages().items == []
+
+
+def test_erasing_drops_what_the_limits_counted_on_these_channels(
+    make_app: MakeApp, upgraded_url: str
+) -> None:
+    app = make_app(upgraded_url, COMMUNICATION_LIMIT_PER_RECIPIENT=[(10, 3600)])
+    install(app, Scripted())
+    database = state_of(app).database
+    with app.app_context():
+        SMS.send_msg(TO, "Hello")
+        work(app)
+        assert counted(app, TO) == 1
+        retention.erase(database, None, TO, ["email"])
+        assert counted(app, TO) == 1
+        retention.erase(database, None, TO, ["sms"])
+        assert counted(app, TO) == 0
+
+
+def counted(app: Flask, recipient: str) -> int:
+    with state_of(app).database.session() as session:
+        found = session.scalars(select(Usage.scope)).all()
+    return sum(scope.endswith(hash_recipient(recipient)) for scope in found)
+
+
+@pytest.mark.parametrize("nobody", ["", "  ", None])
+def test_an_empty_recipient_erases_nothing(app: Flask, nobody: Any) -> None:
+    with app.app_context():
+        SMS.send_msg(TO, "Hello")
+        with pytest.raises(InvalidQuery, match="recipient"):
+            retention.erase(state_of(app).database, None, nobody, CHANNELS)
+        assert len(SMS.messages().items) == 1
 
 
 def test_the_command_line_prunes_and_erases(app: Flask) -> None:

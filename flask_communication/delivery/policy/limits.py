@@ -8,7 +8,6 @@ says it was.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ...configs.settings import Settings
 from ...storage.dialect import Dialect, as_rows, dialect_of
+from ...storage.models.operation import hash_recipient
 from ..transitions import Claim
 
 DAY = 86400
@@ -149,19 +149,7 @@ def _recipient(most: int, seconds: int) -> Limit:
 
 
 def _hashed(claim: Claim) -> str:
-    return _hash(claim.destination)
-
-
-def _hash(recipient: str) -> str:
-    return hashlib.sha256(recipient.encode()).hexdigest()[:32]
-
-
-def forget(connection: Connection, recipient: str) -> None:
-    """Drop what was counted of a recipient."""
-    connection.execute(
-        text("DELETE FROM communication_usage WHERE scope LIKE :scope"),
-        {"scope": f"%{_hash(recipient)}"},
-    )
+    return hash_recipient(claim.destination)
 
 
 def _growth(factor: float, floor: int, by_number: Container[str]) -> Limit:

@@ -175,9 +175,14 @@ class Worker:
             if time.monotonic() < self._sweep_at:
                 return
             self._sweep_at = time.monotonic() + SWEEP_EVERY
-            if not retention.is_my_turn(self._state):
+            if not retention.is_my_turn(self._state.database):
                 return
-            self._sweep = retention.sweep(self._state)
+            settings = self._state.settings
+            self._sweep = retention.sweep(
+                self._state.database,
+                messages_days=settings.keep_messages_days,
+                bodies_days=settings.keep_bodies_days,
+            )
         for _ in self._sweep:
             if self._stopped.is_set() or self.is_work_due():
                 return

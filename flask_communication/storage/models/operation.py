@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 
 from sqlalchemy import JSON, BigInteger, Boolean, Integer, String, UniqueConstraint
@@ -15,7 +16,7 @@ class Usage(Base):
 
     __tablename__ = "communication_usage"
 
-    # What is counted: a recipient, a prefix of numbers, or a channel. Recipients are hashed.
+    # What is counted: a recipient (hashed), a prefix of numbers, or a channel.
     scope: Mapped[str] = mapped_column(String(80), primary_key=True)
     # The number of the period since 1970: seconds divided by the length of a period.
     period: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -26,6 +27,11 @@ class Usage(Base):
 
     def __repr__(self) -> str:
         return f"<Usage {self.scope} {self.period}: {self.count}>"
+
+
+def hash_recipient(recipient: str) -> str:
+    """Return the name of a recipient at the end of :attr:`Usage.scope`."""
+    return hashlib.sha256(recipient.encode()).hexdigest()[:32]
 
 
 class Suppression(Base):

@@ -53,20 +53,22 @@ def list_messages() -> Any:
         given["destination"] = recipient(given["destination"])
     if "limit" in given:
         given["limit"] = number("limit", given["limit"])
-    page = messages.page(current(), given.pop("channel", None), **given)
+    state = current()
+    given["region"] = state.settings.default_region
+    page = messages.page(state.database, given.pop("channel", None), **given)
     return ok(data=schemas.Message(many=True).dump(page.items), next=page.next)
 
 
 @access.needs("message.read")
 def show_message(uuid: str) -> Any:
     """Tell one message's story."""
-    return ok(data=schemas.Story().dump(messages.get(current(), None, uuid)))
+    return ok(data=schemas.Story().dump(messages.get(current().database, None, uuid)))
 
 
 @access.needs("message.cancel")
 def cancel_message(uuid: str) -> Any:
     """Stop a message that has not left."""
-    found = messages.get(current(), None, uuid)
+    found = messages.get(current().database, None, uuid)
     _api(found.channel).cancel(uuid)
     return ok("Successfully cancelled")
 
@@ -74,7 +76,7 @@ def cancel_message(uuid: str) -> Any:
 @access.needs("message.release")
 def release_message(uuid: str) -> Any:
     """Let a held message pass."""
-    found = messages.get(current(), None, uuid)
+    found = messages.get(current().database, None, uuid)
     _api(found.channel).release(uuid)
     return ok("Successfully released")
 
@@ -83,7 +85,7 @@ def release_message(uuid: str) -> Any:
 def resolve_message(uuid: str) -> Any:
     """Say what became of an unknown message."""
     decision = loaded(schemas.Resolve)["decision"]
-    found = messages.get(current(), None, uuid)
+    found = messages.get(current().database, None, uuid)
     _api(found.channel).resolve(uuid, decision)
     return ok("Successfully resolved")
 
