@@ -1,7 +1,4 @@
-"""A process dies at each named point; a healthy one finishes.
-
-Nothing is lost, and nothing rings twice.
-"""
+"""A process crashes at each crash point, and a healthy one finishes: nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from flask_communication import SMS
 from flask_communication.configs.state import state_of
 from flask_communication.errors import SettingError
 from flask_communication.storage import crashpoints
-from flask_communication.storage.crashpoints import EXIT_CODE, POINTS, VARIABLE
+from flask_communication.storage.crashpoints import EXIT_CODE, POINTS, TESTING, VARIABLE
 from tests.processes import crasher
 from tests.support.rigs import make_due, work
 
@@ -146,7 +143,7 @@ def act(scene: Scene, point: str, plan: Plan) -> None:
 
 
 def test_every_point_has_its_plan() -> None:
-    # Those of the inbox are not of a message on its way: see tests/test_inbox.py.
+    # The points of the inbox are tested in tests/email/test_inbox.py.
     assert set(PLANS) == {point for point in POINTS if not point.startswith("inbox.")}
     assert len(PLANS) >= 14
 
@@ -220,10 +217,10 @@ def test_the_variable_is_read_at_import_and_counts_passes() -> None:
         "c('call.begun', []); print(1); c('call.begun'); print(2, flush=True); c('call.ended'); "
     )
     code += "c('call.begun'); print(3, flush=True)"
-    ended = run({VARIABLE: "call.begun:2"}, code)
+    ended = run({VARIABLE: "call.begun:2", TESTING: "1"}, code)
     assert (ended.returncode, ended.stdout.split()) == (EXIT_CODE, ["1", "2"])
     assert "this process will kill itself there" in ended.stderr
-    ended = run({VARIABLE: ""}, code)
+    ended = run({VARIABLE: "", TESTING: "1"}, code)
     assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["1", "2", "3"], "")
 
 
@@ -231,5 +228,19 @@ def test_the_variable_is_read_at_import_and_counts_passes() -> None:
 def test_an_unknown_point_is_refused_with_the_names(spec: str) -> None:
     with pytest.raises(SettingError, match="names no crash point"):
         crashpoints.arm(spec)
-    ended = run({VARIABLE: "nowhere"}, "import flask_communication") if spec == "call" else None
-    assert ended is None or (ended.returncode == 1 and all(name in ended.stderr for name in POINTS))
+
+
+def test_the_environment_may_not_name_an_unknown_point() -> None:
+    ended = run({VARIABLE: "nowhere", TESTING: "1"}, "import flask_communication")
+    assert ended.returncode == 1
+    assert all(name in ended.stderr for name in POINTS)
+
+
+@pytest.mark.parametrize("testing", ["", "0", "true"])
+@pytest.mark.parametrize("spec", ["call.begun", "nowhere"])
+def test_the_variable_alone_kills_nothing_and_logs_a_warning(spec: str, testing: str) -> None:
+    code = "from flask_communication.storage.crashpoints import crash_point as c; "
+    code += "c('call.begun'); print('alive')"
+    ended = run({VARIABLE: spec, TESTING: testing}, code)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "alive")
+    assert f"{VARIABLE}={spec} has no effect without {TESTING}=1" in ended.stderr
