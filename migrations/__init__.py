@@ -1,1 +1,1 @@
-"""The history of our tables; shipped in the package as ``flask_communication.migrations``."""
+"""The migrations of the tables; shipped in the package as ``flask_communication.migrations``."""

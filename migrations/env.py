@@ -1,4 +1,4 @@
-"""What Alembic runs; ``flask_communication.history`` gives it a connection and no ini file."""
+"""The environment of Alembic; ``storage.migrations`` gives it a connection and no ini file."""
 
 from alembic import context
 

@@ -1,10 +1,9 @@
-"""Our tables' base, our sessions on the host's database, and the two dialects we speak.
+"""Transactions on the host's database, and its errors translated into this package's exceptions.
 
-The host's ``db.session`` is never used, unless the caller passes it. On PostgreSQL our short
-transactions run on the host's engine. On an SQLite file they run on an engine of our own for the
-same file, because they need BEGIN IMMEDIATE, WAL and full durability, and the host's engine is not
-ours to change. An in-memory SQLite database lives in one connection, so there we share the host's
-engine.
+The host's ``db.session`` is used only if the caller passes it. On PostgreSQL, transactions run on
+the host's engine. On an SQLite file they run on a separate engine for the same file: they need
+BEGIN IMMEDIATE, WAL and full durability, and the host's engine must not be changed. An in-memory
+SQLite database has one connection, so the host's engine is shared.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import MetaData, create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -30,30 +29,44 @@ if TYPE_CHECKING:
     from flask import Flask
 
 BUSY_TIMEOUT_MS = 15_000
-_NO_TEXT = "a text has a NUL character or half of a surrogate pair"
+_INVALID_TEXT = "a text has a NUL character or half of a surrogate pair"
 _TOO_LARGE = "a number, or a time, is too large or too small for the database"
-# By SQLSTATE (PostgreSQL's appendix A); psycopg refuses a NUL by itself, and so without one.
-_WORDS = {
-    None: _NO_TEXT,
-    "22021": _NO_TEXT,
-    "22P05": _NO_TEXT,
-    "22001": "a text is longer than the database keeps",
+# By SQLSTATE (PostgreSQL, appendix A). None: psycopg refuses a NUL before it asks the server.
+_REASONS = {
+    None: _INVALID_TEXT,
+    "22021": _INVALID_TEXT,
+    "22P05": _INVALID_TEXT,
+    "22001": "a text is longer than the column",
     "22003": _TOO_LARGE,
     "22008": _TOO_LARGE,
     "22015": _TOO_LARGE,
 }
 PASS_THE_SESSION = (
-    "this thread's db.session has unsaved changes open on SQLite, and a transaction of our own "
-    "would "
-    "{harm}. Pass session=db.session, so that the message is sent if and only if your transaction "
-    "commits, or commit first"
+    "this thread's db.session has uncommitted changes on SQLite, and a second transaction would"
+    " {harm}. Pass session=db.session, so that the message is sent if and only if your transaction"
+    " commits, or commit first"
 )
 
 
-class Database:
-    """One application's access to our tables: a short transaction, a read, or the caller's own."""
+class HostDatabase(Protocol):
+    """The host's Flask-SQLAlchemy object, as far as it is used here."""
 
-    def __init__(self, app: Flask, db: Any = None, url: str | None = None) -> None:
+    session: Any
+    metadata: MetaData
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the default database; needs an application context."""
+
+
+class Database:
+    """Access to the tables for one application.
+
+    They are in the database at ``url``, else in that of the host's ``db``, else in that of the
+    Flask-SQLAlchemy which the application has when the first transaction begins.
+    """
+
+    def __init__(self, app: Flask, db: HostDatabase | None = None, url: str | None = None) -> None:
         self._app = app
         self._db = db
         self._url = url
@@ -64,7 +77,7 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        """The engine our own transactions use."""
+        """The engine of all transactions but those of a caller's session."""
         if self._engine is None or self._pid != os.getpid():
             with self._lock:
                 self._open()
@@ -73,15 +86,16 @@ class Database:
 
     @property
     def dialect(self) -> Dialect:
-        """How our database speaks."""
+        """The SQL dialect of the database."""
         if self._dialect is None:
             self._dialect = dialect_of(self.engine)
         return self._dialect
 
     @property
-    def host(self) -> Any:
+    def host(self) -> HostDatabase | None:
         """The host's Flask-SQLAlchemy object, or None."""
-        return self._db if self._db is not None else self._app.extensions.get("sqlalchemy")
+        found: HostDatabase | None = self._app.extensions.get("sqlalchemy")
+        return self._db if self._db is not None else found
 
     @property
     def shares_one_connection(self) -> bool:
@@ -90,7 +104,7 @@ class Database:
 
     def _open(self) -> None:
         if self._engine is not None and self._pid != os.getpid():
-            # A forked child must not talk over its parent's sockets, nor close them.
+            # A forked child must neither use nor close the connections of its parent.
             self._engine.dispose(close=False)
             self._pid = os.getpid()
         if self._engine is None:
@@ -106,37 +120,37 @@ class Database:
         return host
 
     def _host_engine(self) -> Engine:
-        if self.host is None:
+        host = self.host
+        if host is None:
             raise SettingError(
                 "no database: give Communication(app, db) your SQLAlchemy object, or set "
                 "COMMUNICATION_DATABASE_URL"
             )
         with self._app.app_context():
             try:
-                engine: Engine = self.host.engine
-            except Exception as wrong:
+                return host.engine
+            except Exception as failure:
                 raise SettingError(
                     "the host's SQLAlchemy has no default database; set SQLALCHEMY_DATABASE_URI or "
                     "COMMUNICATION_DATABASE_URL"
-                ) from wrong
-        return engine
+                ) from failure
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction of our own; commit at the end, roll back on an exception.
+        """Open a transaction. Commit it at the end, or roll it back on an exception.
 
-        Raises :class:`SessionConflict` where it would deadlock with, or commit, what this thread's
-        ``db.session`` holds open on SQLite; :class:`NotUpgraded` when our tables are missing.
+        Raises :class:`SessionConflict` where it would deadlock with, or commit, the open changes of
+        this thread's ``db.session`` on SQLite; :class:`NotUpgraded` if the tables are missing.
         """
         self.refuse_conflict()
-        with _explained(), self.engine.begin() as connection:
+        with _translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that only reads, and so never waits for a writer."""
+        """Open a connection that only reads. It never waits for a writer."""
         lent = self._lent()
-        with _explained():
+        with _translated():
             if lent is not None:
                 yield lent.connection()
                 return
@@ -144,30 +158,33 @@ class Database:
                 yield connection
 
     def _lent(self) -> Session | None:
-        """This thread's ``db.session``, where giving back its one connection would undo its changes."""
+        """Return this thread's open ``db.session`` on an in-memory SQLite database.
+
+        Its connection is the only one. To give that back would undo the session's changes.
+        """
         is_shared = self._url is None and self.shares_one_connection
         session = _session_in_use(self.host) if is_shared else None
         return session if session is not None and session.in_transaction() else None
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """Open an ORM session that only reads; what it loads stays usable afterwards."""
+        """Open an ORM session that only reads. Loaded objects remain usable after its end."""
         with self.read() as connection, Session(connection, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def joined(self, session: Any) -> Iterator[Connection]:
-        """Use the caller's session: what is written stands or falls with its transaction.
+        """Use the caller's session: its transaction commits or rolls back what is written.
 
-        Raises :class:`SessionConflict` if it is bound to another database than our tables.
+        Raises :class:`SessionConflict` if the session is bound to another database.
         """
         connection: Connection = session.connection()
         if not self._is_ours(connection.engine):
             raise SessionConflict(
-                f"the session is bound to {_name(connection.engine.url)}, our tables are in "
-                f"{_name(self.engine.url)}; leave session= out, or bind it to our database"
+                f"the session is bound to {_name(connection.engine.url)}, but the tables are in"
+                f" {_name(self.engine.url)}; leave session= out, or bind it to that database"
             )
-        with _explained():
+        with _translated():
             yield connection
 
     def _is_ours(self, engine: Engine) -> bool:
@@ -176,12 +193,15 @@ class Database:
         return engine.url == self.engine.url
 
     def refuse_conflict(self) -> None:
-        """Raise :class:`SessionConflict` if this thread's ``db.session`` has an open write on SQLite."""
+        """Raise :class:`SessionConflict` if ``db.session`` has uncommitted changes on SQLite.
+
+        The session of this thread is meant. A second transaction could not commit beside it.
+        """
         if self._url is not None or self.dialect.name != "sqlite":
             return
         session = _session_in_use(self.host)
         if session is not None and _holds_a_write(session):
-            harm = "commit them too" if self.shares_one_connection else "wait for them for ever"
+            harm = "commit them too" if self.shares_one_connection else "never get its turn"
             raise SessionConflict(PASS_THE_SESSION.format(harm=harm))
 
 
@@ -208,7 +228,7 @@ def _own_engine(url: URL) -> Engine:
 
 
 def _prepare_sqlite(dbapi: Any, record: Any) -> None:
-    # The driver's own transactions begin too late (at the first write), so it gets none.
+    # The driver would begin a transaction at the first write, which is too late.
     dbapi.isolation_level = None
     cursor = dbapi.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
@@ -219,8 +239,7 @@ def _prepare_sqlite(dbapi: Any, record: Any) -> None:
 
 
 def _use_wal(cursor: Any) -> None:
-    # For this lock alone SQLite does not wait: processes that start together change a new file
-    # together.
+    # SQLite does not wait for this lock, and processes that start together all change a new file.
     give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -234,11 +253,11 @@ def _use_wal(cursor: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     reads = connection.get_execution_options().get("communication_reads", False)
-    # SELECT-then-UPDATE in a deferred transaction claims rows twice, or fails with "locked".
+    # In a deferred transaction, SELECT and then UPDATE fails with "locked" or claims a row twice.
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
-def _session_in_use(host: Any) -> Session | None:
+def _session_in_use(host: HostDatabase | None) -> Session | None:
     registry = getattr(getattr(host, "session", None), "registry", None)
     if registry is None or not _registry_has(registry):
         return None
@@ -250,7 +269,7 @@ def _registry_has(registry: Any) -> bool:
     try:
         return bool(registry.has())
     except RuntimeError:
-        # No application context: Flask-SQLAlchemy's session belongs to one.
+        # There is no application context, and so no session.
         return False
 
 
@@ -262,34 +281,35 @@ def _holds_a_write(session: Session) -> bool:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turn the database errors that a user can mend into words."""
+def _translated() -> Iterator[None]:
+    """Translate database errors that the user can act on into this package's exceptions."""
     try:
         yield
-    except UnicodeEncodeError as wrong:
-        raise InvalidQuery(_NO_TEXT) from wrong
-    except OverflowError as wrong:
-        # SQLite's driver says so before it asks.
-        if "SQLite" not in str(wrong):
+    except UnicodeEncodeError as failure:
+        raise InvalidQuery(_INVALID_TEXT) from failure
+    except OverflowError as failure:
+        # From SQLite's driver, which raises it before it runs the statement.
+        if "SQLite" not in str(failure):
             raise
-        raise InvalidQuery(_TOO_LARGE) from wrong
-    except DataError as wrong:
-        raise InvalidQuery(_said(wrong)) from wrong
-    except (OperationalError, ProgrammingError) as wrong:
-        said = str(wrong.orig)
+        raise InvalidQuery(_TOO_LARGE) from failure
+    except DataError as failure:
+        raise InvalidQuery(_reason(failure)) from failure
+    except (OperationalError, ProgrammingError) as failure:
+        said = str(failure.orig)
         if "communication_" in said and ("no such" in said or "does not exist" in said):
             raise NotUpgraded(
-                "our tables are missing or old; run: flask communication upgrade"
-            ) from wrong
+                "the tables are missing or old; run: flask communication upgrade"
+            ) from failure
         if "database is locked" in said:
             raise DatabaseError(
-                "SQLite stayed locked by another transaction; if it is your own, pass its session "
-                "as session=, else commit it sooner"
-            ) from wrong
+                "SQLite stayed locked by another transaction; if it is your own, pass its session"
+                " as session=, else commit it sooner"
+            ) from failure
         raise
 
 
-def _said(wrong: DataError) -> str:
-    state = getattr(wrong.orig, "sqlstate", None) or getattr(wrong.orig, "pgcode", None)
-    # Its own words may repeat the value, which may be a secret.
-    return _WORDS.get(state, f"the database refuses a value ({type(wrong.orig).__name__}, {state})")
+def _reason(failure: DataError) -> str:
+    driver = failure.orig
+    state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
+    # The driver's own text may repeat the value, which may be a secret.
+    return _REASONS.get(state, f"the database refuses a value ({type(driver).__name__}, {state})")

@@ -1,4 +1,4 @@
-"""SQL dialects: how PostgreSQL and SQLite write what differs between them."""
+"""SQL fragments that differ between PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one database says what the other says otherwise; fragments of SQL text.
+    """The SQL fragments of one database.
 
-    The outbox is written as SQL text because Core costs it half of its speed; these few fragments
-    are all that differs. The clock is always the database's, never the worker's.
+    The outbox is SQL text, because SQLAlchemy Core would halve its speed. Only these fragments
+    differ. The clock is always the database's, never the worker's.
     """
 
     name: str
@@ -30,14 +30,14 @@ class Dialect:
     skip_locked: str
 
     def later(self, seconds: str) -> str:
-        """Say "``seconds`` from now", NULL if ``seconds`` is NULL."""
+        """Return SQL for ``seconds`` from now; NULL if ``seconds`` is NULL."""
         if self.name == "postgresql":
             return f"statement_timestamp() + make_interval(secs => {seconds})"
-        # SQLAlchemy stores six digits; SQLite's %f gives three.
+        # SQLAlchemy stores six decimals, and SQLite's %f has three.
         return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds')"
 
     def since(self, column: str) -> str:
-        """Say "seconds since ``column``"."""
+        """Return SQL for the seconds since ``column``."""
         if self.name == "postgresql":
             return f"extract(epoch from statement_timestamp() - {column})::double precision"
         return f"((julianday('now') - julianday({column})) * 86400.0)"
@@ -58,44 +58,46 @@ class Dialect:
         return f"(SELECT {picked} FROM json_each(:{parameter}))"
 
     def chosen(self, column: str, parameter: str = "rows") -> str:
-        """Say "``column`` is an ``id`` of :meth:`rows`, and", so that PostgreSQL looks the ids up."""
+        """Return ``column`` is an ``id`` of :meth:`rows` AND; empty on SQLite.
+
+        It lets PostgreSQL look the ids up in an index.
+        """
         if self.name != "postgresql":
             return ""
         ids = f"SELECT j.id FROM json_to_recordset(CAST(:{parameter} AS json)) AS j(id bigint)"
         return f"{self.among(column, ids)} AND "
 
     def among(self, column: str, ids: str) -> str:
-        """Say "``column`` is one of what this SELECT returns", so that each is looked up."""
+        """Return the condition that ``column`` is among the results of a SELECT; it uses an index."""
         return (
             f"{column} = ANY(ARRAY({ids}))" if self.name == "postgresql" else f"{column} IN ({ids})"
         )
 
     def json(self, parameter: str) -> str:
-        """Say "the JSON text that this parameter is"."""
+        """Return SQL for a parameter whose value is JSON text."""
         return f"CAST({parameter} AS json)" if self.name == "postgresql" else parameter
 
     def returning(self, *columns: str) -> str:
-        """Say "return these columns of the updated table ``m``"."""
-        # SQLite knows only that table there, and not by its alias.
+        """Return a RETURNING clause of these columns of the updated table ``m``."""
+        # SQLite does not know the alias there.
         prefix = "m." if self.name == "postgresql" else ""
         return " RETURNING " + ", ".join(prefix + column for column in columns)
 
     def time(self, value: datetime) -> str:
-        """Write a moment as this database stores it."""
+        """Return a time in the form that this database stores."""
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + (
             "+00" if self.name == "postgresql" else ""
         )
 
     def least(self, one: str, other: str) -> str:
-        """Say "the earlier of two moments"."""
+        """Return SQL for the earlier of two times."""
         return f"{'least' if self.name == 'postgresql' else 'min'}({one}, {other})"
 
 
 DIALECTS = {
-    # statement_timestamp(), unlike clock_timestamp(), is stable, and so may be looked up in an
-    # index.
+    # Unlike clock_timestamp(), statement_timestamp() is stable, so an index can be used.
     "postgresql": Dialect("postgresql", "statement_timestamp()", "FOR UPDATE SKIP LOCKED"),
-    # One writer at a time: BEGIN IMMEDIATE has locked everything already.
+    # BEGIN IMMEDIATE has locked the database already: there is one writer at a time.
     "sqlite": Dialect("sqlite", "strftime('%Y-%m-%d %H:%M:%f000', 'now')", ""),
 }
 
@@ -130,7 +132,7 @@ def _sql_type(hint: Any) -> str:
 
 
 def dialect_of(connection: Connection | Engine) -> Dialect:
-    """Return the dialect's dialect; raise :class:`SettingError` for a database we do not support."""
+    """Return the dialect of a database; raise :class:`SettingError` if it is not supported."""
     name = connection.dialect.name
     if name not in DIALECTS:
         raise SettingError(

@@ -1,4 +1,4 @@
-"""What was said of messages: reports of providers, decisions of people, discoveries of workers."""
+"""The events of messages: reports of providers, and actions of people and workers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ COLUMNS = {
 
 
 def fingerprint(*parts: object) -> str:
-    """Return a key that the same report always has again."""
+    """Return the key by which the same report is recognised."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
 
 
 def store(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep events (see ``COLUMNS``); one that is known already is not stored twice.
+    """Store events (see ``COLUMNS``); an event that is stored already is left out.
 
-    A row without ``message_id`` is matched by ``config_id`` and ``ref``, and kept in any case.
+    A row without ``message_id`` gets that of the message with its ``config_id`` and ``ref``, if
+    there is one.
     """
     if rows:
         dialect = dialect_of(connection)
@@ -61,13 +62,13 @@ def _store(dialect: Dialect) -> TextClause:
 
 
 def note(connection: Connection, message_id: int, kind: str, detail: str) -> None:
-    """Keep what a person or a worker did to one message."""
+    """Store what a person or a worker did to one message."""
     note_all(connection, [message_id], kind, detail)
 
 
 def note_all(connection: Connection, message_ids: Sequence[int], kind: str, detail: str) -> None:
-    """Keep what a person or a worker did to several messages."""
-    told = {"kind": kind, "detail": detail[:500], "applied": True}
+    """Store what a person or a worker did to several messages."""
+    event = {"kind": kind, "detail": detail[:500], "applied": True}
     store(
-        connection, [{**told, "message_id": one, "dedupe_key": uuid4().hex} for one in message_ids]
+        connection, [{**event, "message_id": one, "dedupe_key": uuid4().hex} for one in message_ids]
     )

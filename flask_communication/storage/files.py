@@ -1,4 +1,4 @@
-"""Files, stored once by their content however many messages carry them."""
+"""Files of emails: each content is stored once, under its SHA-256."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sqlalchemy.engine import Connection
 from .dialect import Dialect, dialect_of
 from .models import StoredFile
 
-# Those that many mails carry are kept in memory, up to so many bytes.
+# Bytes of file contents that a worker caches.
 CACHE = 64 * 1024 * 1024
 
 
 def sha256(content: bytes) -> str:
-    """Return the name under which these bytes are stored."""
+    """Return the SHA-256 of a content, which is its key."""
     return hashlib.sha256(content).hexdigest()
 
 
 def store(connection: Connection, contents: Iterable[bytes]) -> None:
-    """Store bytes that are not stored yet."""
-    # In one order for everybody, or two transactions with the same files could wait for each other.
+    """Store the contents that are not stored yet."""
+    # Sorted, or two transactions with the same files could deadlock.
     unique = sorted({sha256(content): content for content in contents}.items())
     known = _known_files(connection, [name for name, _ in unique])
     for name, content in unique:
@@ -50,16 +50,16 @@ def _insert_file(dialect: Dialect) -> TextClause:
 
 
 class Files:
-    """The contents of files, read from the database once while they are in use."""
+    """A cache of file contents, least recently used first out."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._cached: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
 
     def get(self, connection: Connection, names: Iterable[str]) -> dict[str, bytes]:
-        """Return the contents of these files."""
+        """Return the contents of these files, by SHA-256."""
         wanted = set(names)
-        found = {name: self._kept[name] for name in wanted & set(self._kept)}
+        found = {name: self._cached[name] for name in wanted & set(self._cached)}
         missing = wanted - set(found)
         if missing:
             rows = connection.execute(
@@ -67,14 +67,14 @@ class Files:
             )
             found |= {name: bytes(content) for name, content in rows}
         for name in wanted & set(found):
-            self._keep(name, found[name])
+            self._remember(name, found[name])
         return found
 
-    def _keep(self, name: str, content: bytes) -> None:
-        if name not in self._kept:
+    def _remember(self, name: str, content: bytes) -> None:
+        if name not in self._cached:
             self._size += len(content)
-        self._kept[name] = content
-        self._kept.move_to_end(name)
+        self._cached[name] = content
+        self._cached.move_to_end(name)
         while self._size > CACHE:
-            _, dropped = self._kept.popitem(last=False)
+            _, dropped = self._cached.popitem(last=False)
             self._size -= len(dropped)

@@ -1,4 +1,4 @@
-"""The record of messages: one with its whole story, or a page of many."""
+"""Queries for messages: one message with all that belongs to it, or a page of messages."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from .models import CHANNELS, Attachment, Config, Mail, Message, Recipient
 from .models.base import UTCDateTime
 from .models.status import STATUSES
 
+# Messages of one page.
 MOST_A_PAGE = 500
-# Two messages of one moment have an order too.
+# The id orders messages of the same time.
 _ORDER = (Message.created_at.desc(), Message.id.desc())
 
 Condition = ColumnElement[bool]
-# Conditions that begin an index, whose next columns are those of the order.
+# Conditions on the first columns of an index. Its next columns are those of the order.
 Lead = list[Condition]
 
 
 class Page(NamedTuple):
-    """Messages, newest first, and the cursor of the next page: pass it as ``after``.
+    """Messages, newest first. ``next`` is the cursor of the next page, or None at the end.
 
-    None at the end.
+    Pass the cursor as ``after``.
     """
 
     items: list[Message]
@@ -76,7 +77,7 @@ def file(database: Database, uuid: str, place: int) -> File:
 
 
 def statuses(database: Database, channel: str, uuids: Sequence[str]) -> dict[str, str]:
-    """Return the statuses of the messages that exist: uuid -> status."""
+    """Return the statuses of those messages that exist: uuid -> status."""
     if not uuids:
         return {}
     wanted = select(Message.uuid, Message.status).where(
@@ -102,12 +103,12 @@ def page(
 ) -> Page:
     """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
 
-    ``thread`` is the uuid of any email of a conversation. Raises :class:`InvalidQuery` that names
-    the filter.
+    ``thread`` is the uuid of any email of a conversation. ``region`` is where a ``destination``
+    without ``+`` belongs. Raises :class:`InvalidQuery` that names the filter.
     """
     if channel is not None and channel not in CHANNELS:
         raise InvalidQuery({"channel": [f"must be one of {', '.join(CHANNELS)}"]})
-    number = _limit(limit) + 1  # one more than asked tells whether there is a next page
+    number = _limit(limit) + 1  # one more shows whether there is a next page
     rest = _period(since, until, after)
     with database.session() as session:
         configs = None if key is None else session.scalars(_configs(channel, str(key))).all()
@@ -131,7 +132,7 @@ def page(
 
 @cache
 def _listed() -> tuple[ORMOption, ...]:
-    # A list of emails shows their subjects. Made when it is used: it costs the import 15 ms.
+    # A list shows subjects and recipients. Made at its first use: at import it would take 15 ms.
     mail = selectinload(Message.mail)
     return mail.selectinload(Mail.recipients), mail.selectinload(Mail.attachments)
 
@@ -162,7 +163,10 @@ def _leads(
     configs: Sequence[int] | None,
     statuses: Iterable[str],
 ) -> list[Lead]:
-    """Return what each index to walk begins with: a recipient, or a configuration and status, or a status."""
+    """Return the first conditions of each index to read.
+
+    They are on a recipient, else on a configuration and a status, else on a status.
+    """
     if people is not None:
         leads = _for_recipient(channel, people)
     elif configs is not None:
@@ -193,14 +197,15 @@ def _period(since: datetime | None, until: datetime | None, after: str | None) -
     if after is not None:
         moment, number = _cursor(after)
         if end is None or moment < end:
-            # It says all that `until` does, and of two ends SQLite may walk from the wrong one.
+            # The cursor implies `until`. Of two upper bounds SQLite may start at the wrong one.
             last = tuple_(literal(moment, UTCDateTime), literal(number))
             return [*found, tuple_(Message.created_at, Message.id) < last]
     return found if end is None else [*found, Message.created_at < end]
 
 
 def _unindexed(configs: Sequence[int] | None, status: str | None) -> list[Condition]:
-    # SQLite knows nothing of the values, and would walk their indexes rather than the recipient's.
+    # coalesce() keeps SQLite from using the indexes on these columns: it does not know how many
+    # rows have the value, and the recipient's index is better.
     found: list[Condition] = []
     if configs is not None:
         found.append(func.coalesce(Message.config_id, 0).in_(configs))
@@ -210,7 +215,7 @@ def _unindexed(configs: Sequence[int] | None, status: str | None) -> list[Condit
 
 
 def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Select[Any]:
-    """Choose the newest of each lead, and of these the newest: every one walks an index in its order."""
+    """Select the newest messages of each lead, then the newest of these; each lead is one index."""
     if len(leads) == 1:
         return select(Message).where(*leads[0], *rest).order_by(*_ORDER).limit(number)
     each = [
@@ -221,7 +226,7 @@ def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Se
         .subquery()
         for lead in leads
     ]
-    # UNION, because an email may be found twice: by its first recipient, and by any.
+    # UNION, because an email may be found twice: as its first recipient, and as any recipient.
     of_all = union(*(select(one.c.id, one.c.created_at) for one in each)).subquery()
     newest = (
         select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(number)
@@ -242,7 +247,7 @@ def _any_of(leads: Sequence[Lead]) -> list[Condition]:
 
 
 def _of_thread(session: Session, uuid: str) -> list[Lead]:
-    """Return what a conversation begins with: its first email, or any other."""
+    """Return the leads of a conversation: its first email, and the others."""
     wanted = select(func.coalesce(Mail.thread_id, Mail.message_id))
     root = session.scalar(
         wanted.join(Message, Message.id == Mail.message_id).where(Message.uuid == str(uuid))
@@ -273,7 +278,7 @@ def _cursor_of(last: Message) -> str:
 
 
 def _cursor(after: str) -> tuple[datetime, int]:
-    """Return the moment and the id at which the page before ended; raise :class:`InvalidQuery`."""
+    """Return the time and the id of a cursor; raise :class:`InvalidQuery`."""
     moment, _, number = str(after).partition("-")
     try:
         if len(moment) != 20 or not (number.isascii() and number.isdigit() and len(number) < 19):
@@ -284,7 +289,7 @@ def _cursor(after: str) -> tuple[datetime, int]:
 
 
 def _configs(channel: str | None, key: str) -> Select[Any]:
-    # Deleted ones too: their messages are still there.
+    # Deleted configurations too: their messages still exist.
     named = Config.key == key
     if key.isascii() and key.isdigit() and len(key) < 10:
         named |= Config.id == int(key)

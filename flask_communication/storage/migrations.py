@@ -1,4 +1,4 @@
-"""The history of our tables: going along it, and keeping the host's history out of it."""
+"""Migrations of the tables by Alembic, separate from the host's own migrations."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from flask import Flask
 
 VERSION_TABLE = "alembic_version_communication"
-# Any number will do, if nobody else locks it: "fcomm" as bytes.
+# The key of a PostgreSQL advisory lock; any number that nothing else locks: "fcomm" as bytes.
 _LOCK = 0x66636F6D6D
 
 IncludeObject = Callable[..., bool]
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Create our tables, or bring them up to ``revision``; several processes may do so at once.
+    """Create the tables, or migrate them up to ``revision``. Several processes may do so at once.
 
-    Raises :class:`DatabaseError` where the host's own history holds our tables.
+    Raises :class:`DatabaseError` if the host's own migrations hold the tables.
     """
     _run(database, "upgrade", revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
-    """Take our tables back to ``revision``; ``base`` drops them."""
+    """Migrate the tables back to ``revision``; ``base`` drops them. See docs/upkeep.md."""
     _run(database, "downgrade", revision)
 
 
 def is_current(database: Database) -> bool:
-    """Tell whether our tables are there, and as new as this package."""
+    """Tell whether the tables exist and are as new as this package."""
     from alembic.script import ScriptDirectory
 
     head = ScriptDirectory.from_config(_config()).get_current_head()
@@ -60,8 +60,8 @@ def _run(database: Database, command: str, revision: str) -> None:
 
     if _host_owns(database):
         raise DatabaseError(
-            'with COMMUNICATION_MIGRATIONS="host" our tables are in your history; run: flask db '
-            "upgrade"
+            'with COMMUNICATION_MIGRATIONS="host" your own migrations hold the tables; run:'
+            " flask db upgrade"
         )
     config = _config()
     with database.write() as connection:
@@ -71,7 +71,7 @@ def _run(database: Database, command: str, revision: str) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    # On SQLite the transaction began IMMEDIATE, and is the lock.
+    # On SQLite the transaction is the lock: it began with BEGIN IMMEDIATE.
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
@@ -89,28 +89,28 @@ def _folder() -> Path:
     try:
         migrations = import_module("flask_communication.migrations")
     except ImportError:
-        # A bare checkout: the folder is beside the package, not in it.
+        # In a source checkout the folder is beside the package, not in it.
         return Path(__file__).parent.parent / "migrations"
     return Path(next(iter(migrations.__path__)))
 
 
 def adopt(metadata: MetaData) -> None:
-    """Copy our tables into the host's metadata, so that its own history creates them."""
+    """Copy the tables into the host's metadata, so that the host's own migrations create them."""
     from .models.indexes import whole_metadata
 
     for table in whole_metadata().sorted_tables:
         if table.name not in metadata.tables:
             for column in table.to_metadata(metadata).columns:
                 if isinstance(column.type, UTCDateTime):
-                    # So that the host's migration names no type it would have to import from us.
+                    # The host's migration script then needs no import from this package.
                     column.type = DateTime(timezone=True)
 
 
 def guard_autogenerate(app: Flask) -> None:
-    """Keep the host's ``flask db migrate`` from dropping our tables, which it does not know.
+    """Keep the host's ``flask db migrate`` from dropping the tables, which it does not know.
 
-    It works whichever of Flask-Migrate and this extension is initialised first. A host whose env.py
-    ignores ``configure_args`` passes ``include_object=history.include_object`` to Alembic itself.
+    Flask-Migrate and this extension may be initialised in any order. A host whose env.py ignores
+    ``configure_args`` passes ``include_object=migrations.include_object`` to Alembic itself.
     """
     if "migrate" in app.extensions:
         _wrap(app)
@@ -118,7 +118,7 @@ def guard_autogenerate(app: Flask) -> None:
     from flask import appcontext_pushed
 
     def later(sender: Flask, **kwargs: Any) -> None:
-        # A host may push a context of its own before it comes to its Migrate.
+        # The host may push a context before it initialises Flask-Migrate.
         if "migrate" in sender.extensions:
             appcontext_pushed.disconnect(later, sender)
             _wrap(sender)
@@ -139,6 +139,6 @@ def _wrap(app: Flask) -> None:
 def include_object(
     thing: Any, name: str | None, kind: str, reflected: bool, compare_to: Any
 ) -> bool:
-    """Tell Alembic whether a table, or what belongs to one, is the host's and not ours."""
+    """Tell Alembic whether an object is the host's: not one of our tables, nor part of one."""
     table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)
     return table != VERSION_TABLE and table not in Base.metadata.tables

@@ -1,7 +1,4 @@
-"""What trouble needs: circuits, usage, suppressions, heartbeats.
-
-Fallbacks and limits of a message.
-"""
+"""Fallbacks, limits, suppressions and heartbeats."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Pages are in the order of time: indexes that end in it, and so serve periods and configurations too."""
+"""Indexes of pages, by time instead of by id."""
 
 from alembic import op
 
@@ -16,16 +16,16 @@ COLUMNS = {
 
 
 def upgrade() -> None:
-    """Make them anew."""
-    _make_anew({**COLUMNS, "config": ["channel", "config_id", "status"]}, ["created_at", "id"])
+    """Create the indexes again, in the order of time."""
+    _create_again({**COLUMNS, "config": ["channel", "config_id", "status"]}, ["created_at", "id"])
 
 
 def downgrade() -> None:
-    """Go back to the order of the ids."""
-    _make_anew(COLUMNS, ["id"])
+    """Create the indexes again, in the order of the ids."""
+    _create_again(COLUMNS, ["id"])
 
 
-def _make_anew(columns: dict[str, list[str]], order: list[str]) -> None:
+def _create_again(columns: dict[str, list[str]], order: list[str]) -> None:
     for name, first in columns.items():
         index = f"ix_{MESSAGE}_{name}"
         op.drop_index(index, MESSAGE)

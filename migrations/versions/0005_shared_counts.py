@@ -1,4 +1,4 @@
-"""Workers count together how often a configuration fails."""
+"""The failures of a configuration that all workers count together."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ CIRCUIT = "communication_circuit"
 
 
 def upgrade() -> None:
-    """Add the count and its beginning."""
+    """Add the counts and the time at which they began."""
     op.add_column(CIRCUIT, sa.Column("counted_since", sa.DateTime(timezone=True)))
     for column in ("counted_ok", "counted_failed"):
         op.add_column(CIRCUIT, sa.Column(column, sa.Integer, nullable=False, server_default="0"))

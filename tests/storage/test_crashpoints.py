@@ -34,7 +34,7 @@ WINDOWS = {"plain": 0.0, "idempotent": 3600.0}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a death leaves behind (status, attempts, rings), and where the message ends in each case."""
+    """What a crash leaves: status, attempts and deliveries; and the message's final status."""
 
     left: str | None
     attempts: str = ""
