@@ -1,6 +1,6 @@
-"""A child that sends one message and dies where it is told to.
+"""A child process that uses messages and crashes at a crash point.
 
-What rang is in a file, and outlives it.
+A file stores what the provider got, and outlives the process.
 """
 
 from __future__ import annotations
@@ -14,20 +14,31 @@ from typing import Any
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_communication import SMS, Communication
+from flask_communication import SMS, Communication, Email
 from flask_communication.configs.state import state_of
 from flask_communication.errors import Refused
-from flask_communication.providers.base import Accepted, OutboundSMS, Provider, Report
+from flask_communication.providers.base import (
+    Accepted,
+    InboundEmail,
+    Inbox,
+    OutboundSMS,
+    Provider,
+    Report,
+)
 from flask_communication.storage import crashpoints
 from tests.support.rigs import install, make_due, work
 
 TO = "+919999911111"
+# What is in the mailbox.
+MAILS = ("first", "second")
 
 
 class Filed(Provider):
-    """Rings into a file, one line a ring; with a window, not again for the same key."""
+    """A provider that writes each message to a file; with a window, each key once."""
 
     name = "filed"
+    types = ("sms", "email")
+    features = frozenset({"inbox"})
 
     def __init__(self, folder: Path, window: float) -> None:
         self.file = folder / "rang"
@@ -48,6 +59,13 @@ class Filed(Provider):
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
         return [Report(ref, "delivered") for ref in refs if ref.removeprefix("ref-") in self.rang]
+
+    def fetch_inbox(
+        self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
+    ) -> Inbox:
+        new = MAILS[cursor.get("read", 0) :]
+        mails = [InboundEmail(str(one), f"Subject: {one}\r\n\r\nHello".encode()) for one in new]
+        return Inbox(mails, {"read": len(MAILS)})
 
 
 def make_app(url: str, folder: Path, window: float, redis: str | None = None) -> Flask:
@@ -96,7 +114,12 @@ def retry(app: Flask, count: int) -> None:
         SMS.retry_send(SMS.messages().items[0].uuid)
 
 
-PLOTS = {"send": send_and_work, "work": only_work, "retry": retry}
+def read_inbox(app: Flask, count: int) -> None:
+    with app.app_context():
+        Email.sync_inbox()
+
+
+PLOTS = {"send": send_and_work, "work": only_work, "retry": retry, "inbox": read_inbox}
 
 
 def crash(

@@ -22,7 +22,7 @@ from flask_communication.errors import SettingError
 from flask_communication.storage import crashpoints
 from flask_communication.storage.crashpoints import EXIT_CODE, POINTS, TESTING, VARIABLE
 from tests.processes import crasher
-from tests.support.rigs import make_due, work
+from tests.support.rigs import install, make_due, work
 
 # Children are forked from a process that has imported everything and opened nothing.
 FORGE = multiprocessing.get_context("forkserver")
@@ -71,6 +71,9 @@ PLANS = {
     "decide.written": Plan("rejected", "rejected", plot="retry"),
     "decide.committed": Plan("queued", "rejected", plot="retry"),
 }
+
+# How many mails of a mailbox are stored after a crash.
+STORED = {"inbox.fetched": 0, "inbox.written": 0, "inbox.filed": len(crasher.MAILS)}
 
 
 @dataclass
@@ -143,8 +146,7 @@ def act(scene: Scene, point: str, plan: Plan) -> None:
 
 
 def test_every_point_has_its_plan() -> None:
-    # The points of the inbox are tested in tests/email/test_inbox.py.
-    assert set(PLANS) == {point for point in POINTS if not point.startswith("inbox.")}
+    assert set(PLANS) | set(STORED) == set(POINTS)
     assert len(PLANS) >= 14
 
 
@@ -204,6 +206,19 @@ def test_deaths_one_after_another_among_many_messages(scene: Scene, kind: str) -
     assert ends["unknown"] <= 4 * 4
     if kind == "idempotent":
         assert ends["unknown"] == 0, "no message was in three deaths, which leave it to a person"
+
+
+@pytest.mark.parametrize("point", list(STORED))
+def test_a_crash_while_a_mailbox_is_read_stores_each_mail_once(
+    upgraded_url: str, tmp_path: Path, point: str
+) -> None:
+    scene = Scene(upgraded_url, tmp_path, "plain")
+    install(scene.app, scene.provider, type="email")
+    scene.crash(point, "inbox")
+    assert len(scene.rows()) == STORED[point]
+    for _ in range(2):
+        crasher.PLOTS["inbox"](scene.app, 1)
+    assert scene.rows() == [("received", "")] * len(crasher.MAILS)
 
 
 def run(environ: dict[str, str], code: str) -> subprocess.CompletedProcess[str]:

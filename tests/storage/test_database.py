@@ -1,4 +1,4 @@
-"""What a database complains of is told as it is."""
+"""Errors of the database become exceptions that say what is wrong, and repeat no value."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from flask_communication.storage.database import Database
 
 @pytest.fixture
 def database(upgraded_url: str) -> Any:
-    database = Database(Flask("complaints"), None, upgraded_url)
+    database = Database(Flask("errors"), None, upgraded_url)
     yield database
     database.engine.dispose()
 
 
-def asked(database: Database, sql: str, **given: Any) -> str:
+def refusal(database: Database, sql: str, **given: Any) -> str:
     with pytest.raises(InvalidQuery) as wrong, database.read() as connection:
         connection.execute(text(sql), given)
     return str(wrong.value)
 
 
 def test_a_number_that_does_not_fit_is_not_called_a_text(database: Database) -> None:
-    told = asked(database, "SELECT CAST(:number AS bigint)", number=10**30)
+    told = refusal(database, "SELECT CAST(:number AS bigint)", number=10**30)
     assert told == "a number, or a time, is too large or too small for the database"
 
 
 def test_half_of_a_surrogate_pair_is_called_so(database: Database) -> None:
-    assert "surrogate" in asked(database, "SELECT CAST(:word AS text)", word="\ud800")
+    assert "surrogate" in refusal(database, "SELECT CAST(:word AS text)", word="\ud800")
 
 
 @pytest.mark.parametrize(
@@ -49,17 +49,17 @@ def test_half_of_a_surrogate_pair_is_called_so(database: Database) -> None:
         ),
     ],
 )
-def test_each_complaint_has_words_of_its_own(
+def test_each_error_has_its_own_reason_without_the_value(
     upgraded_postgresql_url: str, sql: str, told: str
 ) -> None:
-    database = Database(Flask("complaints"), None, upgraded_postgresql_url)
-    said = asked(database, sql)
+    database = Database(Flask("errors"), None, upgraded_postgresql_url)
+    said = refusal(database, sql)
     database.engine.dispose()
     assert told in said
     assert "CANARY" not in said
 
 
 def test_a_nul_is_called_so(upgraded_postgresql_url: str) -> None:
-    database = Database(Flask("complaints"), None, upgraded_postgresql_url)
-    assert "NUL" in asked(database, "SELECT CAST(:word AS text)", word="a\x00")
+    database = Database(Flask("errors"), None, upgraded_postgresql_url)
+    assert "NUL" in refusal(database, "SELECT CAST(:word AS text)", word="a\x00")
     database.engine.dispose()

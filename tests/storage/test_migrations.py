@@ -1,7 +1,8 @@
-"""The history of our tables, and the host's own beside it."""
+"""The migrations of the tables, and the host's own beside them."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,20 @@ def test_upgrade_makes_our_tables_and_downgrade_takes_them_away(database: Databa
     migrations.downgrade(database, "base")
     assert not tables(database) & OURS
     assert not migrations.is_current(database)
+
+
+def test_the_example_of_the_docs_goes_back_and_upgrade_goes_forward_again(
+    make_app: MakeApp, database_url: str
+) -> None:
+    app = make_app(database_url)
+    database = state_of(app).database
+    migrations.upgrade(database)
+    page = Path(__file__).parents[2] / "docs" / "upkeep.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    exec(example, {"app": app})
+    assert not migrations.is_current(database)
+    migrations.upgrade(database)
+    assert migrations.is_current(database)
 
 
 def test_models_equal_migrations(database: Database) -> None:
