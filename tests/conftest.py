@@ -28,6 +28,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from flask_communication import Communication
+from flask_communication.providers.net import hosts
 from flask_communication.storage import migrations
 from flask_communication.storage.database import Database
 from flask_communication.storage.models.base import Base
@@ -260,6 +261,13 @@ def _loggers_enabled() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("flask_communication") and isinstance(logger, logging.Logger):
             logger.disabled = False
+
+
+@pytest.fixture
+def any_address() -> Iterator[None]:
+    """Let this thread reach the servers of the tests, which are on this machine."""
+    with hosts.unguarded():
+        yield
 
 
 @pytest.fixture

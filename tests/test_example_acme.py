@@ -168,7 +168,12 @@ def test_over_sockets_it_is_delivered(
     ids=["refused", "throttled", "broken", "silent"],
 )
 def test_over_sockets_trouble_has_its_outcome(
-    loopback: Loopback, acme: Any, number: str, kind: type[ProviderError], status: int | None
+    loopback: Loopback,
+    acme: Any,
+    any_address: None,
+    number: str,
+    kind: type[ProviderError],
+    status: int | None,
 ) -> None:
     config = {"api_key": "CANARY", "base_url": loopback.address}
     begun = time.monotonic()
@@ -183,7 +188,7 @@ def test_over_sockets_trouble_has_its_outcome(
 
 
 def test_a_wrong_key_is_refused_and_nobody_listening_is_not_sent(
-    loopback: Loopback, acme: Any
+    loopback: Loopback, acme: Any, any_address: None
 ) -> None:
     with pytest.raises(Refused, match="401"):
         acme.send_sms(sms("+919999911111"), {"api_key": "WRONG-KEY", "base_url": loopback.address})

@@ -13,7 +13,7 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.engine import Connection
 
 from ..errors import CommunicationError, ConfigNotFound
-from ..providers.base import Provider
+from ..providers.base import Capabilities, Provider
 from ..providers.net import hosts
 from ..storage.dialect import dialect_of
 from . import breaker
@@ -22,6 +22,9 @@ from .state import State
 from .store import values
 
 log = logging.getLogger(__name__)
+
+# What a configuration can do whose provider is not there.
+_NOTHING = Capabilities()
 
 
 @dataclass(frozen=True)
@@ -48,27 +51,36 @@ class Route:
         """Return a context in which requests of the provider reach only allowed hosts."""
         return hosts.guarded(self.private)
 
-    def learn(self) -> None:
-        """Let the provider learn what it can do; see :meth:`.Provider.learn`. Never raises."""
-        if self.provider is None:
-            return
-        try:
-            with self.guarded():
-                self.provider.learn()
-        except Exception:
-            log.exception("provider %s failed to learn what it can do", self.provider.name)
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the provider can do, as far as it is known; no request is made."""
+        return self.provider.capabilities if self.provider else _NOTHING
+
+    def learn(self) -> Capabilities:
+        """Let the provider learn what it can do, by a request if need be; never raises."""
+        if self.provider is not None:
+            try:
+                with self.guarded():
+                    self.provider.learn()
+            except Exception:
+                log.exception("provider %s failed to learn what it can do", self.provider.name)
+        return self.capabilities
 
     @property
     def window(self) -> float:
         """For how many seconds the provider ignores a repeated key; 0 if it does not."""
-        return float(self.provider.idempotency_window) if self.provider else 0.0
+        return float(self.capabilities.idempotency_window)
+
+    @property
+    def report_after(self) -> float:
+        """Seconds until the first delivery report makes sense."""
+        return float(self.capabilities.report_after)
 
     @property
     def batch(self) -> int:
         """How many messages one request may carry."""
-        if self.provider is None or "bulk" not in self.provider.features:
-            return 1
-        return max(1, self.provider.bulk_limit)
+        can = self.capabilities
+        return max(1, can.bulk_limit) if "bulk" in can.features else 1
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +13,15 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig, InvalidQuery
+from ..providers.base import Provider
 from ..providers.net import hosts
 from ..storage.models import CHANNELS, Config
 from . import breaker, schema
 from .encryption import SEALED
 from .schema import MASK, ConfigFields
 from .state import State
+
+log = logging.getLogger(__name__)
 
 _LISTED = (
     *("id", "type", "provider", "provider_pkg_name", "key", "is_default", "enabled"),
@@ -243,8 +247,7 @@ class _Secrets:
     def of(cls, state: State, package: str) -> _Secrets:
         """Ask the provider, which may be a request that lasts: never inside a transaction."""
         try:
-            with hosts.guarded(state.settings.private_hosts):
-                declared = state.registry.find(package).config_schema
+            declared = _schema(state, state.registry.find(package))
         except CommunicationError:
             declared = None
         properties = (declared or {}).get("properties")
@@ -259,6 +262,18 @@ class _Secrets:
         """Tell whether a setting says where secrets are sent."""
         about = self.properties.get(name)
         return isinstance(about, Mapping) and bool(about.get("destination"))
+
+
+def _schema(state: State, provider: Provider) -> Mapping[str, Any] | None:
+    can = provider.capabilities
+    if can.known:
+        return can.config_schema
+    try:
+        with hosts.guarded(state.settings.private_hosts):
+            return provider.learn().config_schema
+    except Exception:
+        log.exception("provider %s failed to find out what it can do", provider.name)
+        return None
 
 
 def _seal(state: State, config_id: int, config: Mapping[str, Any], secrets: _Secrets) -> str:

@@ -17,16 +17,15 @@ from ..delivery.policy import suppression
 from ..delivery.policy.suppression import NewSuppression
 from ..formats.bounces import Bounce, RecipientReport
 from ..formats.text import clean
-from ..providers.base import Report
-from ..storage.models.status import DELIVERED, SENT, UNDELIVERED
+from ..providers.base import Report, ReportStatus
 from .channel import CHANNEL
 
 # The actions of RFC 3464 §2.3.3. A later mail follows one that says "delayed", so that is no news.
-_STATUS_OF_ACTION = {
-    "failed": UNDELIVERED,
-    "delivered": DELIVERED,
-    "relayed": SENT,
-    "expanded": SENT,
+_STATUS_OF_ACTION: Mapping[str, ReportStatus] = {
+    "failed": "undelivered",
+    "delivered": "delivered",
+    "relayed": "sent",
+    "expanded": "sent",
 }
 # The status classes (RFC 3463) that agree with the action; the last try may end with a 4.
 _CLASSES = {"failed": ("4.", "5.")}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Row, TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
@@ -16,7 +16,7 @@ from ..delivery.policy.suppression import REMEDY, Asked
 from ..delivery.transitions import RecipientOutcome
 from ..formats import addresses
 from ..formats.text import clean
-from ..providers.base import File, Report
+from ..providers.base import File, Report, ReportStatus
 from ..storage import files
 from ..storage.dialect import Dialect, as_rows, dialect_of
 from ..storage.models import Mail, status
@@ -219,8 +219,8 @@ def report(connection: Connection, config_id: int, found: Sequence[Report]) -> A
             states = connection.execute(_STATES, {"id": moved}).scalars().all()
             if None not in states:
                 best = max(states, key=lambda state: status.RANK[state])
-                is_reported = best in status.REPORTED
-                follows.append(replace(one, status=best if is_reported else status.UNDELIVERED))
+                ended = best if best in status.REPORTED else status.UNDELIVERED
+                follows.append(replace(one, status=cast("ReportStatus", ended)))
     return Applied(news, follows)
 
 

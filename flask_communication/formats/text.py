@@ -18,6 +18,7 @@ LONGEST_TEXT = 1024 * 1024
 LONGEST_HEADER = 50_000
 # Of a provider's or a mail server's words that are stored or logged.
 LONGEST_REASON = 500
+LONGEST_QUOTE = 200
 _MASK = "********"
 # A shorter string is no secret, and to mask it would make the text unreadable.
 _SHORTEST_SECRET = 6
@@ -103,14 +104,14 @@ def clean(raw: object, limit: int = LONGEST_REASON) -> str:
     return printable.encode("utf-8", "replace").decode("utf-8")[:limit]
 
 
-def mask(text: str, config: object) -> str:
-    """Return text without the strings of a configuration that it repeats.
+def mask(text: str, config: Mapping[str, object] | None = None) -> str:
+    """Return a text from outside as one short printable line, without the strings of ``config``.
 
-    All of them are masked, whether they are secrets or not.
+    All strings of the configuration are masked, whether they are secrets or not.
     """
-    for one in sorted(_strings(config), key=len, reverse=True):
+    for one in sorted(_strings(config or {}), key=len, reverse=True):
         text = text.replace(one, _MASK)
-    return text
+    return " ".join(clean(text, 4 * LONGEST_QUOTE).split())[:LONGEST_QUOTE]
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import Denied, NotSent, OutcomeUnknown, ProviderError, Refused
 from ..formats.files import File
 
 __all__ = [
     "Accepted",
+    "Capabilities",
     "Denied",
     "File",
     "InboundEmail",
@@ -119,24 +120,51 @@ class Inbox:
     more: bool = False
 
 
+# What a delivery report may say of a message.
+ReportStatus = Literal["sent", "undelivered", "delivered", "read"]
+REPORT_STATUSES: frozenset[str] = frozenset(get_args(ReportStatus))
+
+
 @dataclass(frozen=True)
 class Report:
-    """What a provider says became of a message.
+    """A delivery report: what a provider says became of a message.
 
-    ``status`` is one of our words (see ``status.REPORTED``: sent, undelivered, delivered, read);
-    ``event_id`` is the provider's own id of this report, used to see duplicates, if it has one.
-    ``recipient`` is set where an email went to several and this is about one of them; ``opted_out``
-    says that the recipient wants nothing more from this sender.
+    ``event_id`` is the provider's own id of this report, if it has one; it shows duplicates.
+    ``recipient`` is set where an email went to several and the report is about one of them.
+    ``opted_out`` says that the recipient wants nothing more from this sender.
     """
 
     ref: str
-    status: str
+    status: ReportStatus
     detail: str | None = None
     code: str | None = None
     event_id: str | None = None
     occurred_at: datetime | None = None
     recipient: str | None = None
     opted_out: bool = False
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a provider can do: its channels, its features, its settings, and its times in seconds.
+
+    ``config_schema`` is the JSON Schema of its configuration: a property with ``writeOnly: true``
+    is a secret, ``destination: true`` says where secrets are sent, and a property that is not
+    listed counts as a secret. ``idempotency_window``: the provider ignores a second request with
+    the same key for so long, 0 means never. ``report_after``: when the first delivery report makes
+    sense. ``bulk_limit``: the most messages of one ``send_sms_bulk``, used only with the feature
+    ``bulk``. ``known`` is False until a provider that must ask somebody has an answer; the rest is
+    then a default.
+    """
+
+    label: str = ""
+    types: tuple[str, ...] = ("sms",)
+    features: frozenset[str] = frozenset()
+    config_schema: Mapping[str, Any] | None = None
+    idempotency_window: float = 0.0
+    report_after: float = 60.0
+    bulk_limit: int = 500
+    known: bool = True
 
 
 class Provider:
@@ -150,27 +178,30 @@ class Provider:
     """
 
     name: str = ""
-    label: str = ""
-    types: Sequence[str] = ("sms",)
-    features: frozenset[str] = frozenset()
-    # JSON Schema of ``config``. A property with "writeOnly": true is a secret, "destination": true
-    # says where secrets are sent; a property that is not listed counts as a secret.
-    config_schema: Mapping[str, Any] | None = None
-    # Seconds during which the provider ignores a second call with the same key; 0: it never does.
-    idempotency_window: float = 0
-    # Seconds until it makes sense to ask for the first delivery report.
-    report_after: float = 60
-    # The most messages one send_sms_bulk call may carry; used only with the "bulk" feature.
-    bulk_limit: int = 500
+    # What it can do, field by field; see Capabilities.
+    label: str = Capabilities.label
+    types: Sequence[str] = Capabilities.types
+    features: frozenset[str] = Capabilities.features
+    config_schema: Mapping[str, Any] | None = Capabilities.config_schema
+    idempotency_window: float = Capabilities.idempotency_window
+    report_after: float = Capabilities.report_after
+    bulk_limit: int = Capabilities.bulk_limit
 
-    # False until learn() has run, for a provider that must ask somebody what it can do.
-    is_known: bool = True
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the provider can do, as far as it is known now; no request is made."""
+        declared = {name: getattr(self, name) for name in _DECLARED}
+        declared["types"] = tuple(declared["types"])
+        declared["features"] = frozenset(declared["features"])
+        return Capabilities(**declared)
 
-    def learn(self) -> None:
-        """Find out what the provider can do; called in a worker thread before features are read.
+    def learn(self) -> Capabilities:
+        """Find out what the provider can do, and return it; never raises.
 
-        It may block for one call, and never raises: what cannot be found out is not there.
+        This is the only place for a request about that. It runs in a worker thread before the first
+        message, and may block for one request. What cannot be found out counts as absent.
         """
+        return self.capabilities
 
     def check(self, config: Mapping[str, Any]) -> str | None:
         """Try, without sending anything, whether the provider can be reached and lets us in.
@@ -210,8 +241,8 @@ class Provider:
         return ()
 
     def has_inbox(self, config: Mapping[str, Any]) -> bool:
-        """Tell whether there is a mailbox to fetch from: by default, if the feature ``inbox`` says so."""
-        return "inbox" in self.features
+        """Tell whether there is a mailbox to fetch from; by default the feature ``inbox`` says so."""
+        return "inbox" in self.capabilities.features
 
     def fetch_inbox(
         self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
@@ -229,3 +260,7 @@ class Provider:
         Raise a :class:`ProviderError` when the provider could not be asked, or refused.
         """
         return ()
+
+
+# An author declares these as attributes of his class; ``known`` is for those who must ask.
+_DECLARED = tuple(one.name for one in fields(Capabilities) if one.name != "known")

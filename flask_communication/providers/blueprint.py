@@ -6,18 +6,21 @@ import logging
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from traceback import extract_tb
 from typing import Any
 
-from flask import Blueprint, jsonify, request
+from flask import Blueprint, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from ..formats.strict_json import encode_json, parse_json
+from ..formats.text import mask
 from .base import (
     Accepted,
+    Capabilities,
     Inbox,
     NotSent,
     OutboundSMS,
@@ -27,8 +30,10 @@ from .base import (
     Refused,
 )
 from .contract import email as mail_contract
+from .contract import manifest, signatures
 from .contract import sms as contract
-from .http import clean
+from .contract.envelope import LONGEST_REF
+from .net import hosts
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +41,6 @@ log = logging.getLogger(__name__)
 # it sends arrives under names that begin with HTTP_.
 INTERNAL = "flask_communication.internal"
 
-_SERVED = ("sms", "email")
 _LONGEST_BODY = 256 * 1024
 _LONGEST_BULK = 8 * 1024 * 1024
 # Said with 503 by a provider that names no time; without the header a client could not tell that
@@ -75,6 +79,8 @@ def provider_blueprint(
     With ``secret`` (or several, while one is replaced) every call but the manifest must carry a
     Standard Webhooks signature not older than five minutes. ``unsigned=True`` takes calls from
     anyone who reaches the URL. With neither, only calls from inside this application are answered.
+    The provider reaches public addresses only, and those that the application's setting
+    COMMUNICATION_ALLOW_PRIVATE_HOSTS lists.
 
     The manifest promises ``stateless``: ``config`` comes with every call, and nothing is kept. A
     caller that knows only the seed's contract sends none with a retry or report; the provider then
@@ -83,7 +89,7 @@ def provider_blueprint(
     """
     name = name or provider.name
     secrets = (secret,) if isinstance(secret, str) else tuple(secret or ())
-    doors = _Doors(provider, [contract.signature_key(one) for one in secrets], unsigned)
+    doors = _Doors(provider, [signatures.signature_key(one) for one in secrets], unsigned)
     blueprint = Blueprint(name, type(provider).__module__, url_prefix=f"/{name}")
 
     def serve(path: str, endpoint: str, view: _View, method: str) -> None:
@@ -111,19 +117,7 @@ class _Doors:
         self._unsigned = unsigned
 
     def manifest(self) -> ResponseReturnValue:
-        provider = self._provider
-        served = {contract.BULK_FEATURE, mail_contract.INBOX_FEATURE}
-        features = {contract.STATELESS} | (provider.features & served)
-        return jsonify(
-            name=provider.name,
-            label=provider.label or provider.name,
-            types=[one for one in provider.types if one in _SERVED],
-            features=sorted(features),
-            config_schema=provider.config_schema,
-            idempotency_window=provider.idempotency_window,
-            report_after=provider.report_after,
-            bulk_limit=min(provider.bulk_limit, contract.MOST_MESSAGES),
-        )
+        return jsonify(manifest.write(self._provider.name, self._provider.learn()))
 
     def send(self) -> ResponseReturnValue:
         given = self._read(_SEND)
@@ -175,7 +169,7 @@ class _Doors:
         )
 
     def inbox(self) -> ResponseReturnValue:
-        if mail_contract.INBOX_FEATURE not in self._provider.features:
+        if manifest.INBOX not in self._can().features:
             raise _Answer(404, "this provider has no inbox")
         given = self._read(_INBOX)
 
@@ -187,15 +181,19 @@ class _Doors:
             data=mail_contract.inbox_data(_call(fetch, given["cursor"], given["config"])),
         )
 
+    def _can(self) -> Capabilities:
+        can = self._provider.capabilities
+        return can if can.known else self._provider.learn()
+
     def _check_type(self, wanted: str) -> None:
-        if wanted not in self._provider.types:
+        if wanted not in self._can().types:
             raise _Answer(404, f"this provider does not send {wanted}")
 
     def bulk(self) -> ResponseReturnValue:
-        if contract.BULK_FEATURE not in self._provider.features:
+        if manifest.BULK not in self._can().features:
             raise _Answer(404, "this provider takes one message a call: post it to sms/send/")
         given = self._read(_BULK, _LONGEST_BULK)
-        limit = self._provider.bulk_limit
+        limit = self._can().bulk_limit
         if len(given["messages"]) > limit:
             raise _Answer(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
         batch = [
@@ -218,7 +216,7 @@ class _Doors:
             wrong = "the body is not in the form of the contract"
             raise _Answer(422, wrong, exc.messages) from None
         except ValueError as exc:
-            raise _Answer(400, f"the body is not usable JSON ({clean(str(exc))})") from None
+            raise _Answer(400, f"the body is not usable JSON ({mask(str(exc))})") from None
         return loaded
 
     def _check_caller(self, raw: bytes) -> None:
@@ -269,7 +267,7 @@ def _body(longest: int) -> bytes:
 
 def _signed(keys: Sequence[bytes], raw: bytes) -> bool:
     headers = request.headers
-    return contract.is_signed(
+    return signatures.is_signed(
         keys,
         raw,
         message_id=headers.get("webhook-id", ""),
@@ -280,12 +278,13 @@ def _signed(keys: Sequence[bytes], raw: bytes) -> bool:
 
 def _key() -> str:
     key = request.headers.get("Idempotency-Key") or request.headers.get("webhook-id", "")
-    return key if 1 <= len(key) <= contract.LONGEST_REF and key.isprintable() else uuid.uuid4().hex
+    return key if 1 <= len(key) <= LONGEST_REF and key.isprintable() else uuid.uuid4().hex
 
 
 def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -> Any:
     try:
-        return method(subject, config)
+        with _guard():
+            return method(subject, config)
     except ProviderError as exc:
         raise _failed(exc, config) from None
     except Exception as exc:
@@ -295,13 +294,21 @@ def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -
         raise _failed(OutcomeUnknown("the provider broke; its log says where"), config) from None
 
 
+def _guard() -> AbstractContextManager[None]:
+    """Return the guard against private addresses: the caller's own within this application."""
+    if request.environ.get(INTERNAL) is True:
+        return nullcontext()
+    given = current_app.config.get(hosts.SETTING) or ()
+    return hosts.guarded([given] if isinstance(given, str) else given)
+
+
 def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
     status = (
         403
         if _denies(exc)
         else next(_STATUSES[kind] for kind in _STATUSES if isinstance(exc, kind))
     )
-    answer = _Answer(status, clean(exc.reason, config))
+    answer = _Answer(status, mask(exc.reason, config))
     if isinstance(exc, NotSent):
         answer.retry_after = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
     if exc.only_this:
@@ -350,7 +357,7 @@ def _result(result: object, config: Mapping[str, Any]) -> dict[str, Any]:
         return {"success": True, "msg_uuid": result.ref, "extra_data": _extra(result)}
     if not isinstance(result, ProviderError):
         result = OutcomeUnknown("the provider did not say whether it took the message")
-    said: dict[str, Any] = {"success": False, "msg": clean(result.reason, config)}
+    said: dict[str, Any] = {"success": False, "msg": mask(result.reason, config)}
     if result.code:
         said["code"] = result.code
     if result.only_this:

@@ -19,7 +19,6 @@ from urllib.parse import urlencode
 
 from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from ..formats.strict_json import encode_json, parse_json
-from ..formats.text import clean as printable
 from ..formats.text import mask
 from .net.hosts import Forbidden
 from .net.sockets import TROUBLE, Answer, Clock, Line
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 # A provider that asks for more patience than this is asked again after it.
 LONGEST_RETRY_AFTER = 3600.0
-_QUOTED = 200
 
 
 @dataclass(frozen=True)
@@ -204,14 +202,6 @@ def basic_auth(user: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
-def clean(text: str, config: Mapping[str, Any] | None = None) -> str:
-    """Make a stranger's text fit for a log line: one short printable line without our secrets.
-
-    Strings of ``config`` that the text repeats are masked, whether they are secrets or not.
-    """
-    return " ".join(printable(mask(text, config or {}), 4 * _QUOTED).split())[:_QUOTED]
-
-
 _HEADERS = {
     "User-Agent": "Flask-Communication",
     "Accept": "application/json",
@@ -254,7 +244,7 @@ def _said(reply: Reply, config: Mapping[str, Any] | None) -> str:
         return ", a redirect, which is never followed; correct the provider's address"
     document = reply.json if isinstance(reply.json, dict) else {}
     said = document.get("msg") or document.get("message")
-    text = clean(said if isinstance(said, str) else reply.text, config)
+    text = mask(said if isinstance(said, str) else reply.text, config)
     return f": {text}" if text and not text.startswith("<") else ""
 
 
@@ -271,7 +261,7 @@ def _until(date: str) -> float | None:
 def _body(answer: Answer, cap: int, clock: Clock) -> tuple[bytes, str | None]:
     coding = answer.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        return b"", f"came compressed ({clean(coding)[:20]}) although plain was asked for"
+        return b"", f"came compressed ({mask(coding)[:20]}) although plain was asked for"
     parts: list[bytes] = []
     size = 0
     for part in answer.parts:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from marshmallow import ValidationError
 
 from ..formats.strict_json import encode_json
+from ..formats.text import mask
 from .base import (
     Accepted,
+    Capabilities,
     Denied,
     Inbox,
     NotSent,
@@ -26,32 +28,33 @@ from .base import (
     ProviderError,
     Refused,
     Report,
+    ReportStatus,
 )
 from .contract import email as mail_contract
-from .contract import manifest
+from .contract import envelope, manifest, signatures
 from .contract import sms as contract
-from .http import LONGEST_RETRY_AFTER, Http, Reply, classify, clean
+from .http import LONGEST_RETRY_AFTER, Http, Reply, classify
 
 if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
 
-# How long an answer about the manifest is believed, also the answer "I have none".
+# Seconds until the manifest is read again, also where there is none ...
 _MANIFEST_LASTS = 300.0
-# How soon a provider that could not be asked is asked again.
+# ... and where the provider did not answer.
 _ASK_AGAIN = 5.0
 _MANIFEST_DEADLINE = 5.0
-# One that connects and so often fails to answer is taken for one without a manifest.
+# A provider that so often connects and does not answer counts as one without a manifest.
 _SILENT = 3
 _REPORTS_A_CALL = 500
 # Three visits of 30 seconds, and what was read on its way home; within a mailbox's lease of 120.
 _INBOX_DEADLINE = 110.0
 
-_ENVELOPE = contract.Envelope()
-_ACCEPTANCE = contract.Acceptance()
-_BULK_RESULT = contract.BulkResult()
-_REPORT = contract.ReportItem()
+_ENVELOPE = envelope.Envelope()
+_ACCEPTANCE = envelope.Acceptance()
+_BULK_RESULT = envelope.BulkResult()
+_REPORT = envelope.ReportItem()
 
 
 class RemoteProvider(Provider):
@@ -59,9 +62,9 @@ class RemoteProvider(Provider):
 
     ``secret`` signs every body as a Standard Webhook (``whsec_`` and base64, or any string); a
     wrong one raises SettingError. ``transport`` replaces the network: a WSGI application, or a
-    test. ``trailing_slash`` is False for a provider whose paths end without one. What the
-    provider can do is read from its manifest when it is first needed, and again every few minutes
-    beside the calls; no failure to read it is ever raised.
+    test. ``trailing_slash`` is False for a provider whose paths end without one. :meth:`learn`
+    reads the manifest, and so does every few minutes a thread beside the requests; a failure to
+    read it is never raised.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class RemoteProvider(Provider):
     ) -> None:
         self.name = name
         self._root = url.rstrip("/") + "/"
-        self._key = None if secret is None else contract.signature_key(secret)
+        self._key = None if secret is None else signatures.signature_key(secret)
         self._http = Http(transport=transport)
         # Mails are longer than answers, and take longer to fetch.
         self._mails = Http(
@@ -83,63 +86,34 @@ class RemoteProvider(Provider):
         )
         self._slash = trailing_slash
         self._lock = threading.Lock()
-        self._known: manifest.Known | None = None
-        self._believed_until = 0.0
-        self._reached = False
+        self._learnt = Capabilities(label=name, known=False)
+        self._recent_until: float | None = None
         self._silences = 0
 
     def __repr__(self) -> str:
         return f"<RemoteProvider {self.name}>"
 
-    # A class's constants become answers of the other side here, which mypy takes for a mistake.
     @property
-    def is_known(self) -> bool:  # type: ignore[override]
-        """Tell whether the provider has ever answered what it can do, or will not."""
-        return self._reached
+    def capabilities(self) -> Capabilities:
+        """Return what the manifest said when it was last read; before that, the defaults."""
+        return self._learnt
 
-    def learn(self) -> None:
-        """Read the manifest, unless that was done lately; never raises."""
-        self._manifest()
+    def learn(self) -> Capabilities:
+        """Read the manifest, unless that was done lately, and return what it says; never raises."""
+        if self._is_recent():
+            return self._learnt
+        # Only the first time does a thread wait for the one that asks.
+        if not self._lock.acquire(blocking=self._recent_until is None):
+            return self._learnt
+        try:
+            return self._learnt if self._is_recent() else self._ask()
+        finally:
+            self._lock.release()
 
     def check(self, config: Mapping[str, Any]) -> str:
-        """Ask for the manifest now, and say what it tells; its calls are not tried."""
+        """Read the manifest now and describe it; no other request is tried."""
         reply = self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE)
-        return f"{self._root} can be reached; {manifest.examine(reply)}"
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        """Return the manifest's label, or the name."""
-        return self._last().label or self.name
-
-    @property
-    def types(self) -> Sequence[str]:  # type: ignore[override]
-        """Return the manifest's channels, or just ``sms``."""
-        return self._last().types
-
-    @property
-    def features(self) -> frozenset[str]:  # type: ignore[override]
-        """Return the manifest's features; without one there are none."""
-        return self._last().features
-
-    @property
-    def config_schema(self) -> Mapping[str, Any] | None:  # type: ignore[override]
-        """Return the manifest's JSON Schema of the configuration, if it has one."""
-        return self._last().config_schema
-
-    @property
-    def idempotency_window(self) -> float:  # type: ignore[override]
-        """Return for how many seconds the provider ignores a repeated Idempotency-Key."""
-        return self._last().idempotency_window
-
-    @property
-    def report_after(self) -> float:  # type: ignore[override]
-        """Return after how many seconds to ask for the first report."""
-        return self._last().report_after
-
-    @property
-    def bulk_limit(self) -> int:  # type: ignore[override]
-        """Return how many messages one bulk call may carry."""
-        return self._last().bulk_limit
+        return f"{self._root} can be reached; {manifest.describe(reply.status, reply.json)}"
 
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Post the seed's body to ``sms/send/``."""
@@ -151,7 +125,7 @@ class RemoteProvider(Provider):
         if sms.provider_ref is None:
             return self.send_sms(sms, config)
         body = contract.retry_body(
-            sms.provider_ref, sms.msg, sms.destination, config, stateless=self._stateless()
+            sms.provider_ref, sms.msg, sms.destination, config, stateless=self._is_stateless()
         )
         data = self._call(contract.RETRY, body, sms.key, config)["data"]
         try:
@@ -222,7 +196,7 @@ class RemoteProvider(Provider):
         reports: list[Report] = []
         for start in range(0, len(refs), _REPORTS_A_CALL):
             asked = refs[start : start + _REPORTS_A_CALL]
-            body = contract.report_body(asked, config, stateless=self._stateless())
+            body = contract.report_body(asked, config, stateless=self._is_stateless())
             data = self._call(path, body, uuid.uuid4().hex, config)["data"]
             if not isinstance(data, list):
                 raise _unclear("the answer must carry a list of reports")
@@ -235,56 +209,42 @@ class RemoteProvider(Provider):
         body = encode_json(payload)
         headers = {"Idempotency-Key": key}
         if self._key is not None:
-            headers |= contract.signature_headers(self._key, key, body)
+            headers |= signatures.signature_headers(self._key, key, body)
         url = self._root + (path if self._slash else path.rstrip("/"))
         reply = (http or self._http).post(url, body, "application/json", headers)
-        self._freshen()
+        self._refresh()
         return _envelope(classify(reply, config), config)
 
-    def _freshen(self) -> None:
-        if self._known is not None and time.monotonic() >= self._believed_until:
+    def _refresh(self) -> None:
+        if self._recent_until is not None and not self._is_recent():
             # Not in this thread, which holds an answer that is not written down yet.
             asking = contextvars.copy_context()
-            threading.Thread(target=asking.run, args=(self._manifest,), daemon=True).start()
+            threading.Thread(target=asking.run, args=(self.learn,), daemon=True).start()
 
-    def _last(self) -> manifest.Known:
-        """Return what was read last, however old; only the first time is there a wait."""
-        return self._known or self._manifest()
+    def _is_recent(self) -> bool:
+        return self._recent_until is not None and time.monotonic() < self._recent_until
 
-    def _stateless(self) -> bool:
-        known = self._manifest()
-        if not self._reached:
-            # Guessing "no" would call a stateless provider without its configuration.
-            known = self._ask()
-        return contract.STATELESS in known.features
+    def _is_stateless(self) -> bool:
+        can = self.learn()
+        if not can.known:
+            # Guessing "no" would ask a stateless provider without its configuration.
+            can = self._ask()
+        return manifest.STATELESS in can.features
 
-    def _manifest(self) -> manifest.Known:
-        known = self._known
-        if known is not None and time.monotonic() < self._believed_until:
-            return known
-        # Whoever has something to go by does not wait for the one thread that asks.
-        if not self._lock.acquire(blocking=known is None):
-            return known or manifest.NONE
+    def _ask(self) -> Capabilities:
+        lasts = _ASK_AGAIN
         try:
-            if self._known is not None and time.monotonic() < self._believed_until:
-                return self._known
-            return self._ask()
-        finally:
-            self._lock.release()
-
-    def _ask(self) -> manifest.Known:
-        try:
-            found = manifest.read(self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE))
-            self._reached = True
+            reply = self._http.get_json(self._root, deadline=_MANIFEST_DEADLINE)
+            found = manifest.read(reply.status, reply.json)
+            self._learnt = replace(found, label=found.label or self.name)
+            lasts = _MANIFEST_LASTS
         except ProviderError as exc:
             log.info("no manifest from provider %s: %s", self.name, exc.reason)
             self._silences += not isinstance(exc, NotSent)
-            self._reached = self._reached or self._silences >= _SILENT
-            found = None
-        lasts = _ASK_AGAIN if found is None else _MANIFEST_LASTS
-        self._known = found or self._known or manifest.NONE
-        self._believed_until = time.monotonic() + lasts
-        return self._known
+            if self._silences >= _SILENT:
+                self._learnt = replace(self._learnt, known=True)
+        self._recent_until = time.monotonic() + lasts
+        return self._learnt
 
 
 def _unclear(what: str) -> OutcomeUnknown:
@@ -298,16 +258,16 @@ def _envelope(reply: Reply, config: Mapping[str, Any]) -> dict[str, Any]:
         # All that matters of a success; to load the schema would take a tenth of the call.
         return {"data": reply.json.get("data")}
     try:
-        envelope: dict[str, Any] = _ENVELOPE.load(reply.json)
+        answer: dict[str, Any] = _ENVELOPE.load(reply.json)
     except ValidationError:
         raise _unclear("not in the form of the contract") from None
-    if not envelope["success"]:
-        raise _failure(envelope, config)
-    return envelope
+    if not answer["success"]:
+        raise _failure(answer, config)
+    return answer
 
 
 def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderError:
-    said = clean(failed["msg"], config) if isinstance(failed["msg"], str) else ""
+    said = mask(failed["msg"], config) if isinstance(failed["msg"], str) else ""
     reason = f"the provider said: {said or 'no, without a reason'}"
     code, alone = _word(failed["code"]), failed["only_this"] is True
     if failed["outcome"] == "not_sent":
@@ -328,7 +288,7 @@ def _seconds(value: Any) -> float | None:
 def _word(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    return clean(str(value)) or None
+    return mask(str(value)) or None
 
 
 def _accepted(data: Any) -> Accepted:
@@ -377,17 +337,17 @@ def _reports(data: list[Any], asked: frozenset[str], name: str) -> Iterator[Repo
         except ValidationError:
             log.warning("provider %s sent a report in another form than the contract's", name)
             continue
-        status = contract.status_of(given["status"])
+        status = envelope.status_of(given["status"])
         if given["msg_uuid"] not in asked:
             log.warning("provider %s reported a message it was not asked about", name)
         elif status is None:
-            word = clean(given["status"])
+            word = mask(given["status"])
             log.warning("provider %s reported %r, a word nobody knows", name, word)
         else:
             yield _report(given, status)
 
 
-def _report(given: Mapping[str, Any], status: str) -> Report:
+def _report(given: Mapping[str, Any], status: ReportStatus) -> Report:
     return Report(
         ref=given["msg_uuid"],
         status=status,
@@ -395,6 +355,6 @@ def _report(given: Mapping[str, Any], status: str) -> Report:
         code=_word(given["code"]),
         recipient=_word(given["recipient"]),
         event_id=_word(given["event_id"]),
-        occurred_at=mail_contract.moment(given["occurred_at"]),
+        occurred_at=envelope.moment(given["occurred_at"]),
         opted_out=given["opted_out"] is True,
     )

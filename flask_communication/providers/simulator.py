@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..storage.models.status import DELIVERED, READ, SENT, UNDELIVERED
 from .base import (
     Accepted,
     NotSent,
@@ -21,6 +20,7 @@ from .base import (
     ProviderError,
     Refused,
     Report,
+    ReportStatus,
 )
 
 
@@ -28,7 +28,7 @@ from .base import (
 class _Story:
     """What becomes of a message: the reports one second apart, or the failure at once."""
 
-    reports: tuple[str, ...] = ()
+    reports: tuple[ReportStatus, ...] = ()
     takes: float = 0.0
     failure: type[ProviderError] | None = None
     says: str = ""
@@ -36,15 +36,15 @@ class _Story:
 
 
 STORIES: dict[str, _Story] = {
-    "delivered": _Story((SENT, DELIVERED)),
-    "undelivered": _Story((SENT, UNDELIVERED)),
-    "slow": _Story((SENT, DELIVERED), takes=2.0),
+    "delivered": _Story(("sent", "delivered")),
+    "undelivered": _Story(("sent", "undelivered")),
+    "slow": _Story(("sent", "delivered"), takes=2.0),
     "rejected": _Story(failure=Refused, says="this number is always rejected"),
     "throttled": _Story(failure=NotSent, says="too many messages; come back in a second"),
     "silent": _Story(),
     "unknown": _Story(failure=OutcomeUnknown, says="the line went dead after the message"),
     "unreachable": _Story(failure=NotSent, says="connection refused"),
-    "read": _Story((SENT, DELIVERED, READ)),
+    "read": _Story(("sent", "delivered", "read")),
     "opted_out": _Story(failure=Refused, says="the recipient has said STOP", opted_out=True),
 }
 # The last digit of a magic number -> its story.

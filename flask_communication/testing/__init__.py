@@ -15,7 +15,7 @@ import pytest
 # Whoever imports a name, rather than name the plugin, is shown the values of a failed assertion
 # too.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{one}" for one in ("bench", "promises", "sending", "trouble"))
+    *(f"{__name__}.conformance.{one}" for one in ("failures", "fixtures", "promises", "sending"))
 )
 
 from .conformance.provider import ProviderConformance  # noqa: E402

@@ -29,7 +29,7 @@ from ..providers import standin
 from ..providers.base import File, Provider
 from ..signals import announce
 from ..storage.models import Attachment, Config, Mail, Message
-from .standin import Understudy
+from .standin import StandIn
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Outbox(Sequence[Sent]):
 
     def in_place_of(self, provider: Provider) -> Provider:
         """Return who answers in place of a provider."""
-        return Understudy(provider)
+        return StandIn(provider)
 
     def end(self) -> None:
         """Cancel what still waits, or a worker would send it when the test is over."""

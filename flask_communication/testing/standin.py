@@ -9,7 +9,7 @@ from ..providers.base import Accepted, OutboundEmail, OutboundSMS, Provider, Pro
 from ..providers.simulator import STORIES, Simulator
 
 
-class Understudy(Simulator):
+class StandIn(Simulator):
     """The simulator under the name of a provider, with its settings and channels.
 
     Its reports tell the end of every story at once. It does not promise to ignore repeats: what is
@@ -17,20 +17,16 @@ class Understudy(Simulator):
     """
 
     def __init__(self, provider: Provider) -> None:
-        self.name, self.label = (
-            provider.name,
-            provider.label if provider.is_known else provider.name,
-        )
+        # No learn(): that could be a request.
+        can = provider.capabilities
+        self.name, self.label = provider.name, can.label
         # The settings are the provider's own: what the simulator would make of them is chance.
         self._obeys = isinstance(provider, Simulator)
-        if provider.is_known:
-            self.types = tuple(provider.types)
-            self.features = frozenset(provider.features & {"bulk"})
-            self.config_schema = provider.config_schema
-            self.bulk_limit = provider.bulk_limit
-        else:
-            # To ask it would be a call.
-            self.config_schema = None
+        self.config_schema = can.config_schema
+        if can.known:
+            self.types = can.types
+            self.features = can.features & {"bulk"}
+            self.bulk_limit = can.bulk_limit
 
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Tell the story of the destination."""

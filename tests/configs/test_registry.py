@@ -99,7 +99,7 @@ def test_an_installed_package_that_is_broken_says_so(
         registry(app).find("carrier")
 
 
-def test_an_address_of_the_operator_is_found(app: Flask) -> None:
+def test_an_address_of_the_operator_is_found(app: Flask, any_address: None) -> None:
     memory = SeedProvider()
     with served(seed_app(memory)) as url:
         known = registry(app, providers={"acme": RemoteAddress(f"{url}/seedsms")})
@@ -162,7 +162,7 @@ def test_a_provider_of_ours_mounted_here_needs_no_secret(app: Flask) -> None:
     known = registry(app)
     for name in ("closed", "signed"):
         assert known.find(name).send_sms(sms(), {}).ref.startswith("sim-delivered-")
-        assert known.find(name).features == {"bulk", "stateless"}
+        assert known.find(name).learn().features == {"bulk", "stateless"}
 
 
 def test_our_own_blueprint_is_not_taken_for_a_provider(app: Flask) -> None:

@@ -165,3 +165,8 @@ def test_unicode_and_what_browsers_do_not_know_is_read_too(label: str, raw: byte
 def test_no_bytes_and_no_label_break_the_reader(raw: bytes, label: str) -> None:
     found, _ = text.decode(raw, label)
     text.make_storable(found).encode()
+
+
+def test_a_text_from_outside_becomes_one_short_printable_line() -> None:
+    assert text.mask("a\r\nb\x1b[2J\u202ec\0" + "x" * 5000).startswith("a b [2J c x")
+    assert len(text.mask("x" * 5000)) == 200

@@ -24,10 +24,12 @@ from flask_communication.errors import (
 )
 from flask_communication.providers.base import Accepted, OutboundSMS, Provider, Report
 from flask_communication.providers.blueprint import INTERNAL, provider_blueprint
-from flask_communication.providers.contract import sms as contract
+from flask_communication.providers.contract import signatures
 from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.simulator import Simulator
 from tests.support.seed_provider import served
+
+pytestmark = pytest.mark.usefixtures("any_address")
 
 NUMBER = "+919999911111"
 SECRET = "whsec_c2VjcmV0"
@@ -285,7 +287,7 @@ def test_a_call_from_inside_the_application_may(parrot: Parrot) -> None:
 def test_a_signed_call_is_let_in(parrot: Parrot) -> None:
     client = app_of(parrot, secret=["another", SECRET]).test_client()
     body = json.dumps(SEND).encode()
-    headers = contract.signature_headers(b"secret", "m1", body)
+    headers = signatures.signature_headers(b"secret", "m1", body)
     answer = client.post(
         "/parrot/sms/send/", data=body, headers=headers, content_type="application/json"
     )
@@ -308,7 +310,7 @@ def test_a_signed_call_is_let_in(parrot: Parrot) -> None:
 def test_a_call_signed_wrongly_is_not(parrot: Parrot, change: dict[str, str]) -> None:
     client = app_of(parrot, secret=SECRET).test_client()
     body = json.dumps(SEND).encode()
-    headers = {**contract.signature_headers(b"secret", "m1", body), **change}
+    headers = {**signatures.signature_headers(b"secret", "m1", body), **change}
     answer = client.post(
         "/parrot/sms/send/", data=body, headers=headers, content_type="application/json"
     )
@@ -412,8 +414,9 @@ def test_an_outcome_survives_the_journey(
 
 
 def test_the_manifest_survives_the_journey(remote: RemoteProvider) -> None:
-    assert remote.features == {"bulk", "stateless"}
-    assert (remote.types, remote.bulk_limit, remote.idempotency_window) == (("sms",), 3, 30)
+    can = remote.learn()
+    assert can.features == {"bulk", "stateless"}
+    assert (can.types, can.bulk_limit, can.idempotency_window) == (("sms",), 3, 30)
 
 
 def test_a_wrong_secret_is_refused_with_advice(parrot: Parrot) -> None:

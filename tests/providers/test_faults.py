@@ -20,6 +20,8 @@ from flask_communication.providers.remote import RemoteProvider
 from tests.support.loopback import Behaviour, answer, answering, request_of, self_signed, server
 from tests.support.rigs import bounded
 
+pytestmark = pytest.mark.usefixtures("any_address")
+
 DEADLINE, CONNECT = 1.0, 0.5
 GOOD = answer(body=b'{"success": true, "data": {"msg_uuid": "ref-1"}}')
 SENT = Accepted("ref-1")

@@ -16,10 +16,16 @@ import httpx
 import pytest
 
 from flask_communication.errors import NotSent, OutcomeUnknown, Refused, SettingError
-from flask_communication.providers.base import Accepted, OutboundSMS, Provider
-from flask_communication.providers.contract import sms as contract
+from flask_communication.providers.base import Accepted, Capabilities, OutboundSMS, Provider
+from flask_communication.providers.contract import signatures
 from flask_communication.providers.remote import RemoteProvider
+from flask_communication.providers.simulator import Simulator
+from flask_communication.providers.smtp import SMTP
+from flask_communication.testing.standin import StandIn
+from tests.support.loopback import answer, request_of, server
 from tests.support.seed_provider import SeedProvider, seed_app, served
+
+pytestmark = pytest.mark.usefixtures("any_address")
 
 NUMBER = "+919999911111"
 CONFIG = {"authkey": "CANARY_9f81"}
@@ -92,10 +98,7 @@ def test_a_seed_only_provider_works_unchanged(memory: SeedProvider, seed_url: st
 
 def test_a_seed_only_provider_has_no_features(seed_url: str) -> None:
     remote = RemoteProvider("seedsms", seed_url)
-    assert remote.features == frozenset()
-    assert (remote.types, remote.idempotency_window, remote.report_after) == (("sms",), 0, 60)
-    assert remote.label == "seedsms"
-    assert remote.config_schema is None
+    assert remote.learn() == Capabilities(label="seedsms")
 
 
 def test_a_send_goes_to_the_seeds_path_with_the_key() -> None:
@@ -137,7 +140,7 @@ def test_a_secret_signs_the_bytes_of_the_body() -> None:
     vendor = Vendor()
     provider(vendor, "whsec_c2VjcmV0").send_sms(sms(), CONFIG)
     sent = vendor.asked[0]
-    assert contract.is_signed(
+    assert signatures.is_signed(
         [b"secret"],
         sent.content,
         message_id=sent.headers["webhook-id"],
@@ -322,10 +325,16 @@ def test_a_manifest_says_what_the_provider_can() -> None:
         }
     )
     remote = provider(vendor)
-    assert remote.label == "Acme"
-    assert remote.features == {"stateless", "bulk"}
-    assert (remote.idempotency_window, remote.report_after, remote.bulk_limit) == (600, 5, 50)
-    assert remote.config_schema == schema
+    said = Capabilities(
+        label="Acme",
+        types=("sms",),
+        features=frozenset({"stateless", "bulk"}),
+        config_schema=schema,
+        idempotency_window=600,
+        report_after=5,
+        bulk_limit=50,
+    )
+    assert remote.learn() == remote.learn() == remote.capabilities == said
     assert vendor.manifest_reads == 1
 
 
@@ -346,8 +355,7 @@ def test_a_manifest_says_what_the_provider_can() -> None:
 def test_no_manifest_is_remembered_too(answer: httpx.Response) -> None:
     vendor = Vendor(manifest=answer)
     remote = provider(vendor)
-    assert remote.features == frozenset()
-    assert remote.idempotency_window == 0
+    assert remote.learn() == remote.learn() == Capabilities(label=remote.name)
     assert vendor.manifest_reads == 1
 
 
@@ -355,14 +363,14 @@ def test_no_manifest_is_remembered_too(answer: httpx.Response) -> None:
 def test_a_provider_that_could_not_answer_is_not_asked_again_at_once(trouble: Any) -> None:
     vendor = Vendor(manifest=trouble)
     remote = provider(vendor)
-    assert [remote.features, remote.features] == [frozenset(), frozenset()]
+    assert remote.learn() == remote.learn() == Capabilities(label=remote.name, known=False)
     assert vendor.manifest_reads == 1
 
 
 def test_a_provider_that_could_not_be_reached_is_asked_again_before_a_retry() -> None:
     vendor = Vendor(manifest=httpx.ConnectError("down"))
     remote = provider(vendor)
-    assert remote.features == frozenset()
+    assert not remote.learn().known
     vendor.manifest = MANIFEST
     remote.retry_sms(sms(ref="r1"), CONFIG)
     assert vendor.bodies[0]["config"] == CONFIG
@@ -371,13 +379,13 @@ def test_a_provider_that_could_not_be_reached_is_asked_again_before_a_retry() ->
 def test_a_manifest_outlives_a_failure_to_read_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     vendor = Vendor(manifest=MANIFEST)
     remote = provider(vendor)
-    assert "bulk" in remote.features
+    assert "bulk" in remote.learn().features
     vendor.manifest = httpx.ConnectError("down")
     later = time.monotonic() + 3600
     monkeypatch.setattr(time, "monotonic", lambda: later)
     remote.learn()
     assert vendor.manifest_reads == 2
-    assert "bulk" in remote.features
+    assert "bulk" in remote.capabilities.features
 
 
 def test_an_old_manifest_is_read_again_beside_the_next_call(
@@ -385,27 +393,26 @@ def test_an_old_manifest_is_read_again_beside_the_next_call(
 ) -> None:
     vendor = Vendor(manifest=MANIFEST)
     remote = provider(vendor)
-    assert remote.features == {"stateless", "bulk"}
+    assert remote.learn().features == {"stateless", "bulk"}
     vendor.manifest = {**MANIFEST, "features": []}
     later = time.monotonic() + 3600
     with monkeypatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: later)
         remote.send_sms(sms(), CONFIG)
         for _ in range(500):
-            if not remote.features:
+            if not remote.capabilities.features:
                 break
             time.sleep(0.01)
-        assert remote.features == frozenset()
+        assert remote.capabilities.features == frozenset()
 
 
 def test_what_a_provider_can_is_known_once_it_was_reached() -> None:
     vendor = Vendor(manifest=httpx.ConnectError("down"))
     remote = provider(vendor)
-    remote.learn()
-    assert not remote.is_known
+    assert not remote.learn().known
     vendor.manifest = None
     remote.retry_sms(sms(ref="r1"), CONFIG)
-    assert remote.is_known
+    assert remote.capabilities.known
 
 
 def test_one_that_keeps_silent_three_times_is_known_to_have_no_manifest(
@@ -415,9 +422,38 @@ def test_one_that_keeps_silent_three_times_is_known_to_have_no_manifest(
     known, begun = [], time.monotonic()
     for hour in range(3):
         monkeypatch.setattr(time, "monotonic", lambda hour=hour: begun + 3600 * hour)
-        remote.learn()
-        known.append(remote.is_known)
+        known.append(remote.learn().known)
     assert known == [False, False, True]
+
+
+def test_no_attribute_of_a_provider_makes_a_request() -> None:
+    asked: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        asked.append(request_of(connection))
+        connection.sendall(answer("404 Not Found"))
+
+    with server(behave) as url:
+        remote = RemoteProvider("acme", url)
+        for one in (remote, StandIn(remote), Simulator(), SMTP()):
+            for name in dir(one):
+                getattr(one, name)
+        assert remote.capabilities == Capabilities(label="acme", known=False)
+        assert asked == []
+        assert remote.learn() == Capabilities(label="acme")
+        assert len(asked) == 1
+
+
+def test_what_an_author_declares_are_the_providers_capabilities() -> None:
+    class Acme(Provider):
+        name = "acme"
+        label = "Acme"
+        types = ["sms", "email"]
+        features = frozenset({"bulk"})
+        bulk_limit = 7
+
+    declared = Capabilities("Acme", ("sms", "email"), frozenset({"bulk"}), bulk_limit=7)
+    assert Acme().capabilities == Acme().learn() == declared
 
 
 def test_many_threads_read_the_manifest_once() -> None:
@@ -427,7 +463,7 @@ def test_many_threads_read_the_manifest_once() -> None:
 
     def look(_: int) -> frozenset[str]:
         gate.wait(5)
-        return remote.features
+        return remote.learn().features
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(look, range(8))) == {frozenset(MANIFEST["features"])}
@@ -446,7 +482,7 @@ def test_a_provider_that_is_down_is_not_sent_and_has_no_features() -> None:
     for call in calls:
         with pytest.raises(NotSent):
             call()
-    assert remote.features == frozenset()
+    assert remote.capabilities.features == frozenset()
 
 
 def test_a_remote_provider_is_a_provider() -> None:

@@ -174,8 +174,7 @@ def _configs(state: State, routes: Mapping[int, Route]) -> Iterator[Finding]:
 
 
 def _wants_webhooks(route: Route) -> bool:
-    route.learn()
-    return route.provider is not None and "webhooks" in route.provider.features
+    return "webhooks" in route.learn().features
 
 
 def try_out(state: State, config_id: Any) -> Iterator[Finding]:
@@ -189,13 +188,11 @@ def try_out(state: State, config_id: Any) -> Iterator[Finding]:
     if route.provider is None or route.blocked is not None:
         yield Finding(FAIL, about, route.blocked or "it has no provider")
         return
-    route.learn()
+    can = route.learn()
     channel, name = about.partition(" ")[0], route.provider.name
     with route.guarded():
-        if channel not in route.provider.types:
-            yield Finding(
-                WARN, about, f"{name} says it is for {', '.join(route.provider.types)} only"
-            )
+        if channel not in can.types:
+            yield Finding(WARN, about, f"{name} says it is for {', '.join(can.types)} only")
         yield from (Finding(level, about, says) for level, says in _flaws(route))
         try:
             found = route.provider.check(route.config)
@@ -218,7 +215,7 @@ def _flaws(route: Route) -> Iterator[tuple[str, str]]:
 
     Their values are not repeated.
     """
-    schema = (route.provider.config_schema if route.provider else None) or {}
+    schema = route.capabilities.config_schema or {}
     properties = schema.get("properties")
     if not isinstance(properties, Mapping):
         return

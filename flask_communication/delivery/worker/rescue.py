@@ -47,6 +47,6 @@ def rescue(state: State, routes: Routes, threads: ThreadPoolExecutor) -> int:
 
 def _decidable(message: Stranded, route: Route | None) -> bool:
     """Tell whether it is known, or hopeless to wait until it is, if the provider ignores repeats."""
-    if route is None or route.provider is None or route.provider.is_known:
+    if route is None or route.capabilities.known:
         return True
     return (message.age or 0.0) > LEARN_FOR_AT_MOST

@@ -104,8 +104,7 @@ def sending(
 
 def _learn_late(route: Route, results: Sequence[Result]) -> None:
     """Ask a provider that has not told yet whether it ignores repeats: what is in doubt needs it."""
-    is_new = route.provider is not None and not route.provider.is_known
-    if is_new and any(isinstance(one, OutcomeUnknown) for one in results):
+    if not route.capabilities.known and any(isinstance(one, OutcomeUnknown) for one in results):
         route.learn()
 
 
@@ -132,5 +131,5 @@ def learn(threads: ThreadPoolExecutor, routes: Iterable[Route]) -> None:
 
     One that does not answer soon goes on asking, and counts as plain meanwhile.
     """
-    new = {id(r.provider): r for r in routes if r.provider and not r.provider.is_known}
+    new = {id(r.provider): r for r in routes if not r.capabilities.known}
     wait([threads.submit(route.learn) for route in new.values()], timeout=LEARN_FOR)

@@ -1,6 +1,6 @@
 """The HTTP contract for email: what goes over the wire, written and read by both ends.
 
-Files and mails go as base64 within JSON; everything else is as for SMS (see :mod:`.contract`).
+Files and mails are base64 within JSON. Everything else is as for SMS (see :mod:`.sms`).
 """
 
 from __future__ import annotations
@@ -8,23 +8,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import ValidationError, fields, validate
 
 from ...formats.addresses import MOST_RECIPIENTS
-from ...formats.text import is_line
+from ...formats.text import is_line, mask
 from ..base import MOST_MAIL_BYTES, File, InboundEmail, Inbox, OutboundEmail
-from ..http import clean
-from .sms import Ref
+from .envelope import Lenient, Ref, moment
 
 SEND = "email/send/"
 RETRY = "email/retry/"
 REPORT = "email/delivery_report/"
 INBOX = "email/inbox/"
 
-INBOX_FEATURE = "inbox"
 # 18 MB of files as base64, and the text twice.
 LONGEST_BODY = 32 * 1024 * 1024
 MOST_MAILS = 50
@@ -64,12 +61,7 @@ class Bytes(fields.String):
             raise ValidationError("Must be base64.") from None
 
 
-class _Lenient(Schema):
-    class Meta:
-        unknown = EXCLUDE
-
-
-class FileBody(_Lenient):
+class FileBody(Lenient):
     """A file of an email."""
 
     filename = Line(255, required=True)
@@ -82,7 +74,7 @@ def _lines(most: int, **kwargs: Any) -> Any:
     return fields.List(Line(), validate=validate.Length(max=most), **kwargs)
 
 
-class SendBody(_Lenient):
+class SendBody(Lenient):
     """``email/send/``, and with ``msg_uuid`` ``email/retry/``."""
 
     msg_uuid = Ref(load_default=None, allow_none=True)
@@ -108,7 +100,7 @@ class SendBody(_Lenient):
     config = fields.Dict(keys=fields.String(), load_default=dict)
 
 
-class InboxBody(_Lenient):
+class InboxBody(Lenient):
     """``email/inbox/``: where to go on, and how many mails to bring at most."""
 
     cursor = fields.Dict(keys=fields.String(), load_default=dict)
@@ -116,7 +108,7 @@ class InboxBody(_Lenient):
     config = fields.Dict(keys=fields.String(), load_default=dict)
 
 
-class MailItem(_Lenient):
+class MailItem(Lenient):
     """One mail of an inbox."""
 
     uid = Line(_LONGEST_PLACE, required=True)
@@ -126,7 +118,7 @@ class MailItem(_Lenient):
     raw = Bytes(required=True)
 
 
-class InboxData(_Lenient):
+class InboxData(Lenient):
     """The ``data`` of an answer to ``email/inbox/``."""
 
     mails = fields.List(fields.Nested(MailItem), required=True, validate=validate.Length(max=1000))
@@ -191,7 +183,7 @@ def inbox_data(found: Inbox) -> dict[str, Any]:
             "uid": one.uid,
             "folder": one.folder,
             "received_at": one.received_at and one.received_at.isoformat(),
-            "flaw": one.flaw and clean(one.flaw),
+            "flaw": one.flaw and mask(one.flaw),
             "raw": base64.b64encode(one.raw).decode(),
         }
         for one in found.mails
@@ -212,12 +204,3 @@ def inbox_of(data: Any, size: int) -> Inbox:
         for one in given["mails"]
     ]
     return Inbox(mails, given["cursor"], given["more"])
-
-
-def moment(value: Any) -> datetime | None:
-    """Read a time with its zone; None for anything else, which could be hours off."""
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo else None

@@ -1,99 +1,121 @@
-"""What a remote provider says of itself."""
+"""The manifest of the HTTP contract: what ``GET <root>/`` says a provider can do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from marshmallow import ValidationError
+from marshmallow import ValidationError, fields, validate
 
-from ..base import NotSent, OutcomeUnknown
-from ..http import Reply, clean
-from . import sms
+from ...formats.text import mask
+from ..base import Capabilities, NotSent, OutcomeUnknown
+from .envelope import Lenient
+from .sms import MOST_MESSAGES
 
-_MANIFEST = sms.Manifest()
+# Features of a provider. Stateless: retries and reports need the configuration in their bodies.
+STATELESS = "stateless"
+BULK = "bulk"
+INBOX = "inbox"
 
-
-@dataclass(frozen=True)
-class Known:
-    """A manifest (its defaults where there is none) and until when it is believed."""
-
-    label: str = ""
-    types: tuple[str, ...] = ("sms",)
-    features: frozenset[str] = frozenset()
-    config_schema: Mapping[str, Any] | None = None
-    idempotency_window: float = 0.0
-    report_after: float = 60.0
-    bulk_limit: int = 500
+_TYPES = ("sms", "email")
+_FEATURES = frozenset({BULK, INBOX})
+_LONGEST_WINDOW = 30 * 86400
+_WITHOUT = "without a manifest: it is asked for SMS, with the bodies of the contract and no more"
 
 
-NONE = Known()
-NO_MANIFEST = (
-    "without a manifest: it is called for SMS, with the bodies of the contract and nothing more"
-)
+def _seconds(default: float) -> fields.Float:
+    return fields.Float(load_default=default, validate=validate.Range(min=0, max=_LONGEST_WINDOW))
 
 
-def read(reply: Reply) -> Known:
-    """Read the answer to ``GET <root>/``.
+class Manifest(Lenient):
+    """``GET <root>/``: the name of a provider and its :class:`.Capabilities`."""
 
-    Raise :class:`OutcomeUnknown` where it should be asked again.
-    """
-    if reply.status == 429 or reply.status >= 500:
-        raise OutcomeUnknown(f"it answered {reply.status}", http_status=reply.status)
-    if reply.status != 200 or not isinstance(reply.json, dict):
-        return NONE
-    try:
-        given = _MANIFEST.load(reply.json)
-    except ValidationError:
-        return NONE
-    return Known(
-        label=clean(given["label"]),
-        types=tuple(given["types"]),
-        features=frozenset(given["features"]),
-        config_schema=given["config_schema"],
-        idempotency_window=given["idempotency_window"],
-        report_after=given["report_after"],
-        bulk_limit=given["bulk_limit"],
+    name = fields.String(required=True, validate=validate.Length(min=1, max=255))
+    types = fields.List(fields.String(), required=True)
+    label = fields.String(load_default=Capabilities.label)
+    features = fields.List(fields.String(), load_default=list)
+    config_schema = fields.Dict(load_default=None, allow_none=True)
+    idempotency_window = _seconds(Capabilities.idempotency_window)
+    report_after = _seconds(Capabilities.report_after)
+    bulk_limit = fields.Integer(
+        load_default=Capabilities.bulk_limit, validate=validate.Range(min=1, max=MOST_MESSAGES)
     )
 
 
-def examine(reply: Reply) -> str:
-    """Say what the answer to ``GET <root>/`` tells a person.
+_MANIFEST = Manifest()
 
-    Raise :class:`NotSent` if it is wrong.
+
+def write(name: str, can: Capabilities) -> dict[str, Any]:
+    """Return the manifest of a provider that is served: what it can do, as far as we serve it."""
+    return {
+        **{field: value for field, value in vars(can).items() if field != "known"},
+        "name": name,
+        "label": can.label or name,
+        "types": [one for one in can.types if one in _TYPES],
+        "features": sorted({STATELESS} | (can.features & _FEATURES)),
+        "bulk_limit": min(can.bulk_limit, MOST_MESSAGES),
+    }
+
+
+def read(status: int, document: Any) -> Capabilities:
+    """Read the answer to ``GET <root>/``; anything but a good manifest means the defaults.
+
+    Raises :class:`OutcomeUnknown` where the provider should be asked again.
     """
-    if reply.status in (404, 405):
-        return f"it answers {reply.status}, {NO_MANIFEST}"
-    if reply.status != 200:
-        raise NotSent(
-            f"it answers GET with {reply.status}; it should be 200 with a manifest, or 404"
-        )
-    if not isinstance(reply.json, dict):
-        return f"it answers with no JSON object, {NO_MANIFEST}"
+    if status == 429 or status >= 500:
+        raise OutcomeUnknown(f"it answered {status}", http_status=status)
+    if status != 200 or not isinstance(document, dict):
+        return Capabilities()
     try:
-        name = _MANIFEST.load(reply.json)["name"]
+        return _capabilities(_MANIFEST.load(document))
+    except ValidationError:
+        return Capabilities()
+
+
+def _capabilities(given: Mapping[str, Any]) -> Capabilities:
+    told = {field: value for field, value in given.items() if field != "name"}
+    told["label"] = mask(told["label"])
+    told["types"] = tuple(told["types"])
+    told["features"] = frozenset(told["features"])
+    return Capabilities(**told)
+
+
+def describe(status: int, document: Any) -> str:
+    """Describe the answer to ``GET <root>/`` to a person, in one line.
+
+    Raises :class:`NotSent` if it is wrong.
+    """
+    if status in (404, 405):
+        return f"it answers {status}, {_WITHOUT}"
+    if status != 200:
+        raise NotSent(f"it answers GET with {status}; it should be 200 with a manifest, or 404")
+    if not isinstance(document, dict):
+        return f"it answers with no JSON object, {_WITHOUT}"
+    try:
+        given = _MANIFEST.load(document)
     except ValidationError as wrong:
-        raise NotSent(
-            f"its manifest is passed over, because it is wrong: {_faults(wrong)}"
-        ) from None
-    return f"it is {clean(name)}; " + describe(read(reply))
+        raise NotSent(f"its manifest is wrong and is ignored: {_faults(wrong)}") from None
+    return f"it is {mask(given['name'])}; {_described(_capabilities(given))}"
 
 
 def _faults(wrong: ValidationError) -> str:
     messages = wrong.messages if isinstance(wrong.messages, dict) else {"_": wrong.messages}
-    return clean("; ".join(f"{field}: {why}" for field, why in messages.items()))
+    return mask("; ".join(f"{field}: {why}" for field, why in messages.items()))
 
 
-def describe(known: Known) -> str:
-    """Say what a manifest was understood to say, in one line."""
-    said = [f"types {', '.join(map(clean, known.types)) or 'none'}"]
-    said += [f"features {', '.join(map(clean, sorted(known.features))) or 'none'}"]
-    if known.idempotency_window:
-        said.append(f"a repeated key is ignored for {known.idempotency_window:g} s")
-    properties = (known.config_schema or {}).get("properties")
+def _described(can: Capabilities) -> str:
+    said = [f"label {can.label}"] if can.label else []
+    said.append(f"types {_listed(can.types)}")
+    said.append(f"features {_listed(sorted(can.features))}")
+    if can.idempotency_window:
+        said.append(f"a repeated key is ignored for {can.idempotency_window:g} s")
+    properties = (can.config_schema or {}).get("properties")
     if isinstance(properties, Mapping):
-        said.append(f"settings {', '.join(map(clean, map(str, properties))) or 'none'}")
+        said.append(f"settings {_listed(properties)}")
     else:
-        said.append("settings not told, so all are taken for secrets")
-    return "; ".join([f"label {known.label}", *said] if known.label else said)
+        said.append("settings not declared, so all count as secrets")
+    return "; ".join(said)
+
+
+def _listed(names: Iterable[object]) -> str:
+    return ", ".join(mask(str(one)) for one in names) or "none"

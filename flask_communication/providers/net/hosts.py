@@ -1,21 +1,24 @@
-"""Which servers may be dialled: public ones, and those of its own network that the operator names.
+"""The guard against requests to private addresses (SSRF, CWE-918), for HTTP, SMTP and IMAP.
 
-An operator who may enter a provider's address could else make this application call what only it
-can reach: the metadata of its cloud, a database, another customer's machine (CWE-918). So what
-counts is the address that is dialled, not the name that was entered.
+Only public servers are connected to, and those of its own network that the operator names. Without
+the guard, whoever may enter a provider's address could make this application connect to what only
+it can reach: the metadata of its cloud, a database, another customer's machine. What counts is the
+address of the connection, not the name that was entered.
+
+The guard is closed by default: a thread that says nothing reaches public addresses only. Each
+thread says for itself what else it reaches, by :func:`guarded` or :func:`unguarded`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context, ContextVar
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
-# Where nobody said anything, in a script or a check on the command line, a person chose the
-# address.
-_allowed: ContextVar[tuple[str, ...] | None] = ContextVar("allowed", default=None)
+# The private hosts that may be reached; None: all of them.
+_allowed: ContextVar[tuple[str, ...] | None] = ContextVar("allowed", default=())
 
 SETTING = "COMMUNICATION_ALLOW_PRIVATE_HOSTS"
 # IANA's special-purpose registries; `is_global` of the standard library lets some of these pass.
@@ -28,26 +31,47 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class Forbidden(OSError):
-    """Raised instead of dialling an address that is not public, before anything is sent."""
+    """Raised instead of connecting to an address that is not public, before anything is sent."""
+
+
+def guarded(private: Sequence[str] = ()) -> AbstractContextManager[None]:
+    """Connect only to public addresses in this block, and to these hosts.
+
+    ``private`` are names, addresses and networks, each with a port if only that is meant (see
+    :func:`split`).
+    """
+    return _allowing(tuple(private))
+
+
+def unguarded() -> AbstractContextManager[None]:
+    """Connect to any address in this block: for a person who chose the address, and for tests."""
+    return _allowing(None)
 
 
 @contextmanager
-def guarded(allowed: Sequence[str]) -> Iterator[None]:
-    """Dial nothing but public addresses here, and these names, addresses and networks (see :func:`split`)."""
-    token = _allowed.set(tuple(allowed))
+def _allowing(allowed: tuple[str, ...] | None) -> Iterator[None]:
+    token = _allowed.set(allowed)
     try:
         yield
     finally:
         _allowed.reset(token)
 
 
+def empty_context() -> Context:
+    """Return a context without the caller's variables, in which the caller's guard holds."""
+    context = Context()
+    context.run(_allowed.set, _allowed.get())
+    return context
+
+
 def check(host: str, port: int, address: str) -> None:
-    """Raise :class:`Forbidden` if ``host``, which is at ``address``, must not be dialled."""
+    """Raise :class:`Forbidden` if ``host``, which is at ``address``, must not be connected to."""
     allowed = _allowed.get()
     if allowed is None or is_public(address) or _is_allowed(allowed, host.lower(), port, address):
         return
     raise Forbidden(
-        f"{host} is at {address}, which is not public; if it is yours, list it in {SETTING}"
+        f"{host} is at {address}, which is not public; if it is yours, list it in {SETTING}, or "
+        "outside of an application in hosts.guarded(private=[…])"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,13 +9,15 @@ import httpx
 from flask import Flask
 
 from ..blueprint import INTERNAL
+from . import hosts
 
 
 class Inside(httpx.BaseTransport):
-    """Calls into the application itself, each as strange to the current request as one by network.
+    """An httpx transport into the application itself, over WSGI.
 
     Flask would lend an inner request the application context of the outer one, and with it ``g``
-    and ``db.session``: an empty set of context variables hides it.
+    and ``db.session``. An empty set of context variables hides it, so that the inner request is as
+    separate as one over the network.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -26,7 +27,7 @@ class Inside(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return contextvars.Context().run(self._handle, request)
+        return hosts.empty_context().run(self._handle, request)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         try:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import NotSent, ProviderError, Refused
+from ...formats.text import mask
 from ..base import MOST_MAIL_BYTES, InboundEmail, Inbox
-from ..http import clean
 from ..net.sockets import Clock
 from .imap_session import Account, Box, Listed, Mail
 from .smtp_session import told
@@ -244,9 +244,7 @@ def _batches(uids: Sequence[int], sizes: Mapping[int, Listed], most: int) -> Ite
 
 
 def _lost(account: Account, exc: Exception) -> NotSent:
-    text = (
-        told(exc) if isinstance(exc, OSError) else clean(str(exc), {"password": account.password})
-    )
+    text = told(exc) if isinstance(exc, OSError) else mask(str(exc), {"password": account.password})
     return NotSent(
         f"{account.host}:{account.port}: {text}; check imap_host, imap_port and imap_security"
     )

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...errors import NotSent, Refused
+from ...formats.text import mask
 from ..base import LARGEST_MAIL
-from ..http import clean
 from ..net.lines import Wire
 from ..net.sockets import Clock
 
@@ -240,7 +240,7 @@ class Box(imaplib.IMAP4):
             said = b" ".join(one for one in said if isinstance(one, bytes)).decode(
                 "utf-8", "replace"
             )
-        return clean(str(said), {"password": self._account.password})
+        return mask(str(said), {"password": self._account.password})
 
 
 def _too_large(size: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ...errors import NotSent, OutcomeUnknown, ProviderError, Refused
-from ..http import clean
+from ...formats.text import mask
 from ..net.lines import Broken, Wire
 from ..net.sockets import Clock
 
@@ -70,7 +70,7 @@ class Reply(NamedTuple):
         """Return what a reply means that is not the one we need; ``what`` is what it was about."""
         enhanced = _ENHANCED.match(self.text)
         code = enhanced[1] if enhanced and enhanced[1][0] == str(self.code)[0] else str(self.code)
-        reason = f"{what}: {self.code} {clean(self.text, secrets)}"
+        reason = f"{what}: {self.code} {mask(self.text, secrets)}"
         if 500 <= self.code < 600:
             return Refused(reason, code=code)
         return NotSent(reason, code=code, retry_after=_SOON if self.code == 421 else _LATER)
@@ -315,7 +315,7 @@ class Session:
             line = self._wire.readline()
             if not re.match(rb"[2-5]\d\d(?:[ -]|\r?\n)", line):
                 raise Broken(
-                    f"the server did not answer in SMTP: {clean(line.decode('latin-1'))[:60]!r}"
+                    f"the server did not answer in SMTP: {mask(line.decode('latin-1'))[:60]!r}"
                 )
             lines.append(line[4:].decode("utf-8", "replace").strip())
             if line[3:4] != b"-":
@@ -327,8 +327,8 @@ def told(exc: OSError) -> str:
     if isinstance(exc, TimeoutError):
         return "no answer in time"
     if isinstance(exc, ssl.SSLError):
-        return f"TLS failed ({clean(str(exc))})"
-    return clean(str(exc)) or type(exc).__name__
+        return f"TLS failed ({mask(str(exc))})"
+    return mask(str(exc)) or type(exc).__name__
 
 
 def _is_taken(reply: Reply) -> bool:

@@ -39,7 +39,7 @@ class Trouble(Bench):
         vendor: Any,
         channel: str,
     ) -> None:
-        required = (provider.config_schema or {}).get("required", ())
+        required = (provider.learn().config_schema or {}).get("required", ())
         lacking = [{name: config[name] for name in config if name != one} for one in required]
         before = len(vendor.heard)
         for one in (*lacking, *([{}] if required else ())):
@@ -57,7 +57,7 @@ class Trouble(Bench):
     def test_strange_settings_break_nothing(
         self, provider: Provider, config: Mapping[str, Any], channel: str
     ) -> None:
-        declared = (provider.config_schema or {}).get("properties", {})
+        declared = (provider.learn().config_schema or {}).get("properties", {})
         for name in sorted({*config, *declared}):
             # Nobody should be called at a strange address.
             if declared.get(name, {}).get("destination"):
@@ -79,7 +79,7 @@ class Trouble(Bench):
         before = len(vendor.heard)
         ended = send(door, self.destinations[channel], config)
         calls = [(one.url, one.content) for one in vendor.heard[before:] if one.method != "GET"]
-        assert provider.idempotency_window or len(set(calls)) == len(calls), (
+        assert provider.learn().idempotency_window or len(set(calls)) == len(calls), (
             "it repeated the call by itself, and the recipient may have been reached twice: raise "
             "the outcome"
         )
@@ -135,5 +135,5 @@ def _others(provider: Provider, destination: str, channel: str) -> Iterator[tupl
         return
     yield provider.retry_sms, sms_to(destination, ref="conformance-1")
     yield provider.sms_reports, ["conformance-1"]
-    if "bulk" in provider.features:
+    if "bulk" in provider.learn().features:
         yield provider.send_sms_bulk, [sms_to(destination), sms_to(destination, "conformance-2")]

@@ -16,12 +16,13 @@ from ...errors import Denied, NotSent, ProviderError, Refused
 from ...formats.strict_json import encode_json
 from ...providers.base import Accepted, OutboundEmail, OutboundSMS, Provider
 from ...providers.blueprint import provider_blueprint
-from ...providers.contract import email, sms
+from ...providers.contract import email, signatures, sms
+from ...providers.net import hosts
 from ...providers.remote import RemoteProvider
 from .vendor import HOSTILE, Played, Vendor
 
 SECRET = "whsec_Y29uZm9ybWFuY2U="
-_KEY = sms.signature_key(SECRET)
+_KEY = signatures.signature_key(SECRET)
 ROOT = "/conformance/"
 # Shorter secrets are not masked, and would be found by chance.
 SHORTEST_SECRET = 8
@@ -57,6 +58,7 @@ class Bench:
     def served(self, provider: Provider) -> Flask:
         """Serve the provider at ``/conformance/`` to those who sign with the secret of the bench."""
         app = Flask("bench", root_path="/")
+        app.config[hosts.SETTING] = ["0.0.0.0/0", "::/0"]
         app.register_blueprint(provider_blueprint(provider, name="conformance", secret=SECRET))
         return app
 
@@ -69,6 +71,12 @@ class Bench:
     def client(self, served: Flask) -> FlaskClient:
         """Call the served provider."""
         return served.test_client()
+
+    @pytest.fixture(autouse=True)
+    def any_address(self) -> Iterator[None]:
+        """Let the provider reach a server on this machine."""
+        with hosts.unguarded():
+            yield
 
     @pytest.fixture(autouse=True)
     def secrets_stay_secret(
@@ -185,7 +193,7 @@ def check(ended: Any, expected: Any) -> None:
 
 def secrets_of(provider: Provider, config: Mapping[str, Any]) -> list[str]:
     """Return the secret strings of a configuration: all that the schema does not declare public."""
-    declared = (provider.config_schema or {}).get("properties", {})
+    declared = (provider.learn().config_schema or {}).get("properties", {})
     hidden = [one for one in config if one not in declared or declared[one].get("writeOnly")]
     return [config[one] for one in hidden if isinstance(config[one], str) and config[one]]
 
@@ -207,7 +215,7 @@ def words_of(ended: Any) -> str:
 def post(client: FlaskClient, path: str, body: Mapping[str, Any]) -> Any:
     """Post a signed body to the served provider."""
     raw = encode_json(body)
-    headers = sms.signature_headers(_KEY, "conformance-1", raw)
+    headers = signatures.signature_headers(_KEY, "conformance-1", raw)
     return client.post(ROOT + path, data=raw, headers=headers, content_type="application/json")
 
 

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from ...providers.base import Provider
-from ...providers.contract import email, sms
+from ...providers.contract import email, manifest, signatures, sms
 from .fixtures import (
     ROOT,
     SHORTEST_SECRET,
@@ -24,8 +24,8 @@ from .fixtures import (
 _METHODS = {
     "sms": "send_sms",
     "email": "send_email",
-    sms.BULK_FEATURE: "send_sms_bulk",
-    email.INBOX_FEATURE: "fetch_inbox",
+    manifest.BULK: "send_sms_bulk",
+    manifest.INBOX: "fetch_inbox",
 }
 _PATHS = (
     sms.SEND,
@@ -45,13 +45,15 @@ class Promises(Bench):
     def test_it_has_a_name_and_possible_numbers(self, provider: Provider) -> None:
         assert provider.name, "give it a name: operators write it as provider_pkg_name"
         assert provider.name.isprintable()
-        assert provider.idempotency_window >= 0
-        assert provider.report_after >= 0
-        assert provider.bulk_limit >= 1
+        can = provider.learn()
+        assert can.idempotency_window >= 0
+        assert can.report_after >= 0
+        assert can.bulk_limit >= 1
 
     def test_what_it_promises_it_can_do(self, provider: Provider) -> None:
-        assert set(self.channels) <= set(provider.types), f"its types are {provider.types}"
-        for promised in {*provider.types, *provider.features} & set(_METHODS):
+        can = provider.learn()
+        assert set(self.channels) <= set(can.types), f"its types are {can.types}"
+        for promised in {*can.types, *can.features} & set(_METHODS):
             method = _METHODS[promised]
             own = getattr(type(provider), method)
             assert own is not getattr(Provider, method), (
@@ -59,10 +61,11 @@ class Promises(Bench):
             )
 
     def test_its_settings_are_declared(self, provider: Provider, config: Mapping[str, Any]) -> None:
-        if provider.config_schema is None:
+        schema = provider.learn().config_schema
+        if schema is None:
             return
-        declared = provider.config_schema.get("properties", {})
-        assert set(provider.config_schema.get("required", ())) <= set(declared)
+        declared = schema.get("properties", {})
+        assert set(schema.get("required", ())) <= set(declared)
         assert set(config) <= set(declared), "a setting that is not declared is not asked for"
         assert all(isinstance(about, Mapping) for about in declared.values())
 
@@ -85,10 +88,10 @@ class Promises(Bench):
     ) -> None:
         answer = client.get(ROOT)
         assert answer.status_code == 200
-        loaded = sms.Manifest().load(answer.get_json())
+        loaded = manifest.Manifest().load(answer.get_json())
         assert set(self.channels) <= set(loaded["types"])
-        served = {sms.STATELESS, sms.BULK_FEATURE, email.INBOX_FEATURE}
-        assert set(loaded["features"]) & served >= provider.features & served
+        served = {manifest.STATELESS, manifest.BULK, manifest.INBOX}
+        assert set(loaded["features"]) & served >= provider.learn().features & served
 
     @pytest.mark.parametrize("path", _PATHS)
     def test_an_unsigned_call_is_refused(
@@ -103,7 +106,7 @@ class Promises(Bench):
         before = len(vendor.heard)
         for destination in (self.destinations[one] for one in self.channels):
             _, body = send_body(destination, config)
-            for headers in ({}, sms.signature_headers(b"another", "m1", b"")):
+            for headers in ({}, signatures.signature_headers(b"another", "m1", b"")):
                 answer = client.post(ROOT + path, json=body, headers=headers)
                 if answer.status_code != 404:
                     assert (answer.status_code, answer.get_json()["success"]) == (401, False)
@@ -112,14 +115,14 @@ class Promises(Bench):
     def test_what_it_does_not_promise_is_not_served(
         self, provider: Provider, client: FlaskClient, config: Mapping[str, Any]
     ) -> None:
-        absent = {sms.BULK: sms.BULK_FEATURE, email.INBOX: email.INBOX_FEATURE}
+        absent = {sms.BULK: manifest.BULK, email.INBOX: manifest.INBOX}
         for path, feature in absent.items():
-            if feature not in provider.features:
+            if feature not in provider.learn().features:
                 assert post(client, path, {"config": dict(config)}).status_code == 404
-        if "email" not in provider.types:
+        if "email" not in provider.learn().types:
             assert post(client, email.SEND, {}).status_code == 404
 
     def test_a_stranger_learns_what_it_is(self, provider: Provider, served: Any) -> None:
-        remote = remote_of(provider, served)
-        assert set(self.channels) <= set(remote.types)
-        assert remote.idempotency_window == provider.idempotency_window
+        told = remote_of(provider, served).learn()
+        assert set(self.channels) <= set(told.types)
+        assert told.idempotency_window == provider.learn().idempotency_window

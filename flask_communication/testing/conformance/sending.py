@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -11,10 +12,9 @@ from flask.testing import FlaskClient
 
 from ...errors import ProviderError
 from ...formats.strict_json import encode_json
-from ...providers.base import Accepted, Inbox, Provider, Report
+from ...providers.base import REPORT_STATUSES, Accepted, Inbox, Provider, Report
 from ...providers.contract import email as mail_contract
-from ...providers.contract import sms
-from ...storage.models.status import REPORTED
+from ...providers.contract import envelope, manifest, sms
 from .fixtures import (
     Bench,
     channel_of,
@@ -40,7 +40,7 @@ class Sending(Bench):
         self, door: Provider, provider: Provider, config: Mapping[str, Any], channel: str
     ) -> None:
         taken = _taken(send(door, self.destinations[channel], config))
-        sms.Acceptance().load({"msg_uuid": taken.ref})
+        envelope.Acceptance().load({"msg_uuid": taken.ref})
         encode_json(dict(taken.extra))
         assert set(taken.failed) <= {self.destinations[channel]}
         check_no_secret(repr(taken), "what it returns", provider, config)
@@ -52,7 +52,7 @@ class Sending(Bench):
         assert answer.status_code == 200, answer.text
         body = answer.get_json()
         assert body["success"] is True
-        sms.Acceptance().load(body["data"])
+        envelope.Acceptance().load(body["data"])
         check_no_secret(answer.text, "the answer", provider, config)
 
     def test_a_retry_is_taken_too(
@@ -81,13 +81,13 @@ class Sending(Bench):
             return send(provider, self.destinations[channel], config, f"conformance-{number}")
 
         with ThreadPoolExecutor(8) as pool:
-            for ended in pool.map(one, range(8)):
-                _taken(ended)
+            for sending in [pool.submit(copy_context().run, one, number) for number in range(8)]:
+                _taken(sending.result())
 
     def test_a_repeated_key_rings_once(
         self, provider: Provider, config: Mapping[str, Any], vendor: Any, channel: str
     ) -> None:
-        if not provider.idempotency_window:
+        if not provider.learn().idempotency_window:
             pytest.skip("it does not promise to ignore repeats")
         refs, calls = [], []
         for _ in range(2):
@@ -130,7 +130,9 @@ class Sending(Bench):
         check(taken.failed[recipient], expected)
 
     def test_a_batch_has_one_result_each(self, door: Provider, config: Mapping[str, Any]) -> None:
-        ended = self._batch(door, config, [self.destinations["sms"]] * min(3, door.bulk_limit))
+        ended = self._batch(
+            door, config, [self.destinations["sms"]] * min(3, door.learn().bulk_limit)
+        )
         refs = [_taken(one).ref for one in ended]
         # A played vendor says the same of all.
         assert self.accepts is not None or len(set(refs)) == len(refs), (
@@ -138,14 +140,16 @@ class Sending(Bench):
         )
 
     def test_a_batch_keeps_its_order(self, door: Provider, config: Mapping[str, Any]) -> None:
-        people = [one for one in self.recipients if channel_of(one) == "sms"][: door.bulk_limit]
+        people = [one for one in self.recipients if channel_of(one) == "sms"][
+            : door.learn().bulk_limit
+        ]
         for person, ended in zip(people, self._batch(door, config, people), strict=True):
             check(ended, self.recipients[person])
 
     def _batch(
         self, door: Provider, config: Mapping[str, Any], people: Sequence[str]
     ) -> Sequence[Any]:
-        if sms.BULK_FEATURE not in door.features or not people:
+        if manifest.BULK not in door.learn().features or not people:
             pytest.skip("it takes one message a call, or there is no table of recipients")
         batch = [sms_to(to, f"conformance-{place}") for place, to in enumerate(people)]
         results: Sequence[Any] = outcome(door.send_sms_bulk, batch, config)
@@ -158,14 +162,14 @@ class Sending(Bench):
     def test_a_batch_over_the_limit_is_refused(
         self, client: FlaskClient, provider: Provider, config: Mapping[str, Any]
     ) -> None:
-        if sms.BULK_FEATURE not in provider.features:
+        if manifest.BULK not in provider.learn().features:
             pytest.skip("it takes one message a call")
         one = {
             "msg": "Hello",
             "destination": self.destinations["sms"],
             "idempotency_key": "conformance-1",
         }
-        body = {"messages": [one] * (provider.bulk_limit + 1), "config": dict(config)}
+        body = {"messages": [one] * (provider.learn().bulk_limit + 1), "config": dict(config)}
         assert post(client, sms.BULK, body).status_code == 422
 
     def test_reports_are_about_what_was_asked(
@@ -179,8 +183,8 @@ class Sending(Bench):
                 assert {one.ref for one in found} <= {taken.ref}, (
                     "it reports what it was not asked about"
                 )
-                assert {one.status for one in found} <= REPORTED, (
-                    f"use our words: {sorted(REPORTED)}"
+                assert {one.status for one in found} <= REPORT_STATUSES, (
+                    f"use our words: {sorted(REPORT_STATUSES)}"
                 )
 
     def test_reports_are_answered_as_the_contract_says(
@@ -192,7 +196,7 @@ class Sending(Bench):
         body = answer.get_json()
         assert isinstance(body["success"], bool)
         for one in body["data"] if body["success"] else ():
-            assert sms.status_of(sms.ReportItem().load(one)["status"])
+            assert envelope.status_of(envelope.ReportItem().load(one)["status"])
         check_no_secret(answer.text, "the answer", provider, config)
 
     def test_the_vendors_words_are_ours(
@@ -208,7 +212,7 @@ class Sending(Bench):
     def test_an_inbox_is_read_on_from_its_cursor(
         self, door: Provider, provider: Provider, config: Mapping[str, Any]
     ) -> None:
-        if mail_contract.INBOX_FEATURE not in provider.features:
+        if manifest.INBOX not in provider.learn().features:
             pytest.skip("it has no inbox")
         found = _inbox(door, {}, config)
         if not provider.has_inbox(config):

@@ -19,7 +19,13 @@ from flask_communication.delivery import outbox
 from flask_communication.delivery.transitions import Claim, Settlement, Start
 from flask_communication.delivery.worker.dispatcher import persist
 from flask_communication.errors import DatabaseError, NotRetryable
-from flask_communication.providers.base import Accepted, NotSent, OutcomeUnknown, Refused
+from flask_communication.providers.base import (
+    Accepted,
+    Capabilities,
+    NotSent,
+    OutcomeUnknown,
+    Refused,
+)
 from tests.support.rigs import Bulky, Scripted, install, make_due, statements_of, work
 
 TO = "+919999911111"
@@ -131,14 +137,19 @@ def test_doubt_waits_for_a_provider_that_has_not_told_yet_what_it_can(
     make_app: MakeApp, upgraded_url: str
 ) -> None:
     class Hesitant(Scripted):
-        is_known = False
         tries = 0
 
-        def learn(self) -> None:
+        @property
+        def capabilities(self) -> Capabilities:
+            return replace(super().capabilities, known=self.tries > 2)
+
+        def learn(self) -> Capabilities:
             self.tries += 1
-            if self.tries == 1:
+            # It is asked when it is configured, before a message, and when one is in doubt.
+            if self.tries < 3:
                 raise ValueError("no provider should raise this")
-            self.is_known, self.idempotency_window = True, 3600.0
+            self.idempotency_window = 3600.0
+            return self.capabilities
 
     app, provider = make_app(upgraded_url), Hesitant(raising(OutcomeUnknown("timed out")))
     install(app, provider)

@@ -35,6 +35,8 @@ from tests.providers.smtp.test_imap import mailbox, server
 from tests.support.rigs import install, work
 from tests.support.seed_provider import served
 
+pytestmark = pytest.mark.usefixtures("any_address")
+
 ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"
 CONFIG = {"authkey": "CANARY_9f81"}
 MAIL = OutboundEmail(
@@ -192,8 +194,9 @@ def test_mails_of_an_inbox_survive_the_journey(remote: RemoteProvider, post: Pos
 
 
 def test_the_manifest_promises_email_and_the_inbox(remote: RemoteProvider) -> None:
-    assert set(remote.types) == {"sms", "email"}
-    assert remote.features == {"inbox", "stateless"}
+    can = remote.learn()
+    assert set(can.types) == {"sms", "email"}
+    assert can.features == {"inbox", "stateless"}
     assert remote.has_inbox({})
 
 
@@ -254,7 +257,9 @@ def test_large_mails_of_a_mailbox_come_over_http_one_after_the_other(listed: int
         "imap_username": "ann",
     }
     asked = {"UID FETCH 1,2,3,4 (UID RFC822.SIZE INTERNALDATE)": sizes}
-    with server(mailbox(mails, asked)) as port, served(app_of(SMTP(), secret="a secret")) as url:
+    app = app_of(SMTP(), secret="a secret")
+    app.config["COMMUNICATION_ALLOW_PRIVATE_HOSTS"] = ["127.0.0.1"]
+    with server(mailbox(mails, asked)) as port, served(app) as url:
         remote = RemoteProvider("smtp", url + "/smtp", "a secret")
         cursor: Mapping[str, Any] = {}
         found: list[str] = []

@@ -11,21 +11,26 @@ from marshmallow import Schema, ValidationError
 
 from flask_communication.errors import SettingError
 from flask_communication.formats.strict_json import encode_json
-from flask_communication.providers.contract import sms
+from flask_communication.providers.base import REPORT_STATUSES
+from flask_communication.providers.contract import envelope, manifest, signatures, sms
 from flask_communication.storage.models.status import REPORTED, STATUSES
 
 CONFIG = {"config_key1": "value1"}
 NUMBER = "+919999911111"
 
 
-def signed(body: bytes, signatures: str, *, key: bytes = b"secret", at: str | None = None) -> bool:
-    return sms.is_signed(
+def signed(body: bytes, given: str, *, key: bytes = b"secret", at: str | None = None) -> bool:
+    return signatures.is_signed(
         [key],
         body,
         message_id="m1",
         timestamp=str(int(time.time())) if at is None else at,
-        signatures=signatures,
+        signatures=given,
     )
+
+
+def test_the_words_of_a_report_are_those_of_a_message() -> None:
+    assert REPORT_STATUSES == REPORTED
 
 
 def test_a_send_carries_exactly_the_seeds_keys() -> None:
@@ -63,14 +68,14 @@ def test_a_stateless_provider_gets_what_it_needs_with_every_call() -> None:
         (sms.RetryBody, '{"msg_uuid": "abdioioio-akdidui"}'),
         (sms.ReportBody, '{"msg_uuids": ["abdioioio-akdidui"]}'),
         (
-            sms.Envelope,
+            envelope.Envelope,
             '{"success": true, "msg": "Successfully queued", "data": {"msg_uuid": "", "extra_data": '
             "{}}}",
         ),
-        (sms.Envelope, '{"success": true, "msg": "Successfully queued"}'),
-        (sms.Envelope, '{"success": true, "data": [{"msg_uuid": "", "status": "delivered"}]}'),
-        (sms.Acceptance, '{"msg_uuid": "abdioioio-akdidui", "extra_data": {}}'),
-        (sms.ReportItem, '{"msg_uuid": "abdioioio-akdidui", "status": "delivered"}'),
+        (envelope.Envelope, '{"success": true, "msg": "Successfully queued"}'),
+        (envelope.Envelope, '{"success": true, "data": [{"msg_uuid": "", "status": "delivered"}]}'),
+        (envelope.Acceptance, '{"msg_uuid": "abdioioio-akdidui", "extra_data": {}}'),
+        (envelope.ReportItem, '{"msg_uuid": "abdioioio-akdidui", "status": "delivered"}'),
     ],
 )
 def test_every_example_of_the_seed_is_understood(schema: type[Schema], example: str) -> None:
@@ -102,13 +107,13 @@ def test_a_field_nobody_knows_is_ignored() -> None:
         (sms.ReportBody, {"msg_uuids": ["r"] * 1001}),
         (sms.BulkBody, {"messages": []}),
         (sms.BulkBody, {"messages": [{"msg": "Hi", "destination": NUMBER}]}),
-        (sms.Manifest, {"name": "x"}),
-        (sms.Manifest, {"name": "", "types": ["sms"]}),
-        (sms.Manifest, {"name": "x", "types": ["sms"], "idempotency_window": -1}),
-        (sms.Manifest, {"name": "x", "types": ["sms"], "bulk_limit": 5000}),
-        (sms.Envelope, {"success": "yes"}),
-        (sms.Envelope, {"success": None}),
-        (sms.Envelope, {"msg": "Successfully queued"}),
+        (manifest.Manifest, {"name": "x"}),
+        (manifest.Manifest, {"name": "", "types": ["sms"]}),
+        (manifest.Manifest, {"name": "x", "types": ["sms"], "idempotency_window": -1}),
+        (manifest.Manifest, {"name": "x", "types": ["sms"], "bulk_limit": 5000}),
+        (envelope.Envelope, {"success": "yes"}),
+        (envelope.Envelope, {"success": None}),
+        (envelope.Envelope, {"msg": "Successfully queued"}),
     ],
 )
 def test_what_is_not_in_the_form_of_the_contract_is_refused(
@@ -120,7 +125,7 @@ def test_what_is_not_in_the_form_of_the_contract_is_refused(
 
 @pytest.mark.parametrize("ref", ["a", "x" * 255, "<script>", "a b", 12345, 10**30])
 def test_a_reference_is_any_printable_word_or_whole_number(ref: Any) -> None:
-    assert sms.Acceptance().load({"msg_uuid": ref})["msg_uuid"] == str(ref)
+    assert envelope.Acceptance().load({"msg_uuid": ref})["msg_uuid"] == str(ref)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_a_reference_is_any_printable_word_or_whole_number(ref: Any) -> None:
 )
 def test_a_reference_we_could_not_keep_is_refused(ref: Any) -> None:
     with pytest.raises(ValidationError):
-        sms.Acceptance().load({"msg_uuid": ref})
+        envelope.Acceptance().load({"msg_uuid": ref})
 
 
 @pytest.mark.parametrize(
@@ -149,38 +154,38 @@ def test_a_reference_we_could_not_keep_is_refused(ref: Any) -> None:
     ],
 )
 def test_a_word_of_a_report_means_one_of_our_statuses(word: str, status: str | None) -> None:
-    assert sms.status_of(word) == status
+    assert envelope.status_of(word) == status
 
 
 def test_every_status_of_ours_is_a_word_of_the_contract() -> None:
     # One deployment can be the provider of another, and then says its own statuses.
     outbound = STATUSES - {"received"}
-    assert {sms.status_of(status) for status in outbound} == REPORTED
+    assert {envelope.status_of(status) for status in outbound} == REPORTED
 
 
 def test_a_signature_is_the_one_of_standard_webhooks() -> None:
     # The example of the Standard Webhooks specification.
-    key = sms.signature_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    key = signatures.signature_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     body = b'{"test": 2432232314}'
-    assert sms.sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == (
+    assert signatures.sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body) == (
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     )
 
 
 def test_what_was_signed_now_is_believed() -> None:
-    headers = sms.signature_headers(b"secret", "m1", b"body")
+    headers = signatures.signature_headers(b"secret", "m1", b"body")
     assert signed(b"body", headers["webhook-signature"], at=headers["webhook-timestamp"])
 
 
 def test_one_right_signature_among_several_is_enough() -> None:
     now = int(time.time())
-    assert signed(b"body", f"v1,wrong v2,x {sms.sign(b'secret', 'm1', now, b'body')}")
+    assert signed(b"body", f"v1,wrong v2,x {signatures.sign(b'secret', 'm1', now, b'body')}")
 
 
 @pytest.mark.parametrize("minutes", [-6, 6, -1000000])
 def test_an_old_or_future_signature_is_not_believed(minutes: int) -> None:
     at = int(time.time()) + minutes * 60
-    assert not signed(b"body", sms.sign(b"secret", "m1", at, b"body"), at=str(at))
+    assert not signed(b"body", signatures.sign(b"secret", "m1", at, b"body"), at=str(at))
 
 
 @pytest.mark.parametrize("at", ["", "now", "1.5", "٣", "-1", "9" * 400])
@@ -194,7 +199,7 @@ def test_garbage_is_not_believed(signatures: str) -> None:
 
 
 def test_another_body_or_another_key_is_not_believed() -> None:
-    signature = sms.sign(b"secret", "m1", int(time.time()), b"body")
+    signature = signatures.sign(b"secret", "m1", int(time.time()), b"body")
     assert not signed(b"other", signature)
     assert not signed(b"body", signature, key=b"another")
 
@@ -202,4 +207,4 @@ def test_another_body_or_another_key_is_not_believed() -> None:
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "whsec_abc"])
 def test_a_secret_that_cannot_be_used_is_a_wrong_setting(secret: str) -> None:
     with pytest.raises(SettingError, match="secret"):
-        sms.signature_key(secret)
+        signatures.signature_key(secret)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from flask import Flask
 
 from flask_communication import SMS, Email
+from flask_communication.configs import store
 from flask_communication.configs.settings import Settings
-from flask_communication.errors import NotSent, SettingError
-from flask_communication.providers.base import Accepted, OutboundSMS, Provider
+from flask_communication.configs.state import state_of
+from flask_communication.errors import NotSent, ProviderError, SettingError
+from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS, Provider
+from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.http import Http, classify
 from flask_communication.providers.net import hosts, sockets
+from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.smtp import SMTP
+from tests.support.loopback import server
 from tests.support.rigs import install, work
 
 MakeApp = Callable[..., Flask]
@@ -119,8 +125,64 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(
     assert len(asked) == 1
 
 
-def test_in_a_script_of_ones_own_every_address_is_dialled() -> None:
-    assert sockets.addresses("127.0.0.1", 80)
+SMS_TO = OutboundSMS("k1", "+919999911111", "Hello")
+EMAIL_TO = OutboundEmail("k1", "<k1@a.example>", "a@a.example", ["b@b.example"], "Hi", "Hi")
+
+
+def over_http(port: int) -> object:
+    return Http(deadline=2).post_json(f"http://127.0.0.1:{port}/", {})
+
+
+def by_a_remote_provider(port: int) -> object:
+    return RemoteProvider("acme", f"http://127.0.0.1:{port}").send_sms(SMS_TO, {})
+
+
+def over_smtp(port: int) -> object:
+    return SMTP().send_email(
+        EMAIL_TO, {"host": "127.0.0.1", "port": port, "security": "none", "timeout": 1}
+    )
+
+
+def over_imap(port: int) -> object:
+    config = {"host": "h", "imap_host": "127.0.0.1", "imap_port": port, "username": "ann"}
+    return SMTP().fetch_inbox({}, 1, {**config, "imap_security": "none"})
+
+
+WAYS = [over_http, by_a_remote_provider, over_smtp, over_imap]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_who_says_nothing_reaches_no_private_address(way: Callable[[int], object]) -> None:
+    with listener() as (port, came), pytest.raises(NotSent, match=r"is not public.*guarded\("):
+        way(port)
+    assert came == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_thread_does_not_inherit_what_another_may_reach(way: Callable[[int], object]) -> None:
+    with listener() as (port, came), ThreadPoolExecutor(1) as pool:
+        with hosts.unguarded():
+            sending = pool.submit(way, port)
+        with pytest.raises(NotSent, match="is not public"):
+            sending.result()
+    assert came == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("allowing", [hosts.unguarded, lambda: hosts.guarded(["127.0.0.0/8"])])
+def test_who_says_so_reaches_a_private_address(
+    allowing: Callable[[], AbstractContextManager[None]], way: Callable[[int], object]
+) -> None:
+    came: list[object] = []
+    with server(came.append) as url, allowing(), pytest.raises(ProviderError):
+        way(int(url.rstrip("/").rpartition(":")[2]))
+    assert came
+
+
+def test_a_remote_provider_that_is_not_allowed_stays_unknown() -> None:
+    with listener() as (port, came):
+        assert not RemoteProvider("acme", f"http://127.0.0.1:{port}").learn().known
+    assert came == []
 
 
 # --- In an application
@@ -177,6 +239,35 @@ def test_the_same_holds_for_mail_servers(make_app: MakeApp, upgraded_sqlite_url:
         with pytest.raises(NotSent, match="is not public"):
             Email.sync_inbox("mail")
     assert came == []
+
+
+@pytest.mark.parametrize("allowed", [(), "127.0.0.1", ["127.0.0.1"]])
+def test_a_served_provider_reaches_what_its_application_allows(allowed: object) -> None:
+    came: list[object] = []
+    app = Flask("served")
+    app.config["COMMUNICATION_ALLOW_PRIVATE_HOSTS"] = allowed
+    app.register_blueprint(provider_blueprint(Vendor(), unsigned=True))
+    with server(came.append) as url:
+        body = {"msg": "Hi", "destination": "+919999911111", "config": {"url": url}}
+        answer = app.test_client().post("/vendor/sms/send/", json=body)
+    assert ("is not public" in answer.text) == (not allowed)
+    assert bool(came) == bool(allowed)
+
+
+@pytest.mark.parametrize("allowed", [[], ["127.0.0.1"]])
+def test_a_provider_mounted_in_the_application_reaches_what_it_allows(
+    make_app: MakeApp, upgraded_sqlite_url: str, allowed: list[str]
+) -> None:
+    came: list[object] = []
+    app = make_app(upgraded_sqlite_url, COMMUNICATION_ALLOW_PRIVATE_HOSTS=allowed)
+    app.register_blueprint(provider_blueprint(Vendor(), name="mounted"))
+    with server(came.append) as url, app.app_context():
+        package = {"type": "sms", "provider": "", "provider_pkg_name": "mounted"}
+        store.create(state_of(app), {**package, "key": "m", "config": {"url": url}})
+        uuid = SMS.send_msg("+919999911111", "Hello", key="m")
+        work(app)
+        assert ("is not public" in (SMS.get(uuid).error or "")) == (not allowed)
+    assert bool(came) == bool(allowed)
 
 
 def test_a_host_of_the_setting_that_names_providers_is_allowed() -> None:

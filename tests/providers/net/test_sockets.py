@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ import pytest
 from flask_communication.errors import NotSent, OutcomeUnknown
 from flask_communication.providers.http import Http, classify
 from tests.support.loopback import answer, answering, dripping, request_of, self_signed, server
+
+pytestmark = pytest.mark.usefixtures("any_address")
 
 
 def test_a_complete_answer_is_returned_whatever_its_status() -> None:
@@ -75,7 +78,7 @@ def test_threads_do_not_share_a_connection() -> None:
             gate.wait(5)
             http.post_json(url, {})
 
-        threads = [threading.Thread(target=call) for _ in range(3)]
+        threads = [threading.Thread(target=copy_context().run, args=[call]) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:

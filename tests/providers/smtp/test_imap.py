@@ -31,6 +31,8 @@ from tests.support.mail_servers import (
 )
 from tests.support.rigs import bounded
 
+pytestmark = pytest.mark.usefixtures("any_address")
+
 USER, PASSWORD = "demouser", "demopass"
 
 

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from tests.support.mail_servers import (
     until_closed,
 )
 from tests.support.rigs import bounded, install, work
+
+pytestmark = pytest.mark.usefixtures("any_address")
 
 
 def config(port: int, more: Mapping[str, Any] = {}) -> dict[str, Any]:
@@ -506,7 +509,9 @@ def test_a_connection_serves_many_messages_of_all_threads() -> None:
             provider.send_email(letter(subject=str(number)), config(port))
         assert len(post.connections) == 1
         threads = [
-            threading.Thread(target=provider.send_email, args=[letter(), config(port)])
+            threading.Thread(
+                target=copy_context().run, args=[provider.send_email, letter(), config(port)]
+            )
             for _ in range(4)
         ]
         for thread in threads:
