@@ -90,15 +90,10 @@ def _accepted(dispatch: Dispatch, result: Accepted) -> Settlement:
         claim.channel,
         status.SENT,
         status.ACCEPTED,
-        delay=report_after(dispatch.route),
+        delay=dispatch.route.report_after,
         ref=clean(result.ref, 255),
         extra=dict(result.extra) or None,
     )
-
-
-def report_after(route: Route) -> float:
-    """Return after how many seconds the first delivery report is asked for."""
-    return float(route.provider.report_after) if route.provider else 60.0
 
 
 def _failed(

@@ -25,7 +25,6 @@ from ..storage.models import ANY_PRIORITY
 from ..storage.models.status import FINAL, RANK, REPORTED, THRESHOLD
 from .channel import Channel, channel_of
 from .outbox import LEASE
-from .outcomes import report_after
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +164,7 @@ def land(connection: Connection, answer: Answer) -> list[Row[Any]]:
 
 def _next(message: Silent, route: Route | None) -> NextAsk:
     age = message.age or 0.0
-    first = report_after(route) if route else ASK_AGAIN
+    first = route.report_after if route else ASK_AGAIN
     return NextAsk(message.id, None if age >= ASK_FOR else max(first, age))
 
 

@@ -6,7 +6,7 @@ Anybody can write a bounce. It counts only as far as a stranger could not have w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, text

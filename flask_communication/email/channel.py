@@ -146,7 +146,7 @@ class EmailChannel(Channel):
         is_rejected = whole.status == status.REJECTED
         if payload.reached and is_rejected and isinstance(result, Refused):
             told: dict[str, ProviderError | None] = dict.fromkeys(payload.email.recipients, result)
-            delay = outcomes.report_after(dispatch.route)
+            delay = dispatch.route.report_after
             mine = _outcomes(dispatch.claim, told)
             return replace(whole, status=status.SENT, delay=delay, recipients=mine)
         return whole

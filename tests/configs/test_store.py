@@ -16,7 +16,7 @@ from flask_communication import SMS
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
 from flask_communication.errors import Conflict, InvalidConfig
-from flask_communication.providers.base import Provider
+from flask_communication.providers.base import Capabilities, Provider
 from tests.support.loopback import server
 from tests.support.rigs import Scripted, install
 
@@ -140,11 +140,14 @@ class Slow(Provider):
     meanwhile: Callable[[], Any] | None = None
 
     @property
-    def config_schema(self) -> Any:  # type: ignore[override]
+    def capabilities(self) -> Capabilities:
+        return Capabilities(known=False)
+
+    def learn(self) -> Capabilities:
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
-        return None
+        return self.capabilities
 
 
 @pytest.fixture
