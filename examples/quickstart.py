@@ -21,7 +21,6 @@ from flask_sqlalchemy import SQLAlchemy
 from werkzeug.serving import make_server
 
 from flask_communication import SMS, Communication, Email
-from flask_communication.configs import store
 
 db = SQLAlchemy()
 communication = Communication()
@@ -67,8 +66,8 @@ def prepare(app: Flask) -> None:
     """Make the tables and a configuration for each channel, as an operator would."""
     communication.upgrade(app)
     for channel in ("sms", "email"):
-        simulator = {"type": channel, "provider": "Simulator", "provider_pkg_name": "simulator"}
-        store.create(app.extensions["communication"], {**simulator, "config": {}})
+        add = f"communication config add --type {channel} --provider-pkg-name simulator"
+        app.test_cli_runner().invoke(args=add.split(), catch_exceptions=False)
 
 
 def serve(app: Flask) -> str:

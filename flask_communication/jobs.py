@@ -16,6 +16,8 @@ from .delivery.worker.bell import JOB_BUDGET, JOB_TIMEOUT, TICK_EVERY
 from .delivery.worker.worker import LINGER, Worker
 from .errors import NotInitialised
 
+__all__ = ["attend"]
+
 
 def attend() -> None:
     """Attend to what is due: in this process's own worker, if it is one, else here and for a while.

@@ -6,12 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 HOME = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())
 CODE = """
 import sys
 from pathlib import Path
@@ -89,3 +93,45 @@ def test_a_release_installs_and_sends_outside_of_the_checkout(tmp_path: Path, ki
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout.strip() == "sent"
+
+
+def packages_on_disk() -> set[str]:
+    """Return every folder with Python source, by the name under which it is installed."""
+    ours = {file.parent for file in (HOME / "flask_communication").rglob("*.py")}
+    names = {".".join(folder.relative_to(HOME).parts) for folder in ours}
+    history = {file.parent for file in (HOME / "migrations").rglob("*.py")}
+    return names | {
+        ".".join(("flask_communication", *folder.relative_to(HOME).parts)) for folder in history
+    }
+
+
+def test_setup_cfg_lists_every_package_in_order() -> None:
+    setup = ConfigParser()
+    setup.read(HOME / "setup.cfg")
+    listed = setup["options"]["packages"].split()
+    assert set(listed) == packages_on_disk()
+    assert len(listed) == len(set(listed))
+
+
+def test_every_folder_of_the_package_has_an_init_file() -> None:
+    folders = {file.parent for file in (HOME / "flask_communication").rglob("*.py")}
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def dependency_lists() -> dict[str, list[str]]:
+    project = PYPROJECT["project"]
+    return {"dependencies": project["dependencies"], **project["optional-dependencies"]}
+
+
+@pytest.mark.parametrize("name", list(dependency_lists()))
+def test_no_dependency_is_listed_twice(name: str) -> None:
+    names = [Requirement(line).name.lower().replace("_", "-") for line in dependency_lists()[name]]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", list(dependency_lists()))
+def test_every_dependency_has_a_lower_bound(name: str) -> None:
+    for line in dependency_lists()[name]:
+        wanted = Requirement(line)
+        bounds = {one.operator for one in wanted.specifier}
+        assert ">=" in bounds or wanted.name == PYPROJECT["project"]["name"], line

@@ -14,9 +14,7 @@ import pytest
 
 # Whoever imports a name, rather than name the plugin, is shown the values of a failed assertion
 # too.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.conformance.{one}" for one in ("failures", "fixtures", "promises", "sending"))
-)
+pytest.register_assert_rewrite(f"{__name__}.conformance")
 
 from .conformance.provider import ProviderConformance  # noqa: E402
 from .outbox import communication_outbox  # noqa: E402
