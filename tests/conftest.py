@@ -7,7 +7,6 @@ import logging
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from flask_communication.providers.net import hosts
 from flask_communication.storage import migrations
 from flask_communication.storage.database import Database
 from flask_communication.storage.models.base import Base
+from tests.support.processes import free_port
 
 pytest_plugins = ["flask_communication.testing", "pytester"]
 
@@ -65,12 +65,6 @@ EMPTY = """
             EXECUTE 'ALTER SEQUENCE ' || one || ' RESTART'; END LOOP;
     END $$
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _missing(what: str) -> Any:
@@ -239,7 +233,7 @@ def _bundled_valkey() -> str:
 
 
 def _wait_for_redis(url: str) -> None:
-    for _ in range(100):
+    for _ in range(1200):
         try:
             Redis.from_url(url).ping()
             return

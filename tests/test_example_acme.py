@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from flask_communication.errors import NotSent, OutcomeUnknown, ProviderError, R
 from flask_communication.providers.base import Accepted, OutboundSMS
 from flask_communication.providers.http import Http
 from tests.support.rigs import install, work
+from tests.support.waiting import ends_within
 
 PACKAGE = Path(__file__).parent.parent / "examples" / "flask_communication_acme"
 MakeApp = Callable[..., Flask]
@@ -105,7 +105,7 @@ class Loopback:
             return jsonify(message="bad key"), 401
         behaviour = body["to"][-1]
         if behaviour == "9":
-            self.over.wait(10)
+            self.over.wait(60)
         if behaviour == "4":
             return jsonify(message="slow down"), 429, {"Retry-After": "7"}
         status = {"2": 400, "5": 500}.get(behaviour, 200)
@@ -176,15 +176,13 @@ def test_over_sockets_trouble_has_its_outcome(
     status: int | None,
 ) -> None:
     config = {"api_key": "CANARY", "base_url": loopback.address}
-    begun = time.monotonic()
-    with pytest.raises(kind) as failure:
+    with ends_within(5), pytest.raises(kind) as failure:
         acme.send_sms(sms(number), config)
     assert type(failure.value) is kind
     assert failure.value.http_status == status
     assert "CANARY" not in str(failure.value)
     assert getattr(failure.value, "retry_after", None) == (7 if status == 429 else None)
     assert len(loopback.heard) == 1
-    assert time.monotonic() - begun < 5
 
 
 def test_a_wrong_key_is_refused_and_nobody_listening_is_not_sent(

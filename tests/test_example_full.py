@@ -64,7 +64,7 @@ def logged_in(app: Flask) -> FlaskClient:
 def test_an_order_that_commits_is_notified_once(shop: Any, app: Flask) -> None:
     made = app.test_client().post("/orders", data={"phone": "+919999911111"}).json
     client = logged_in(app)
-    for _ in range(200):
+    for _ in range(1200):
         found = client.get(f"{ROOT}/messages/{made['sms']}").json["data"]  # type: ignore[index]
         with app.app_context():
             notified = shop.db.session.get(shop.models.Order, made["order"]).notified  # type: ignore[index]

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,11 +16,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.processes import free_port
 
 
 class Postgres:
@@ -94,7 +89,7 @@ class RedisServer:
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir()
         )
-        for _ in range(100):
+        for _ in range(1200):
             with suppress(RedisError):
                 Redis.from_url(self.url).ping()
                 return

@@ -102,7 +102,7 @@ def test_only_the_last_number_has_opted_out() -> None:
 def test_the_slow_number_takes_two_seconds() -> None:
     began = time.monotonic()
     send(number("slow"))
-    assert 2 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 2
 
 
 def test_a_batch_tells_every_story_in_order() -> None:

@@ -100,7 +100,7 @@ class Scene:
         given = (spec, plot, self.url, str(self.folder), WINDOWS[self.kind], self.redis, count)
         child = FORGE.Process(target=crasher.crash, args=given)
         child.start()
-        child.join(30)
+        child.join(100)
         assert child.exitcode == EXIT_CODE, f"{spec} was not reached: {child.exitcode}"
 
     def rows(self) -> list[tuple[str, str]]:

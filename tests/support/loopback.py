@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -34,7 +35,7 @@ def server(behave: Behaviour) -> Iterator[str]:
 
     def attend(connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            connection.settimeout(5)
+            connection.settimeout(60)
             behave(connection)
 
     threading.Thread(target=accept, daemon=True).start()
@@ -58,6 +59,13 @@ def request_of(connection: socket.socket) -> bytes:
     while len(body) < length:
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body
+
+
+def until_closed(connection: socket.socket) -> None:
+    """Read and write nothing until the client hangs up."""
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    poll.poll(60_000)
 
 
 def answering(raw: bytes) -> Behaviour:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import socket
 import ssl
@@ -92,6 +93,29 @@ class Post:
         return "250 2.0.0 queued as 4711"
 
 
+class SlowPost(Post):
+    """The same, but after so many mails it answers no more until it is released.
+
+    Of those it keeps waiting it has taken every other one; the rest it never takes.
+    """
+
+    def __init__(self, quick: int, extensions: Sequence[str] = ()) -> None:
+        super().__init__(extensions=extensions)
+        self.quick = quick
+        self.released = False
+        self.waiting = 0
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        if self.released or len(self.mails) < self.quick:
+            return await super().handle_DATA(server, session, envelope)
+        self.waiting += 1
+        if self.waiting % 2:
+            await super().handle_DATA(server, session, envelope)
+        # Until the client is gone, which cancels this.
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets that event")
+
+
 def _authenticate(
     server: Any, session: Any, envelope: Any, mechanism: str, data: Any
 ) -> AuthResult:
@@ -125,7 +149,7 @@ def sink(post: Post, **options: Any) -> Iterator[int]:
                 self._factory_invoker, sock=listener, ssl=self.ssl_context
             )
 
-    controller = Made(post, hostname="127.0.0.1", port=port, ssl_context=tls, ready_timeout=20)
+    controller = Made(post, hostname="127.0.0.1", port=port, ssl_context=tls, ready_timeout=60)
     controller.start()
     post.connections.clear()
     try:
@@ -149,7 +173,7 @@ def mailboxes(certificate: Path) -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 socket.create_connection(("127.0.0.1", number)).close()
                 break

@@ -299,7 +299,8 @@ class KeepsTheMessage(Sound):
         if self.busy:
             raise NotSent("busy")
         self.busy = True
-        time.sleep(0.01)
+        # The other threads of the test come in this time.
+        time.sleep(0.03)
         try:
             return super().send_sms(sms, config)
         finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -116,19 +114,10 @@ def statements_of(app: Flask) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", hear)
 
 
-@contextmanager
-def bounded(deadline: float, memory: int = 20_000_000) -> Iterator[None]:
-    """Fail if it takes a second longer than its deadline, or more than so many bytes at once."""
-    tracemalloc.start()
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds = time.monotonic() - begun
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert seconds < deadline + 1
-    assert peak < memory
+def count_statuses(app: Flask) -> dict[str, int]:
+    """Count the messages of each status."""
+    with state_of(app).database.read() as connection:
+        return dict(Counter(connection.scalars(text("SELECT status FROM communication_message"))))
 
 
 def make_due(app: Flask, **columns: Any) -> None:

@@ -23,6 +23,7 @@ from flask_communication.errors import ConfigNotFound, SessionConflict
 from flask_communication.testing.outbox import Outbox
 from tests.support.loopback import server
 from tests.support.rigs import Scripted, install, work
+from tests.support.waiting import wait_until
 
 TO = "+919999911111"
 MakeApp = Callable[..., Flask]
@@ -358,10 +359,7 @@ def test_a_worker_that_runs_already_rests(
     install(app, provider)
     with app.app_context():
         before = SMS.send_msg(TO, "before")
-        for _ in range(100):
-            if SMS.get(before).status == "sent":
-                break
-            time.sleep(0.05)
+        wait_until(lambda: SMS.get(before).status == "sent")
         outbox = request.getfixturevalue("communication_outbox")
         SMS.send_msg(TO, "Hello")
         time.sleep(1.5)

@@ -14,21 +14,14 @@ from redis import Redis
 from flask_communication import SMS
 from flask_communication.configs.settings import Settings
 from flask_communication.configs.state import state_of
-from flask_communication.delivery.worker.bell import Bell
+from flask_communication.delivery.worker.bell import RING_FOR_MS, SILENT_FOR, Bell
 from flask_communication.delivery.worker.worker import Worker
+from tests.support.loopback import server
 from tests.support.rigs import Scripted, install, make_due, work
+from tests.support.waiting import wait_until
 
 TO = "+919999911111"
 MakeApp = Callable[..., Flask]
-
-
-def wait_for(done: Callable[[], bool], seconds: float = 10.0) -> float:
-    begun = time.monotonic()
-    while time.monotonic() - begun < seconds:
-        if done():
-            return time.monotonic() - begun
-        time.sleep(0.005)
-    raise AssertionError(f"not within {seconds} s")
 
 
 def test_the_embedded_worker_sends_by_itself(make_app: MakeApp, upgraded_url: str) -> None:
@@ -37,10 +30,15 @@ def test_the_embedded_worker_sends_by_itself(make_app: MakeApp, upgraded_url: st
     before = threading.active_count()
     with app.app_context():
         first = SMS.send_msg(TO, "Hello")
-        wait_for(lambda: SMS.get(first).status == "sent")
-        second = SMS.send_msg(TO, "Hello again")
-        assert wait_for(lambda: len(provider.calls) == 2) < 1.0
-        wait_for(lambda: SMS.get(second).status == "sent")
+        wait_until(lambda: SMS.get(first).status == "sent")
+        taken = []
+        for number in range(2, 7):
+            begun = time.monotonic()
+            SMS.send_msg(TO, f"Hello {number}")
+            wait_until(lambda number=number: len(provider.calls) == number)  # type: ignore[misc]
+            taken.append(time.monotonic() - begun)
+    # A worker that is not woken looks once a second. The quickest: this machine may be busy.
+    assert min(taken) < 0.5
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("communication-worker") >= 1
     assert before < threading.active_count()
@@ -55,10 +53,9 @@ def test_the_embedded_worker_starts_with_the_first_request(
         SMS.send_msg(TO, "left from before the restart")
     app = make_app(upgraded_url, COMMUNICATION_EMBEDDED_WORKER=True)
     state_of(app).registry.register(provider)
-    time.sleep(0.2)
-    assert not provider.calls
+    assert "communication-worker" not in [thread.name for thread in threading.enumerate()]
     app.test_client().get("/communication/health")
-    wait_for(lambda: len(provider.calls) == 1)
+    wait_until(lambda: len(provider.calls) == 1)
 
 
 def test_several_workers_at_once_send_each_message_once(
@@ -112,10 +109,9 @@ def test_a_burst_ends_within_its_budget(make_app: MakeApp, upgraded_sqlite_url: 
     install(app, provider)
     with app.app_context():
         SMS.send_bulk([{"destination": TO, "msg": f"{n}"} for n in range(100)])
-        begun = time.monotonic()
         work(app, budget=0.5)
-    assert time.monotonic() - begun < 2.0
-    assert 1 < len(provider.calls) < 100
+    # All of them take 5 s.
+    assert 0 < len(provider.calls) < 100
 
 
 def jobs(redis_url: str) -> int:
@@ -127,15 +123,18 @@ def test_many_sends_ring_once_until_a_worker_answers(
 ) -> None:
     app = make_app(upgraded_url, COMMUNICATION_REDIS_URL=redis_url)
     install(app, Scripted())
+    begun = time.monotonic()
     with app.app_context():
         for number in range(20):
             SMS.send_msg(TO, f"{number}")
-        assert jobs(redis_url) == 1
+        rang = jobs(redis_url)
+        # A ring that is not answered serves for two seconds.
+        assert 1 <= rang <= 1 + (time.monotonic() - begun) / (RING_FOR_MS / 1000)
         bell = state_of(app).bell
         assert bell is not None
         bell.answer()
         SMS.send_msg(TO, "after the answer")
-        assert jobs(redis_url) == 2
+        assert jobs(redis_url) == rang + 1
     keys = Redis.from_url(redis_url).keys("*")
     dump = b"".join(Redis.from_url(redis_url).dump(key) or b"" for key in keys)  # type: ignore[union-attr]
     assert TO.encode() not in dump
@@ -144,13 +143,16 @@ def test_many_sends_ring_once_until_a_worker_answers(
 def test_a_dead_redis_neither_fails_nor_holds_up_a_send(
     make_app: MakeApp, upgraded_sqlite_url: str
 ) -> None:
-    app = make_app(upgraded_sqlite_url, COMMUNICATION_REDIS_URL="redis://127.0.0.1:1/0")
-    install(app, Scripted())
+    tried: list[int] = []
+    begun = time.monotonic()
+    with server(lambda _: tried.append(1)) as url:
+        app = make_app(upgraded_sqlite_url, COMMUNICATION_REDIS_URL=url.replace("http", "redis"))
+        install(app, Scripted())
+        with app.app_context():
+            uuids = [SMS.send_msg(TO, f"{n}") for n in range(50)]
+    # After a failure no send tries Redis for half a minute.
+    assert 1 <= len(tried) <= 1 + (time.monotonic() - begun) / SILENT_FOR
     with app.app_context():
-        SMS.send_msg(TO, "warm")
-        begun = time.monotonic()
-        uuids = [SMS.send_msg(TO, f"{n}") for n in range(50)]
-        assert time.monotonic() - begun < 2.0
         work(app)
         assert {SMS.get(uuid).status for uuid in uuids} == {"sent"}
 
@@ -164,19 +166,24 @@ def test_a_redis_that_accepts_and_says_nothing_costs_less_than_0_3_s(
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         app = make_app(upgraded_sqlite_url, COMMUNICATION_REDIS_URL=url)
         install(app, Scripted())
+        bell, taken = state_of(app).bell, []
+        assert bell is not None
         with app.app_context():
-            for _ in range(3):
+            for _ in range(5):
+                bell._silent_until = 0.0
                 begun = time.monotonic()
                 SMS.send_msg(TO, "Hello")
-                assert time.monotonic() - begun < 0.3
+                taken.append(time.monotonic() - begun)
+    # The quickest of several: this machine may be busy.
+    assert min(taken) < 0.3
 
 
 def test_a_bell_that_failed_is_tried_again(redis_url: str) -> None:
     bell = Bell(Settings(redis_url=redis_url))
-    bell._silent_until = time.monotonic() + 0.2
+    bell._silent_until = time.monotonic() + SILENT_FOR
     bell.ring()
     assert jobs(redis_url) == 0
-    time.sleep(0.25)
+    bell._silent_until = time.monotonic()
     bell.ring()
     assert jobs(redis_url) == 1
 
@@ -251,11 +258,11 @@ def test_a_ring_is_heard_at_once_and_with_it_comes_a_job(redis_url: str) -> None
     listener = threading.Thread(target=bell.hear, args=(heard.set, ended))
     listener.start()
     try:
-        wait_for(lambda: redis.pubsub_numsub("communication:bell:communication")[0][1] == 1)
+        wait_until(lambda: redis.pubsub_numsub("communication:bell:communication")[0][1] == 1)
         bell.ring()
-        assert heard.wait(5)
+        assert heard.wait(60)
         assert redis.llen("rq:queue:communication") == 1
     finally:
         ended.set()
-        listener.join(5)
+        listener.join(60)
     assert not listener.is_alive()

@@ -7,7 +7,6 @@ import re
 import secrets
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,7 +28,7 @@ from tests.support.mail_servers import (
     sink,
     until_closed,
 )
-from tests.support.rigs import bounded
+from tests.support.waiting import bounded, ends_within
 
 pytestmark = pytest.mark.usefixtures("any_address")
 
@@ -308,9 +307,7 @@ def test_an_unchanged_mailbox_of_fifty_thousand_mails_costs_a_command_or_two(
 ) -> None:
     heard: list[str] = []
     with server(mailbox(MANY, tells_next=tells_next), heard=heard) as port:
-        began = time.monotonic()
         inbox = fetch(account(port), {"INBOX": {"uidvalidity": 7, "uid": 50_000}}, 100)
-        assert time.monotonic() - began < 1
     assert (inbox.mails, inbox.more) == ([], False)
     assert heard == ["CAPABILITY", "AUTHENTICATE PLAIN", *asked]
 
@@ -318,9 +315,7 @@ def test_an_unchanged_mailbox_of_fifty_thousand_mails_costs_a_command_or_two(
 def test_one_new_mail_in_fifty_thousand_costs_three_commands_more() -> None:
     heard: list[str] = []
     with server(mailbox(MANY), heard=heard) as port:
-        began = time.monotonic()
         inbox = fetch(account(port), {"INBOX": {"uidvalidity": 7, "uid": 49_999}}, 100)
-        assert time.monotonic() - began < 1
     assert ([one.uid for one in inbox.mails], inbox.more) == (["INBOX/7/50000"], False)
     assert len(heard) == 6
 
@@ -562,14 +557,13 @@ def test_a_server_that_does_not_stop_talking_is_left() -> None:
     "command", ['EXAMINE "INBOX"', "UID SEARCH UID 1:*", "UID FETCH 1 (UID BODY.PEEK[])"]
 )
 def test_a_server_that_falls_silent_does_not_hold_a_worker(command: str) -> None:
-    began = time.monotonic()
     silent: dict[str, bytes | None] = {command: None, "UID FETCH 1 (UID BODY.PEEK[HEADER])": None}
     with (
         server(mailbox({1: MAIL}, silent)) as port,
+        ends_within(3),
         pytest.raises(NotSent, match="no answer in time"),
     ):
         fetch(account(port), {}, 100, deadline=0.5)
-    assert time.monotonic() - began < 3
 
 
 def test_a_server_without_starttls_is_told_nothing() -> None:

@@ -31,7 +31,8 @@ from tests.support.mail_servers import (
     sink,
     until_closed,
 )
-from tests.support.rigs import bounded, install, work
+from tests.support.rigs import install, work
+from tests.support.waiting import bounded, ends_within
 
 pytestmark = pytest.mark.usefixtures("any_address")
 
@@ -360,11 +361,9 @@ def test_silence_is_not_sent_before_the_end_of_the_message_and_unknown_after_it(
     verb: str, fault: bytes | None
 ) -> None:
     kind = OutcomeUnknown if verb == "." else NotSent
-    began = time.monotonic()
-    with server({verb: fault}) as port, pytest.raises(kind) as failure:
+    with server({verb: fault}) as port, ends_within(3), pytest.raises(kind) as failure:
         send(port, {"timeout": 0.5})
     assert type(failure.value) is kind
-    assert time.monotonic() - began < 3
 
 
 def test_a_reply_without_end_is_cut_off() -> None:
@@ -403,7 +402,7 @@ def test_a_server_that_does_not_read_does_not_hold_a_worker() -> None:
         for reply in (b"250 here\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n"):
             line_of(connection)
             connection.sendall(reply)
-        done.wait(10)
+        done.wait(60)
 
     done = threading.Event()
     with scripted(talk) as port:
@@ -549,7 +548,7 @@ def test_a_connection_that_died_of_idleness_is_replaced(last: bytes) -> None:
     with scripted(talk) as port:
         for _ in range(2):
             provider.send_email(letter(), config(port))
-            assert died.wait(5)
+            assert died.wait(60)
             died.clear()
     assert len(mails) == 2
 
@@ -596,5 +595,5 @@ def test_an_idle_connection_is_closed_by_us() -> None:
 
     with scripted(talk) as port:
         SMTP(keep=0.2).send_email(letter(), config(port))
-        assert left.wait(5)
+        assert left.wait(60)
     assert farewell == [b"QUIT\r\n"]
