@@ -2,12 +2,15 @@
 # make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
 # make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages a database)
 # make lint    only lint and types
+# make test-low      the tests with the oldest versions that pyproject.toml allows, on the oldest Python
+# make test-pythons  the tests on every Python at hand  (PYTHONS="3.12 3.13")
 # make bench   how fast it is, beside its peers    (QUICK=1, ONLY=throughput,latency, DATABASE=sqlite)
 
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
+PYTHONS ?= 3.11 3.12 3.13
 
-.PHONY: demo test chaos bench lint format clean postgresql browser
+.PHONY: demo test test-low test-pythons chaos bench lint format clean postgresql browser
 
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
@@ -15,6 +18,15 @@ demo: .venv/made
 # Half of the tests wait for something; two at once wait half as long. Each process has servers of its own.
 test: .venv/tested postgresql browser lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-low: .venv-low/tested postgresql browser
+	.venv-low/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-pythons: postgresql browser $(PYTHONS:%=test-python-%)
+
+# One venv for each Python: .venv-3.12.
+test-python-%: .venv-%/tested
+	.venv-$*/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 chaos: .venv/tested postgresql
 	$(BIN)/python -m tests.chaos.run
@@ -46,6 +58,19 @@ benchmarks/.venv/made: benchmarks/requirements.txt pyproject.toml setup.cfg
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# uv knows how to choose the oldest versions; pip does not.
+.venv-low/tested: pyproject.toml setup.cfg
+	test -x .venv-low/bin/python || python$(firstword $(PYTHONS)) -m venv .venv-low
+	.venv-low/bin/python -m pip install --quiet uv
+	.venv-low/bin/uv pip install --quiet --python .venv-low/bin/python --resolution lowest-direct \
+	  --editable '.[dev]'
+	touch $@
+
+.venv-3.%/tested: pyproject.toml setup.cfg
+	test -x .venv-3.$*/bin/python || python3.$* -m venv .venv-3.$*
+	.venv-3.$*/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
 # The tests start a PostgreSQL of their own; here only its programs are needed.
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
@@ -65,4 +90,4 @@ browser:
 	  { echo "install Chromium (Debian: apt-get install chromium), then run make test again"; exit 1; }
 
 clean:
-	rm -rf .venv benchmarks/.venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-low $(PYTHONS:%=.venv-%) benchmarks/.venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
