@@ -19,7 +19,7 @@ from benchmarks import rows
 from benchmarks.__main__ import MEASURES
 from flask_communication import SMS, Email
 from flask_communication.configs.state import State, state_of
-from flask_communication.delivery import awaiting, outbox
+from flask_communication.delivery import outbox, reports
 from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS, Provider
 from flask_communication.providers.http import Http
 from tests.support.processes import free_port
@@ -267,7 +267,7 @@ def test_a_group_is_written_by_its_ids(
     install(app, Bulky(), key="second")
     with state_of(app).database.write() as connection:
         rows.fill(connection, 1000, silent=1000, queued=4000)
-    room = awaiting if write == "ask_again" else outbox
+    room = reports if write == "ask_again" else outbox
     statement = getattr(room, f"_{write}")(state_of(app).database.dialect)
     with state_of(app).database.write() as connection:
         given = {"rows": '[{"id": 1, "fence": 1}]', "lease": 60.0}

@@ -144,7 +144,7 @@ def test_what_was_counted_of_an_address_is_forgotten_with_it(
     with app.app_context():
         Email(to="Ann@Example.com", body="Hello", sender="shop@example.com").send()
         work(app)
-        SMS.erase("ann@example.com")
+        Email.erase("ann@example.com")
         with state_of(app).database.read() as connection:
             counted = (
                 "SELECT count(*) FROM communication_usage WHERE scope LIKE 'email:recipient/600:%'"

@@ -16,9 +16,9 @@ INSERTS = {
 UPDATES = {
     "delivery/outbox.py": "claim, start, settle, dismiss, rescue",
     "delivery/actions.py": "what a person does: retry, cancel, resolve, release",
-    "delivery/awaiting.py": "delivery reports",
+    "delivery/reports.py": "delivery reports",
     "delivery/policy/limits.py": "admitted_at, in the transaction of a claim",
-    "email/incoming.py": "the provider's id of a received email",
+    "email/bounces.py": "the provider's id of an email that came back",
     "storage/retention.py": "removes texts",
 }
 DELETES = {"storage/retention.py": "deletes old messages, and erases"}

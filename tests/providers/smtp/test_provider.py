@@ -272,6 +272,7 @@ OK: dict[str, bytes] = {
     "DATA": b"354 go on\r\n",
     ".": b"250 2.0.0 ok\r\n",
     "RSET": b"250 ok\r\n",
+    "QUIT": b"",
 }
 HANG_UP = b""
 
