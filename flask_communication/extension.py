@@ -14,6 +14,7 @@ from .configs.encryption import Vault
 from .configs.registry import Registry
 from .configs.settings import Settings
 from .configs.state import EXTENSION, Authorize, State
+from .delivery.channel import Channel
 from .delivery.worker.bell import Bell
 from .delivery.worker.worker import Ticker, Worker
 from .email import channel as email
@@ -50,6 +51,7 @@ class Communication:
         self._url_prefix = url_prefix
         self._authorize = authorize
         self._providers: list[Provider] = []
+        self._channels: list[Channel] = [sms.CHANNEL, email.CHANNEL]
         self._registries: WeakSet[Registry] = WeakSet()
         if app is not None:
             self.init_app(app)
@@ -100,7 +102,7 @@ class Communication:
             registry=Registry(app, settings),
             vault=Vault(settings.encryption_keys),
             authorize=authorize,
-            channels={one.name: one for one in (sms.CHANNEL, email.CHANNEL)},
+            channels={one.name: one for one in self._channels},
         )
 
     def _mount(self, app: Flask, settings: Settings, url_prefix: str | None) -> None:
@@ -118,6 +120,10 @@ class Communication:
         self._providers.append(provider)
         for registry in self._registries:
             registry.register(provider)
+
+    def register_channel(self, channel: Channel) -> None:
+        """Add a channel of the host's own, for the applications that are initialised after it."""
+        self._channels.append(channel)
 
     def upgrade(self, app: Flask) -> None:
         """Create or update our tables, as ``flask communication upgrade`` does."""

@@ -62,7 +62,8 @@ def fastest(
     return min(taken[0]), min(taken[1])
 
 
-def test_a_call_costs_less_than_with_a_plain_httpx_client(stub: str) -> None:
+@pytest.mark.usefixtures("any_address")
+def test_a_request_costs_less_than_with_a_plain_httpx_client(stub: str) -> None:
     http, address, body = Http(), f"{stub}/plain/sms/send/", b'{"msg": "Hello"}'
     with httpx.Client() as client:
         ours, plain = fastest(

@@ -32,6 +32,7 @@ def list_messages(
         after=after,
         limit=limit,
         region=state.settings.default_region,
+        channels=state.channels,
     )
     columns = {
         "uuid": [one.uuid for one in page.items],

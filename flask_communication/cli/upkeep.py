@@ -8,7 +8,6 @@ import click
 
 from ..configs.state import current
 from ..storage import retention
-from ..storage.models import CHANNELS
 from .command import communication, explained, progress
 
 
@@ -43,7 +42,9 @@ def erase(recipient: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
     state = current()
-    erased = retention.erase(state.database, state.settings.default_region, recipient, CHANNELS)
+    erased = retention.erase(
+        state.database, state.settings.default_region, recipient, state.channel_names
+    )
     click.echo(f"{erased.deleted} messages deleted, to and from {recipient.strip()}")
     if erased.left:
         raise click.ClickException(f"{erased.left} is being sent; run this again in a minute")

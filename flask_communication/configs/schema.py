@@ -15,6 +15,7 @@ from marshmallow import (
     fields,
     post_load,
     validate,
+    validates,
     validates_schema,
 )
 
@@ -80,16 +81,21 @@ class ConfigChanges:
         return replace(known, **{"config": {}, **self.fields})
 
 
-def read_new(given: Mapping[str, Any]) -> ConfigFields:
-    """Validate the fields of a new configuration; raise :class:`InvalidConfig`."""
-    new = ConfigFields(**_load(ConfigCreate(), given))
+def read_new(given: Mapping[str, Any], channels: Sequence[str] = CHANNELS) -> ConfigFields:
+    """Validate the fields of a new configuration of one of these channels.
+
+    Raises :class:`InvalidConfig`.
+    """
+    new = ConfigFields(**_load(ConfigCreate(channels), given))
     refuse_masks(new.config)
     return new
 
 
-def read_changes(config_id: Any, given: Mapping[str, Any]) -> ConfigChanges:
+def read_changes(
+    config_id: Any, given: Mapping[str, Any], channels: Sequence[str] = CHANNELS
+) -> ConfigChanges:
     """Validate the changed fields of a configuration; raise :class:`InvalidConfig`."""
-    loaded = _load(ConfigUpdate(), {**given, "id": config_id})
+    loaded = _load(ConfigUpdate(channels), {**given, "id": config_id})
     return ConfigChanges(loaded.pop("id"), loaded.pop("version", None), loaded)
 
 
@@ -182,8 +188,7 @@ class ConfigId(Schema):
 
 def _type(**options: Any) -> fields.String:
     needs = f"one of {', '.join(CHANNELS)}"
-    known = validate.OneOf(CHANNELS, error=f"must be {needs}")
-    return fields.String(validate=known, error_messages=must(needs), **options)
+    return fields.String(metadata={"enum": list(CHANNELS)}, error_messages=must(needs), **options)
 
 
 class _Fields(Schema):
@@ -191,6 +196,10 @@ class _Fields(Schema):
         unknown = RAISE
 
     error_messages = {"unknown": "is not a field of a configuration"}
+
+    def __init__(self, channels: Sequence[str] = CHANNELS) -> None:
+        super().__init__()
+        self._channels = channels
 
     key = _text(1, 100, allow_none=True)
     is_default = _flag()
@@ -209,6 +218,11 @@ class _Fields(Schema):
         validate=validate.Range(MIN_RATE, MAX_RATE, error=f"must be {_RATE}"),
         error_messages=must(_RATE),
     )
+
+    @validates("type")
+    def _check_type(self, value: str, **kwargs: Any) -> None:
+        if value not in self._channels:
+            raise ValidationError(f"must be one of {', '.join(self._channels)}")
 
     @validates_schema(skip_on_field_errors=False)
     def _check_settings(self, data: Mapping[str, Any], **kwargs: Any) -> None:

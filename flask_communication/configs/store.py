@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from ..errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig, InvalidQuery
 from ..providers.base import Provider
 from ..providers.net import hosts
-from ..storage.models import CHANNELS, Config
+from ..storage.models import Config
 from . import breaker, schema
 from .encryption import SEALED
 from .schema import MASK, ConfigFields
@@ -48,7 +48,7 @@ def create(state: State, fields: Mapping[str, Any]) -> int:
     ``fields`` are those of :class:`.schema.ConfigCreate`. The provider may be asked which settings
     are secret, before the transaction begins. Raises :class:`InvalidConfig`.
     """
-    given = schema.read_new(fields)
+    given = schema.read_new(fields, state.channel_names)
     secrets = _Secrets.of(state, given.package)
     with state.database.write() as connection:
         _refuse_taken_key(connection, given, None)
@@ -71,7 +71,7 @@ def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
     :class:`ConfigNotFound`, :class:`InvalidConfig`, and :class:`Conflict` when ``version`` is given
     and the configuration was changed since.
     """
-    changes = schema.read_changes(config_id, fields)
+    changes = schema.read_changes(config_id, fields, state.channel_names)
     with state.database.read() as connection:
         before = _row(connection, changes.id)
     secrets = _Secrets.of(state, changes.applied_to(_entered(before)).package)
@@ -105,8 +105,8 @@ def listing(
     Each provider may be asked which settings are secret. Raises :class:`InvalidQuery` for a type
     that does not exist.
     """
-    if type is not None and type not in CHANNELS:
-        raise InvalidQuery({"type": [f"must be one of {', '.join(CHANNELS)}"]})
+    if type is not None and type not in state.channel_names:
+        raise InvalidQuery({"type": [f"must be one of {', '.join(state.channel_names)}"]})
     wanted = select(Config).where(Config.deleted_at.is_(None)).order_by(Config.id)
     for column, value in ((Config.type, type), (Config.provider, provider), (Config.key, key)):
         if value:

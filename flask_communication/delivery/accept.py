@@ -20,11 +20,12 @@ from sqlalchemy.engine import Connection
 from ..configs import routes
 from ..configs.state import State
 from ..errors import IdempotencyConflict, InvalidMessage
+from ..formats.text import line, moment
 from ..providers import standin
 from ..storage.crashpoints import crash_point
 from ..storage.dialect import Dialect
 from ..storage.models import PRIORITIES
-from . import drafting, outbox
+from . import outbox
 from .channel import Channel, Content
 from .transitions import NewMessage
 
@@ -69,13 +70,13 @@ class Draft:
 
 def options(given: Mapping[str, Any], lifetime: float) -> Options:
     """Check what may be said of any message; raise :class:`InvalidMessage`."""
-    send_at = drafting.moment("send_at", given.get("send_at"))
+    send_at = moment("send_at", given.get("send_at"))
     return Options(
         _priority(given.get("priority") or "normal"),
         send_at,
-        _expiry(send_at, drafting.moment("expires_at", given.get("expires_at")), lifetime),
+        _expiry(send_at, moment("expires_at", given.get("expires_at")), lifetime),
         lifetime,
-        drafting.line("idempotency_key", given.get("idempotency_key"), MAX_KEY),
+        line("idempotency_key", given.get("idempotency_key"), MAX_KEY),
         _metadata(given.get("metadata")),
     )
 

@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import ClassVar
 
 from ..configs.state import current
+from ..formats.text import line, multiline
 from ..signals import announce
 from ..storage import messages, retention
 from ..storage.messages import Page
 from ..storage.models import Message
 from ..storage.retention import Erased
-from . import actions, drafting, reports
+from . import actions, reports
 from .channel import Channel
 from .policy import suppression
 from .policy.suppression import Suppressed
@@ -81,7 +82,7 @@ class MessageAPI:
         """
         state = current()
         to = cls.channel.suppression_key(destination, state.settings)
-        about = None if detail is None else drafting.text("detail", detail, LONGEST_DETAIL)
+        about = None if detail is None else multiline("detail", detail, LONGEST_DETAIL)
         scope = cls._scope(sender)
         suppression.suppress(state, cls.channel.name, to, key, scope, reason, about)
 
@@ -100,7 +101,7 @@ class MessageAPI:
 
     @classmethod
     def _scope(cls, sender: str | None) -> str | None:
-        by = drafting.line("sender", sender, LONGEST_SENDER)
+        by = line("sender", sender, LONGEST_SENDER)
         return None if by is None else cls.channel.scope(cls.channel.parse_sender(by), None)
 
     @classmethod
@@ -165,6 +166,7 @@ class MessageAPI:
             after=after,
             limit=limit,
             region=state.settings.default_region,
+            channels=state.channels,
         )
 
     @classmethod

@@ -218,6 +218,7 @@ class Email(MessageAPI):
             limit=limit,
             thread=thread,
             region=state.settings.default_region,
+            channels=state.channels,
         )
 
 

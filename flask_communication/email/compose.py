@@ -16,7 +16,7 @@ from ..delivery.accept import Draft
 from ..errors import InvalidMessage
 from ..formats import addresses
 from ..formats.files import File
-from ..formats.text import LONGEST_TEXT, header_line, text
+from ..formats.text import LONGEST_TEXT, header_line, multiline
 from ..storage import messages
 from ..storage.files import sha256
 from . import attachments, records
@@ -81,7 +81,7 @@ def _sender(raw: Any, settings: Settings) -> str | None:
 def _texts(body: Any, html: Any) -> tuple[str, str | None]:
     for name, raw in (("body", body), ("html", html)):
         if raw is not None:
-            text(name, raw, LONGEST_TEXT)
+            multiline(name, raw, LONGEST_TEXT)
     if not body and html:
         from ..formats import html as markup
 

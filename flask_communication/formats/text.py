@@ -39,7 +39,7 @@ _BIDI_CONTROLS_BEGIN = "\u202a"
 # --- Check what a caller gives
 
 
-def text(name: str, raw: object, limit: int) -> str:
+def multiline(name: str, raw: object, limit: int) -> str:
     """Return a text of any number of lines; raise :class:`InvalidMessage`."""
     if not isinstance(raw, str) or len(raw) > limit:
         raise InvalidMessage({name: [f"must be a text of at most {limit} characters"]})

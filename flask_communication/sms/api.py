@@ -8,7 +8,7 @@ from typing import Any
 
 from ..configs.settings import Settings
 from ..configs.state import current
-from ..delivery import accept, drafting
+from ..delivery import accept
 from ..delivery.accept import Draft
 from ..delivery.api import MessageAPI
 from ..delivery.policy.suppression import Suppressed
@@ -17,6 +17,7 @@ from ..errors import InvalidMessage
 from ..formats import segments
 from ..formats.numbers import parse_number, parse_sender
 from ..formats.segments import MOST_SEGMENTS, Estimate
+from ..formats.text import line, multiline, storable
 from ..storage.messages import Page
 from . import incoming
 from .channel import CHANNEL
@@ -109,9 +110,9 @@ class SMS(MessageAPI):
         mail = incoming.Incoming(
             parse_sender(_line("source", source), state.settings.default_region),
             _line("destination", destination),
-            drafting.text("msg", msg, LONGEST_RECEIVED),
+            multiline("msg", msg, LONGEST_RECEIVED),
         )
-        ref = drafting.line("provider_ref", provider_ref, accept.MAX_KEY)
+        ref = line("provider_ref", provider_ref, accept.MAX_KEY)
         return incoming.receive(state, CHANNEL.name, mail, key, ref)
 
     @staticmethod
@@ -130,7 +131,7 @@ def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> Draft:
     return Draft(
         parse_number(item.get("destination"), settings.default_region),
         _body(item.get("msg")),
-        drafting.line("sender", item.get("sender"), 320) or settings.default_sender,
+        line("sender", item.get("sender"), 320) or settings.default_sender,
         accept.key(item.get("key")),
         accept.options(given, CHANNEL.lifetime),
     )
@@ -139,7 +140,7 @@ def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> Draft:
 def _body(raw: Any) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise InvalidMessage({"msg": ["must be a text that is not empty"]})
-    drafting.storable("msg", raw)
+    storable("msg", raw)
     # Before counting: what is far too long is not worth counting.
     if len(raw) > MOST_SEGMENTS * 153 or segments.estimate(raw).segments > MOST_SEGMENTS:
         raise InvalidMessage({"msg": [f"is too long: an SMS has at most {MOST_SEGMENTS} segments"]})
@@ -149,4 +150,4 @@ def _body(raw: Any) -> str:
 def _line(name: str, raw: Any) -> str:
     if raw is None:
         raise InvalidMessage({name: ["must be a number, or a name"]})
-    return drafting.line(name, raw, 320) or ""
+    return line(name, raw, 320) or ""

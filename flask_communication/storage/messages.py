@@ -100,14 +100,17 @@ def page(
     limit: int = 50,
     thread: str | None = None,
     region: str | None = None,
+    channels: Iterable[str] = CHANNELS,
 ) -> Page:
     """Return a page of messages; see :class:`Page`. ``since`` is inclusive, ``until`` is not.
 
     ``thread`` is the uuid of any email of a conversation. ``region`` is where a ``destination``
-    without ``+`` belongs. Raises :class:`InvalidQuery` that names the filter.
+    without ``+`` belongs; ``channels`` are those of the application. Raises :class:`InvalidQuery`
+    that names the filter.
     """
-    if channel is not None and channel not in CHANNELS:
-        raise InvalidQuery({"channel": [f"must be one of {', '.join(CHANNELS)}"]})
+    known = tuple(dict.fromkeys((*CHANNELS, *channels)))
+    if channel is not None and channel not in known:
+        raise InvalidQuery({"channel": [f"must be one of {', '.join(known)}"]})
     number = _limit(limit) + 1  # one more shows whether there is a next page
     rest = _period(since, until, after)
     with database.session() as session:
@@ -117,7 +120,8 @@ def page(
                 {"key": [f"no configuration has, or had, the key or id {str(key)!r}"]}
             )
         people = None if destination is None else _people(session, destination, region)
-        leads = _leads(channel, people, configs, _status(status))
+        searched = channels if channel is None else (channel,)
+        leads = _leads(searched, people, configs, _status(status))
         if thread is not None:
             rest += _any_of(leads) if destination is not None else []
             leads = _of_thread(session, thread) if channel in (None, "email") else []
@@ -158,7 +162,7 @@ def stored_spellings(connection: Connection, raw: str, region: str | None = None
 
 
 def _leads(
-    channel: str | None,
+    channels: Iterable[str],
     people: Sequence[str] | None,
     configs: Sequence[int] | None,
     statuses: Iterable[str],
@@ -168,7 +172,7 @@ def _leads(
     They are on a recipient, else on a configuration and a status, else on a status.
     """
     if people is not None:
-        leads = _for_recipient(channel, people)
+        leads = _for_recipient(people)
     elif configs is not None:
         leads = [
             [Message.config_id == one, Message.status == each]
@@ -177,7 +181,6 @@ def _leads(
         ]
     else:
         leads = [[Message.status == each] for each in statuses]
-    channels = CHANNELS if channel is None else (channel,)
     return [[Message.channel == one, *lead] for one in channels for lead in leads]
 
 
@@ -234,9 +237,9 @@ def _newest(leads: Sequence[Lead], rest: Sequence[Condition], number: int) -> Se
     return select(Message).where(Message.id.in_(newest)).order_by(*_ORDER)
 
 
-def _for_recipient(channel: str | None, people: Sequence[str]) -> list[Lead]:
+def _for_recipient(people: Sequence[str]) -> list[Lead]:
     first: list[Lead] = [[Message.destination == one] for one in people]
-    if channel == "sms" or "@" not in people[0]:
+    if "@" not in people[0]:
         return first
     named = select(Recipient.message_id).where(Recipient.address.in_(people))
     return [*first, [Message.id.in_(named)]]

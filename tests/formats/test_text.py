@@ -19,7 +19,7 @@ from flask_communication.formats import text
 
 @pytest.mark.parametrize("raw", ["", "Grüße\nan!", "x" * 10, "👩\u200d💻"])
 def test_a_text_of_several_lines_is_returned_unchanged(raw: str) -> None:
-    assert text.text("body", raw, 10) == raw
+    assert text.multiline("body", raw, 10) == raw
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_text_of_several_lines_is_returned_unchanged(raw: str) -> None:
 )
 def test_a_text_that_no_database_holds_is_refused_by_name(raw: object, says: str) -> None:
     with pytest.raises(InvalidMessage, match=says):
-        text.text("body", raw, 10)
+        text.multiline("body", raw, 10)
 
 
 @pytest.mark.parametrize("raw", ["", "x" * 11, "a\nb", "a\u202eb", 17])

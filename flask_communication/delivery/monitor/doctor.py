@@ -14,7 +14,6 @@ from ...configs import store, tokens
 from ...configs.routes import Route, Routes
 from ...configs.state import State
 from ...errors import CommunicationError, ProviderError
-from ...storage.models import CHANNELS
 from . import health
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -142,7 +141,7 @@ def _defaults(state: State) -> Iterator[Finding]:
     rows = store.listing(state)
     if not rows:
         yield Finding(WARN, "configurations", "none; add one: flask communication config add")
-    for channel in CHANNELS:
+    for channel in state.channel_names:
         mine = [row for row in rows if row["type"] == channel]
         default = next((row for row in mine if row["is_default"]), None)
         if mine and default is None:

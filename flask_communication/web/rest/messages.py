@@ -54,7 +54,7 @@ def list_messages() -> Any:
     if "limit" in given:
         given["limit"] = number("limit", given["limit"])
     state = current()
-    given["region"] = state.settings.default_region
+    given |= {"region": state.settings.default_region, "channels": state.channels}
     page = messages.page(state.database, given.pop("channel", None), **given)
     return ok(data=schemas.Message(many=True).dump(page.items), next=page.next)
 
