@@ -159,7 +159,7 @@ class ProviderError(CommunicationError):
 
 
 class NotSent(ProviderError):
-    """Raised when the message was certainly not sent; the next try is after ``retry_after`` seconds."""
+    """Raised when the message was certainly not sent; try again after ``retry_after`` seconds."""
 
     def __init__(
         self,

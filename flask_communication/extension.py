@@ -143,8 +143,8 @@ def _migrations(app: Flask, state: State) -> None:
     if state.settings.migrations == "host":
         if state.database.host is None:
             raise SettingError(
-                'COMMUNICATION_MIGRATIONS="host" needs the host\'s SQLAlchemy object: initialise it '
-                "first, or pass it as Communication(app, db)"
+                'COMMUNICATION_MIGRATIONS="host" needs the SQLAlchemy object of the host: initialise '
+                "it first, or pass it as Communication(app, db)"
             )
         migrations.adopt(state.database.host.metadata)
     else:

@@ -1,4 +1,4 @@
-"""What a person decides about a message: send it again, stop it, or say what became of it."""
+"""The actions of a person on a message: retry, cancel, resolve, release."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ from .outbox import among, listed
 
 RESOLUTIONS = {"sent": "resolve_sent", "resend": "resolve_resend", "drop": "resolve_drop"}
 
+_TWICE = "the recipient would get it twice. force=True sends it again all the same"
 _WHY_NOT_RETRY = {
     "held": "it is held back; release it instead",
     "sending": "it is being sent at this moment",
-    "sent": "the provider has it; it would ring twice. force=True sends it again all the same",
-    "delivered": "it was delivered; it would ring twice. force=True sends it again all the same",
-    "read": "it was read; it would ring twice. force=True sends it again all the same",
+    "sent": f"the provider has it; {_TWICE}",
+    "delivered": f"it was delivered; {_TWICE}",
+    "read": f"it was read; {_TWICE}",
     "unknown": 'it may have arrived; look, then resolve(msg_uuid, "sent" | "resend" | "drop")',
     "received": "it came in",
 }
@@ -233,7 +234,7 @@ def _reroute(connection: Connection, channel: str, message_id: int) -> None:
 
 
 def _send_by(connection: Connection, message_id: int, config_id: int) -> None:
-    """Send a message by another configuration, which knows nothing of it yet."""
+    """Send a message by another configuration, whose provider has not seen it yet."""
     connection.execute(
         text(
             "UPDATE communication_message"
@@ -261,7 +262,7 @@ def _move(
     return moved
 
 
-# What a move demands besides the status, so that nothing rings twice unless a person forces it.
+# What a move demands besides the status, so that nothing is sent twice unless a person forces it.
 _NO_DOUBT = (
     " AND NOT EXISTS (SELECT 1 FROM communication_attempt AS a WHERE a.message_id = m.id"
     " AND a.state IN ('open', 'unknown') AND NOT EXISTS (SELECT 1 FROM communication_attempt AS b"
@@ -271,7 +272,7 @@ _NO_DOUBT = (
 _BESIDES = {
     "cancel": " AND m.repeat_until IS NULL",
     "retry": _NO_DOUBT,
-    # The others have it: only those that certainly have not are tried again.
+    # Only the recipients that certainly have not got it are tried again.
     "retry_refused": f" AND m.status <> '{UNKNOWN}' AND EXISTS (SELECT 1 FROM"
     " communication_recipient AS p"
     f" WHERE p.message_id = m.id AND p.status IN ({listed(UNREACHED)})){_NO_DOUBT}",

@@ -1,4 +1,4 @@
-"""The calls that every channel offers its users: retry, cancel, resolve, suppress, list and others."""
+"""The methods that every channel offers its users: retry, cancel, resolve, suppress, list …"""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ class MessageAPI:
     def suppressed(
         cls, destination: str | None = None, after: str | None = None, limit: int = 50
     ) -> Suppressed:
-        """Return a page of suppressions, newest first: ``items``, and ``next`` to pass as ``after``.
+        """Return a page of suppressions, newest first.
+
+        It has ``items``, and ``next`` to pass as ``after``.
 
         Raises :class:`InvalidMessage` and :class:`InvalidQuery` that names the filter.
         """
@@ -152,7 +154,8 @@ class MessageAPI:
     ) -> Page:
         """Return a page of messages, newest first: ``items``, and ``next`` to pass as ``after``.
 
-        ``since`` is inclusive, ``until`` is not. Raises :class:`InvalidQuery` that names the filter.
+        ``since`` is inclusive, ``until`` is not. Raises :class:`InvalidQuery`, which names the
+        filter.
         """
         state = current()
         return messages.page(

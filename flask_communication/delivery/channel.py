@@ -35,7 +35,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Applied:
-    """What reports about single recipients changed: which were news, and what follows for messages."""
+    """The effect of reports about single recipients: which were news, and what messages follow."""
 
     news: Sequence[Report] = ()
     follows: Sequence[Report] = ()

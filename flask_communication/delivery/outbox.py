@@ -68,8 +68,8 @@ def _accept(dialect: Dialect) -> TextClause:
         "r.channel, 'out', 'queued', r.destination, r.sender, r.body, r.config_id, r.config_id, "
         f"r.priority, COALESCE(r.send_at, {dialect.now}), COALESCE(r.expires_at, "
         f"{dialect.later('r.lifetime')}), r.idempotency_key, r.body_hash, r.meta, 0, 0, 0, 0, "
-        f"{dialect.now}, {dialect.now} FROM {dialect.rows(NewMessage)} AS r WHERE true ON CONFLICT (channel, "
-        "idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING uuid"
+        f"{dialect.now}, {dialect.now} FROM {dialect.rows(NewMessage)} AS r WHERE true"
+        " ON CONFLICT (channel, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING uuid"
     )
 
 
@@ -97,7 +97,7 @@ def _accepted_before(dialect: Dialect) -> TextClause:
 def claim(
     connection: Connection, limit: int, lease: float | None = None, before: int = BULK + 1
 ) -> list[Claim]:
-    """Claim up to ``limit`` due messages, the urgent ones first, for ``lease`` seconds (None: LEASE).
+    """Claim up to ``limit`` due messages, urgent ones first, for ``lease`` seconds (None: LEASE).
 
     Only those more urgent than the priority ``before`` are claimed.
     """
@@ -144,7 +144,7 @@ def _claim(dialect: Dialect, priorities: Sequence[int]) -> TextClause:
 
 
 def start(connection: Connection, rows: Sequence[Start], lease: float | None = None) -> set[int]:
-    """Write down that these claimed messages are about to be dialled; return the ids that may be.
+    """Write down that these claimed messages are about to be sent; return the ids that may be.
 
     The others were cancelled, or claimed by somebody else after our lease ran out.
     """
@@ -264,7 +264,7 @@ def _dismiss(dialect: Dialect) -> TextClause:
 
 
 def stranded(connection: Connection, limit: int = 500) -> list[Stranded]:
-    """Find messages whose lease ran out while they were being dialled."""
+    """Find messages whose lease ran out while they were being sent."""
     found = connection.execute(_stranded(dialect_of(connection)), {"limit": limit})
     return [Stranded(*row) for row in found]
 

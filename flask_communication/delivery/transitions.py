@@ -40,7 +40,7 @@ class NewMessage:
 class Claim:
     """A due message that one worker has claimed.
 
-    ``closed``: an earlier attempt may have arrived, and it may no longer be repeated. ``stale``: its
+    ``closed``: an earlier attempt may have arrived, and may no longer be repeated. ``stale``: its
     ``expires_at`` is past. ``age`` is the seconds since its first attempt, None before it.
     """
 

@@ -172,7 +172,7 @@ class Email(MessageAPI):
 
     @staticmethod
     def file(msg_uuid: str, place: int) -> File:
-        """Return a file of an email, by its place among them from 0: ``filename``, ``content`` and so on.
+        """Return a file of an email by its place, from 0: ``filename``, ``content`` and so on.
 
         Raises :class:`MessageNotFound` and :class:`FileNotFound`.
         """
@@ -226,7 +226,7 @@ def _rendered(name: str, context: Mapping[str, Any]) -> str | None:
     try:
         return render_template(name, **context)
     except TemplateNotFound as missing:
-        # A template that includes one that is missing is the host's mistake, and is told.
+        # A template that includes a missing one is a mistake of the host, and is raised.
         if missing.name != name:
             raise
         return None
@@ -242,9 +242,9 @@ def _item(place: int, item: Any) -> tuple[Email, dict[str, Any]]:
     try:
         return Email(**fields), {"priority": "bulk", **options}
     except TypeError:
-        strangers = ", ".join(sorted(map(str, fields)))
+        names = ", ".join(sorted(map(str, fields)))
         raise InvalidMessage(
-            {f"[{place}]": [f"has a field that no email has, among {strangers}"]}
+            {f"[{place}]": [f"has a field that no email has, among {names}"]}
         ) from None
 
 

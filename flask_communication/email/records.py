@@ -198,7 +198,8 @@ def _settle(dialect: Dialect) -> TextClause:
     return text(
         "UPDATE communication_recipient AS p SET status = r.status, error = r.error, error_code = "
         "r.code"
-        f" FROM {dialect.rows(RecipientOutcome)} AS r WHERE p.message_id = r.id AND p.address = r.address"
+        f" FROM {dialect.rows(RecipientOutcome)} AS r"
+        " WHERE p.message_id = r.id AND p.address = r.address"
     )
 
 
@@ -283,7 +284,7 @@ def part(connection: Connection, uuid: str) -> None:
 
 
 def reopen_refused(connection: Connection, message_id: int) -> None:
-    """Let a message that is sent again go to those that were refused, and to nobody else."""
+    """Let a message that is sent again go only to those that were refused."""
     connection.execute(
         text(
             "UPDATE communication_recipient SET status = NULL, error = NULL, error_code = NULL"

@@ -40,7 +40,7 @@ class Incoming(NamedTuple):
 def receive(
     state: State, channel: str, mail: Incoming, key: str | int | None, provider_ref: str | None
 ) -> str:
-    """Keep an incoming message and return its uuid; the same ``provider_ref`` is kept and obeyed once.
+    """Store an incoming message and return its uuid, once for each ``provider_ref``.
 
     ``key`` names the configuration it came by (None: the default one, if there is one). Raises
     :class:`ConfigNotFound`.
@@ -131,7 +131,7 @@ def _obey(
 
 
 def _stood_in_for(connection: Connection, channel: str, recipient: str, config_id: int) -> int:
-    """Return the configuration in whose place, as a fallback, this one last wrote to a recipient."""
+    """Return the configuration for which this one, as a fallback, last wrote to a recipient."""
     found = connection.scalar(
         select(Message.route_id)
         .where(

@@ -68,7 +68,7 @@ class Dialect:
         return f"{self.among(column, ids)} AND "
 
     def among(self, column: str, ids: str) -> str:
-        """Return the condition that ``column`` is among the results of a SELECT; it uses an index."""
+        """Return the condition that ``column`` is among the results of a SELECT, by an index."""
         return (
             f"{column} = ANY(ARRAY({ids}))" if self.name == "postgresql" else f"{column} IN ({ids})"
         )

@@ -1,4 +1,4 @@
-"""What an operator should look at: one finding a check, each with the next step.
+"""The doctor: checks of an installation, one finding a check, each with the next step.
 
 Nothing is sent.
 """
@@ -25,7 +25,7 @@ _REMOTE = frozenset(
 
 
 class Finding(NamedTuple):
-    """How one thing is: ``level`` is ok, warn or fail."""
+    """The result of one check: ``level`` is ok, warn or fail."""
 
     level: str
     about: str
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 def examine(state: State) -> Iterator[Finding]:
-    """Check everything that can be checked from here; what fails keeps messages from being sent."""
+    """Run all checks; a finding of level fail keeps messages from being sent."""
     yield from _database(state)
     found = health.read(state)
     yield _bell(state, found["bell"])
@@ -66,14 +66,15 @@ def _database(state: State) -> Iterator[Finding]:
     else:
         kind = _file_system(Path(url.database or "").absolute(), Path("/proc/self/mounts"))
         if kind in _REMOTE:
-            says = f"{url.database} is on {kind}, where SQLite loses data; use a local disk, or PostgreSQL"
+            where = f"{url.database} is on {kind}"
+            says = f"{where}, where SQLite loses data; use a local disk, or PostgreSQL"
             yield Finding(FAIL, "database", says)
         else:
             yield Finding(OK, "database", f"SQLite file {url.database}")
 
 
 def _file_system(file: Path, mounts: Path) -> str | None:
-    """Return the kind of file system that a file is on, None where nobody tells."""
+    """Return the kind of file system that a file is on; None where the system does not say."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
@@ -85,7 +86,8 @@ def _file_system(file: Path, mounts: Path) -> str | None:
 
 def _bell(state: State, bell: Mapping[str, Any]) -> Finding:
     if "problem" in bell:
-        says = f"cannot be reached ({bell['problem']}); messages are late, not lost. Start it, or correct "
+        says = f"cannot be reached ({bell['problem']}); messages are late, not lost."
+        says += " Start it, or correct "
         return Finding(WARN, "redis", f"{says}COMMUNICATION_REDIS_URL")
     return Finding(OK, "redis", "answers" if bell["kind"] == "redis" else "not set, and not needed")
 
@@ -131,7 +133,8 @@ def _waiting(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
         ("unknown", "resolve UUID sent|resend|drop"),
     ):
         if count.get(status):
-            says = f"{count[status]}; see: flask communication messages --status {status}, then: {step}"
+            see = f"flask communication messages --status {status}"
+            says = f"{count[status]}; see: {see}, then: {step}"
             yield Finding(WARN, f"{status} messages", says)
         else:
             yield Finding(OK, f"{status} messages", "none")
@@ -168,7 +171,7 @@ def _configs(state: State, routes: Mapping[int, Route]) -> Iterator[Finding]:
         for name in strangers.get(row["id"], ()):
             yield Finding(WARN, about, f"its fallback {name!r} is the key of no configuration")
         if state.settings.public_url is None and _wants_webhooks(route):
-            says = "its provider calls back; set COMMUNICATION_PUBLIC_URL to where it finds this application"
+            says = "its provider sends webhooks; set COMMUNICATION_PUBLIC_URL to this application's address"
             yield Finding(WARN, about, says)
 
 
@@ -177,7 +180,7 @@ def _wants_webhooks(route: Route) -> bool:
 
 
 def try_out(state: State, config_id: Any) -> Iterator[Finding]:
-    """Check one configuration, and call its provider as far as that sends nothing.
+    """Check one configuration, and ask its provider as far as that sends nothing.
 
     Raises :class:`ConfigNotFound`.
     """

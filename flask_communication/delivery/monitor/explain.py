@@ -61,7 +61,8 @@ def timeline(state: State, message: Message) -> Iterator[str]:
         )
     if message.extra == json.loads(REMOVED):
         yield "  its text was removed by the retention policy"
-    yield f"  {_moment(message.created_at)}  {'received' if message.direction == 'in' else 'accepted'}"
+    first = "received" if message.direction == "in" else "accepted"
+    yield f"  {_moment(message.created_at)}  {first}"
     lines = [_attempt(one) for one in message.attempts] + [_event(one) for one in message.events]
     for moment, line in sorted(lines):
         yield f"  {_moment(moment)}  {line}"
@@ -201,7 +202,8 @@ def explain(
         yield f"  nowhere: {suppressed}; it would be rejected"
         return
     if limit is not None:
-        yield f"  nowhere yet: {limit.setting} {limit.says}; it would be held until: {RELEASE}; and then"
+        why = f"{limit.setting} {limit.says}"
+        yield f"  nowhere yet: {why}; it would be held until: {RELEASE}; and then"
     goes_to = asked_of.recipient(claim, state.settings)
     if goes_to is None:
         yield f"  nowhere: {_guard(state.settings)}; it would be rejected"

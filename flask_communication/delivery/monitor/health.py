@@ -1,4 +1,4 @@
-"""Vital signs: is it up, is work piling up, who attends, how is each configuration, how many messages."""
+"""The health check: database, bell, workers, backlog, configurations, and counts of messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...storage.dialect import dialect_of
 from ...storage.models import ANY_PRIORITY
 from ..worker import heartbeat
 
-# Work that has waited so long while nobody attends is not going to be done.
+# Work that has waited so long while no worker is alive is not going to be done.
 TOO_LATE = 120.0
 # Counting all messages reads an index from end to end: once a minute is enough.
 COUNT_EVERY = 60.0
@@ -35,7 +35,7 @@ class ConfigBreaker(NamedTuple):
 
 
 def read(state: State, *, counts: bool = True) -> dict[str, dict[str, Any]]:
-    """Return what the health check tells, part by part; ``ok`` is false where something must be done.
+    """Return the parts of the health check; ``ok`` is false where an operator must do something.
 
     With ``counts``, also how many messages there are, counted at most once a minute in each
     process.
@@ -104,7 +104,7 @@ def _bell(state: State) -> dict[str, Any]:
         state.bell.connect().ping()
         return {"ok": True, "kind": "redis"}
     except Exception as failure:
-        # Without a bell messages are late, and not lost: this alone makes nothing unwell.
+        # Without a bell messages are late, but not lost: this alone is no fault.
         return {"ok": True, "kind": "redis", "problem": type(failure).__name__}
 
 
@@ -131,7 +131,7 @@ def breakers(connection: Connection) -> list[ConfigBreaker]:
 
 
 def count_messages(state: State) -> list[tuple[Any, ...]]:
-    """Return (channel, configuration, status, how many), counted at most once a minute in each process."""
+    """Return (channel, configuration, status, count), counted at most once a minute a process."""
     known = _counted.get(state)
     if known is None or time.monotonic() - known[0] > COUNT_EVERY:
         with state.database.read() as connection:

@@ -1,4 +1,4 @@
-"""What there is to count, in the text form of Prometheus; needs the extra ``metrics``."""
+"""Metrics in the text format of Prometheus; they need the extra ``metrics``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much may be sent: counters in the database, and what of a claimed batch exceeds a limit.
+"""Limits: how much may be sent, by counters in the database that all workers share.
 
 A worker counts in the transaction of its claim, under one lock: it reads the counters that no other
 can change meanwhile, and writes what it let through before the lock ends with the transaction. So
@@ -28,9 +28,9 @@ USUAL_DAYS = 7
 # "+", the country code, and the network or the area: a pumped range rarely spans more.
 PREFIX_LENGTH = 7
 
-# Any number that nobody else in this database uses for pg_advisory_xact_lock.
+# Any number that no other program in this database uses for pg_advisory_xact_lock.
 _LOCK = 0x636F6D6D6C696D
-# Written once an hour by whoever drops the counters that are over.
+# Written once an hour by the worker that drops the counters that are over.
 _SWEPT = "swept"
 _COUNTERS = {"scope": "text", "first": "bigint", "last": "bigint"}
 _ADDING = {
@@ -79,7 +79,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Hold:
-    """A message that a limit holds back; ``first`` if nobody was told of it yet in this period."""
+    """A message that a limit holds back; ``first`` in this period, and so announced."""
 
     claim: Claim
     limit: Limit
@@ -199,7 +199,7 @@ def foresee(
 ) -> Limit | None:
     """Return the limit that would hold a message back now.
 
-    It is not counted, and nobody waits for it.
+    It is not counted, and takes no lock.
     """
     limits = limits_of(settings, by_number)
     hold = _Book(connection, limits, [claim], _clock(connection)).hold(claim) if limits else None
@@ -207,7 +207,7 @@ def foresee(
 
 
 def _is_new(claim: Claim) -> bool:
-    # What may have arrived already is past holding back, and what has expired is not sent at all.
+    # A message in doubt may have arrived already, and one that has expired is not sent at all.
     return claim.admitted_at is None and not (claim.in_doubt or claim.stale)
 
 
@@ -256,7 +256,7 @@ class _Book:
         return count
 
     def hold(self, claim: Claim) -> Hold | None:
-        """Count a message that may pass, or say what holds it back."""
+        """Count a message that may pass, or return what holds it back."""
         scopes = [(limit, limit.scope(claim)) for limit in self._limits]
         for limit, scope in scopes:
             if not limit.allows(claim, self._count(scope, limit) if scope else Count()):
@@ -298,7 +298,7 @@ class _Book:
 
 
 def _lock_and_read_clock(connection: Connection) -> float:
-    """Wait for our turn, and only then read the clock, so that no counter sees time go backwards."""
+    """Wait for the lock, and only then read the clock: no counter sees time go backwards."""
     dialect = dialect_of(connection)
     # On SQLite BEGIN IMMEDIATE has locked everything already.
     if dialect.name == "postgresql":

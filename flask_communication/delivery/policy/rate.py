@@ -1,4 +1,4 @@
-"""A configuration's rate: a token bucket that all workers share, and a queue for what is over it."""
+"""The rate of a configuration: a token bucket shared by all workers, and a queue behind it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLOWEST = 1 / 86400
 def take(
     connection: Connection, config_id: int, rate: float, wanted: int
 ) -> tuple[int, list[float]]:
-    """Return how many of ``wanted`` messages may go now, and after how many seconds each of the others.
+    """Return how many of ``wanted`` messages may go now, and the delays of the others in seconds.
 
     ``rate`` is messages a second. The bucket is kept as the moment at which it will be full (the
     "generic cell rate algorithm" of ITU-T I.371): one column, and no clock but the database's.
@@ -35,7 +35,8 @@ def take(
     lock = "FOR UPDATE" if dialect.name == "postgresql" else ""
     row = connection.execute(
         text(
-            f"SELECT 0 - {dialect.since('full_at')} AS to_full, 0 - {dialect.since('queued_until')} "
+            f"SELECT 0 - {dialect.since('full_at')} AS to_full,"
+            f" 0 - {dialect.since('queued_until')} "
             f"AS queue FROM communication_circuit WHERE config_id = :id {lock}"
         ),
         {"id": config_id},
@@ -56,10 +57,10 @@ def take(
 
 
 def share(rate: float, wanted: int, to_full: float, queue: float) -> tuple[int, float, list[float]]:
-    """Return what may go now, the seconds until the bucket is full again, and the others' delays."""
+    """Return how many may go now, the seconds until the bucket is full, and the other delays."""
     size = max(1.0, rate * BURST)
     tokens = size - max(0.0, to_full) * rate
-    # A hair's breadth, so that what is due exactly then is not put off once more.
+    # A small margin, so that what is due exactly then is not put off once more.
     granted = max(0, min(wanted, int(tokens + 1e-6)))
     filled = (size - tokens + granted) / rate
     first = max(queue, (1.0 - (tokens - granted)) / rate)

@@ -118,7 +118,8 @@ def _store(dialect: Dialect) -> TextClause:
     return text(
         "INSERT INTO communication_suppression (channel, destination, scope, reason, detail, "
         f"created_at) SELECT r.channel, r.destination, r.scope, r.reason, r.detail, {dialect.now} "
-        f"FROM {dialect.rows(NewSuppression)} AS r WHERE true ON CONFLICT (channel, destination, scope) DO "
+        f"FROM {dialect.rows(NewSuppression)} AS r WHERE true"
+        " ON CONFLICT (channel, destination, scope) DO "
         "UPDATE SET reason = excluded.reason, detail = excluded.detail WHERE excluded.reason NOT "
         f"IN ({theirs})"
     )

@@ -1,4 +1,4 @@
-"""The doorbell: tells RQ's workers, through Redis, that there is work. Redis never knows which."""
+"""The bell: it wakes workers through Redis. A ring carries no message."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB = "flask_communication.jobs.attend"
-# One ring serves all that is sent until a worker answers it, or until it must have got lost.
+# One ring serves all messages until a worker answers it, or until it must have been lost.
 RING_FOR_MS = 2000
-# A send waits for Redis no longer than this in all (connect, then read), and after a failure not at
-# all.
+# Accepting a message waits for Redis no longer than this in all (connect, then read), and after a
+# failure not at all.
 CONNECT_TIMEOUT = 0.12
 READ_TIMEOUT = 0.08
 SILENT_FOR = 30.0
-# A job works for less than this; RQ ends it at JOB_TIMEOUT, which must not happen in mid-call.
+# A job works for less than this. RQ ends it at JOB_TIMEOUT, which must not happen during a request.
 JOB_BUDGET = 25.0
 JOB_TIMEOUT = 180
 TICK_EVERY = 15.0
-# How long one wait for a ring lasts, and with it the end of a worker that hears none.
+# How long one wait for a ring lasts: a worker that is stopped ends within this time.
 HEAR_FOR = 0.5
 
 
 class Bell:
-    """Rings for one queue; never raises and never waits for long."""
+    """Wakes the workers of one queue; never raises, and never waits for long."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.redis_url is not None
@@ -43,7 +43,7 @@ class Bell:
         self._silent_until = 0.0
 
     def connect(self) -> Redis:
-        """Open a connection that gives up soon, for ringing."""
+        """Open a connection to Redis that gives up soon."""
         from redis import Redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
@@ -56,7 +56,7 @@ class Bell:
         )
 
     def prepare(self) -> None:
-        """Import RQ now rather than at the first ring, which a request would wait for."""
+        """Import RQ now, so that no web request waits for it at the first ring."""
         from rq import Queue
 
         self._redis = self.connect()
@@ -69,8 +69,7 @@ class Bell:
         try:
             self._ring()
         except Exception as failure:
-            # Whatever is wrong with Redis is not the sender's trouble: workers also look by
-            # themselves.
+            # A fault of Redis must not fail the sender: workers also look by themselves.
             self._silent_until = time.monotonic() + SILENT_FOR
             log.warning(
                 "cannot ring for a worker (%s); messages wait until one looks by itself. Trying "
@@ -90,7 +89,9 @@ class Bell:
             self._queue.enqueue(JOB, job_timeout=JOB_TIMEOUT, result_ttl=0, failure_ttl=3600)
 
     def hear(self, wake: Callable[[], None], ended: threading.Event) -> None:
-        """Call ``wake`` at every ring, until ``ended`` or Redis is away (:class:`RedisError`, OSError).
+        """Call ``wake`` at every ring, until ``ended``.
+
+        Raises :class:`RedisError` or OSError when Redis is away.
 
         It is faster than the job that comes with each ring, and may miss one; the job does not.
         """
@@ -102,7 +103,7 @@ class Bell:
                     wake()
 
     def answer(self) -> None:
-        """Say that a worker is about to look: what is sent from now on needs a new ring."""
+        """Take back the ring, because a worker is about to look; later messages need a new one."""
         try:
             if self._redis is None:
                 self.prepare()
@@ -112,7 +113,7 @@ class Bell:
             log.debug("cannot answer the bell", exc_info=True)
 
     def may_tick(self) -> bool:
-        """Tell whether this process is the one of many that looks for overdue work this time."""
+        """Tell whether it is this process's turn to look for overdue work."""
         try:
             if self._redis is None:
                 self.prepare()

@@ -132,7 +132,7 @@ class Dispatcher:
         self.schedule.claimed_urgent()
 
     def _claim(self, limit: int, before: int = BULK + 1) -> int:
-        """Claim messages, put off those that cannot go now, and keep the others, urgent ones first."""
+        """Claim messages, dismiss those that cannot go now, and keep the others; return how many."""
         with self.state.database.write() as connection:
             claims = outbox.claim(connection, limit, before=before)
             if not claims:
@@ -167,7 +167,7 @@ class Dispatcher:
             outbox.dismiss(connection, rows)
 
     def _gather(self) -> list[Batch | Answer]:
-        """Wait for requests to end, unless there are free slots for what waits; return all answers."""
+        """Wait for requests to end, unless there are free slots; return all answers."""
         # What waits may not use the slots that are kept for what is more urgent.
         is_free = bool(self.waiting) and self._free_for(self.waiting[0]) > 0
         wait = LOOK_EVERY if self.pool.busy and not is_free else None
@@ -296,7 +296,7 @@ class Dispatcher:
     def _grouped(
         self, one: Dispatch, groups: list[list[Dispatch]], batches: dict[int, list[Dispatch]]
     ) -> bool:
-        """Put a message into a batch of its route, or into a group of its own; False without room."""
+        """Put a message into a batch of its route, or a group of its own; False without room."""
         room = 1 if one.claim.is_retry else self._channel(one).batch_size(one.route)
         batch = batches.get(one.route.config_id)
         if room > 1 and batch is not None and len(batch) < room:

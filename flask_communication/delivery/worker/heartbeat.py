@@ -1,4 +1,4 @@
-"""Who attends: each process that does says so now and then, for the health check and the metrics."""
+"""Heartbeats: each worker process writes one row now and then, for health check and metrics."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ...storage.dialect import Dialect, dialect_of
 log = logging.getLogger(__name__)
 
 BEAT_EVERY = 10.0
-# Who has not been seen for so long is not counted on any more.
+# A process that was not seen for so long counts as gone.
 ALIVE_FOR = 60.0
 # Long enough to be noticed, and no longer: each is a series of its own in the metrics.
 FORGOTTEN_AFTER = 3600.0
 
 
 class Seen(NamedTuple):
-    """A process that attends, and how many seconds ago it was seen."""
+    """A worker process, and how many seconds ago it was seen."""
 
     id: str
     host: str
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 class Heart:
-    """Beats for this process; never fails, and costs one statement in ten seconds."""
+    """Writes the heartbeat of this process; never fails, and costs one statement in ten seconds."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -43,7 +43,7 @@ class Heart:
         self._beat_at = float("-inf")
 
     def beat(self) -> None:
-        """Say that this process attends, unless it has said so lately."""
+        """Write that this process is a worker, unless it was written lately."""
         now = time.monotonic()
         if now - self._beat_at < BEAT_EVERY:
             return
@@ -52,7 +52,7 @@ class Heart:
             with self._state.database.write() as connection:
                 self._write(connection, is_first)
         except Exception:
-            # The work goes on without; what is wrong will be said by what needs the database more.
+            # The work goes on; what needs the database more reports the fault.
             log.debug("no heartbeat", exc_info=True)
 
     def _write(self, connection: Connection, is_first: bool) -> None:
@@ -63,7 +63,7 @@ class Heart:
             connection.execute(_forget(dialect), {"seconds": FORGOTTEN_AFTER})
 
     def stop(self) -> None:
-        """Say that this process attends no longer, until it beats again."""
+        """Write that this process has stopped working, until it beats again."""
         self._beat_at = float("-inf")
         try:
             with self._state.database.write() as connection:
@@ -89,7 +89,7 @@ def _forget(dialect: Dialect) -> TextClause:
 
 
 def seen(connection: Connection) -> list[Seen]:
-    """Return the processes that attend or did so within an hour, the one seen last first."""
+    """Return the worker processes of the last hour, the one seen last first."""
     ago = dialect_of(connection).since("seen_at")
     rows: list[Row[Any]] = list(
         connection.execute(

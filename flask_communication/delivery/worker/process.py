@@ -1,4 +1,4 @@
-"""``flask communication worker``: a process that does nothing but attend, with Redis or without."""
+"""The worker process of ``flask communication worker``, with Redis or without."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LISTEN_AGAIN = 2.0
 
 
 def serve(state: State) -> None:
-    """Attend until SIGTERM or SIGINT; then finish the calls under way and return."""
+    """Work until SIGTERM or SIGINT; then finish the requests under way and return."""
     worker = Worker(state)
     state.worker = worker
     try:

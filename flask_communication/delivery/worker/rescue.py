@@ -1,4 +1,4 @@
-"""Take up the messages whose worker stopped while sending them."""
+"""Rescue messages whose worker stopped while sending them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEARN_FOR_AT_MOST = 600.0
 
 
 def rescue(state: State, routes: Routes, threads: ThreadPoolExecutor) -> int:
-    """Take up the messages whose worker stopped while sending them; return how many."""
+    """Move on the messages whose worker stopped while sending them; return how many."""
     with state.database.read() as connection:
         messages = outbox.stranded(connection)
         known = routes.load(connection, {one.config_id for one in messages})
@@ -40,13 +40,13 @@ def rescue(state: State, routes: Routes, threads: ThreadPoolExecutor) -> int:
             events.note(connection, one.id, "rescued", f"{one.error}: {one.status}")
     crash_point("rescue.committed", mine)
     if mine:
-        log.warning("took up %s messages whose worker had stopped", len(mine))
+        log.warning("rescued %s messages whose worker had stopped", len(mine))
     announce(state.app, mine)
     return len(mine)
 
 
 def _decidable(message: Stranded, route: Route | None) -> bool:
-    """Tell whether it is known, or hopeless to wait until it is, if the provider ignores repeats."""
+    """Tell whether the provider has said if it ignores repeats, or will not say in time."""
     if route is None or route.capabilities.known:
         return True
     return (message.age or 0.0) > LEARN_FOR_AT_MOST

@@ -103,7 +103,7 @@ def sending(
 
 
 def _learn_late(route: Route, results: Sequence[Result]) -> None:
-    """Ask a provider that has not told yet whether it ignores repeats: what is in doubt needs it."""
+    """Ask a provider that has not said yet whether it ignores repeats: a doubt depends on it."""
     if not route.capabilities.known and any(isinstance(one, OutcomeUnknown) for one in results):
         route.learn()
 

@@ -1,4 +1,4 @@
-"""Who attends to due work in this process: for ever, for a while, or until nothing is due."""
+"""The worker: attends to due messages in this process, until it is stopped or nothing is due."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AFTER_A_FAILURE = 5.0
 # Retention: one process sweeps each hour; none does in its first seconds, when there may be much to
 # do.
 SWEEP_AFTER, SWEEP_EVERY = 20.0, 600.0
-# More threads than calls, so that learning about a provider never waits behind slow calls.
+# More threads than requests, so that learning about a provider never waits behind slow ones.
 SPARE_THREADS = 4
 # Work due so soon is worth waiting for, rather than starting a new process for it.
 LINGER = 15.0
@@ -42,7 +42,7 @@ WITH_READER = 0.25
 
 
 class Worker:
-    """Attends to everything that is due, in the thread that calls :meth:`run`."""
+    """Attends to all due work, in the thread that calls :meth:`run`."""
 
     def __init__(self, state: State, sweep_after: float = SWEEP_AFTER) -> None:
         self._state = state
@@ -69,7 +69,7 @@ class Worker:
             dispatcher.nudge()
 
     def stop(self) -> None:
-        """Claim nothing more; :meth:`run` returns when the calls under way have ended."""
+        """Claim nothing more; :meth:`run` returns when the requests under way have ended."""
         self._stopped.set()
         self.wake()
 
@@ -80,24 +80,24 @@ class Worker:
         )
         reader.start()
         with self._pool() as pool:
-            told = False
+            woken = False
             try:
                 while not self._stopped.is_set():
                     self._woken.clear()
-                    pause = self._attend_and_rest(pool, told)
-                    told = self._woken.wait(pause)
+                    pause = self._attend_and_rest(pool, woken)
+                    woken = self._woken.wait(pause)
             finally:
                 self._heart.stop()
 
     def _rests(self) -> bool:
         return self._stopped.is_set() or standin.is_kept()
 
-    def _attend_and_rest(self, pool: ThreadPoolExecutor, told: bool) -> float:
+    def _attend_and_rest(self, pool: ThreadPoolExecutor, woken: bool) -> float:
         if standin.is_kept():
             return POLL_EVERY
         try:
             self._heart.beat()
-            if told or self.is_work_due():
+            if woken or self.is_work_due():
                 self._attend(pool, self._rests)
             due = self._next_due()
             if due is None or due > 0:
@@ -118,27 +118,27 @@ class Worker:
         return POLL_EVERY if due is None else max(0.0, min(POLL_EVERY, due))
 
     def burst(self, budget: float | None = None, linger: float = 0.0) -> int:
-        """Attend until nothing is due, or for ``budget`` seconds; return how many were dialled.
+        """Attend until nothing is due, or for ``budget`` seconds; return the number of messages sent.
 
         With ``linger``, also wait for what becomes due within that many seconds.
         """
         ends = float("inf") if budget is None else time.monotonic() + budget
-        dialled = 0
-        # What is to be sent does not wait for a slow mailbox.
+        sent = 0
+        # Sending does not wait for a slow mailbox.
         reader = threading.Thread(
             target=self._work_in_background, args=(lambda: time.monotonic() >= ends,), daemon=True
         )
         reader.start()
         with self._pool() as pool:
             while True:
-                dialled += self._attend(pool, lambda: time.monotonic() >= ends)
+                sent += self._attend(pool, lambda: time.monotonic() >= ends)
                 due = self._next_due()
                 left = ends - time.monotonic()
                 is_over = due is None or due > min(linger, left)
                 if left <= 0 or (is_over and not reader.is_alive()):
                     self._tidy()
                     self._heart.stop()
-                    return dialled
+                    return sent
                 # With nothing due soon, it is the reader that we wait for.
                 time.sleep(WITH_READER if is_over else max(0.0, due or 0.0))
 
@@ -170,7 +170,7 @@ class Worker:
             self._dispatcher = None
 
     def _tidy(self) -> None:
-        """Do what retention asks, in the hour that is this process's turn, until there is work again."""
+        """Do what retention asks, if it is this process's turn, until there is work again."""
         if self._sweep is None:
             if time.monotonic() < self._sweep_at:
                 return
@@ -220,7 +220,7 @@ def _said(failure: OperationalError) -> str:
 
 
 class Ticker:
-    """Rings for overdue work now and then, in a web process whose workers live elsewhere.
+    """Rings the bell for overdue work now and then, in a web process whose workers run elsewhere.
 
     It heals what a bell cannot: Redis was away or flushed, a worker died, a retry's time has come.
     """
