@@ -43,7 +43,7 @@ class Communication:
     def __init__(
         self,
         app: Flask | None = None,
-        db: Any = None,
+        db: object = None,
         url_prefix: str | None = None,
         authorize: Authorize | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class Communication:
     def init_app(
         self,
         app: Flask,
-        db: Any = None,
+        db: object = None,
         url_prefix: str | None = None,
         authorize: Authorize | None = None,
     ) -> None:

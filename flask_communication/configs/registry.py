@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 from flask import Flask
 from werkzeug.routing import Rule
@@ -190,7 +189,7 @@ def _loaded(point: EntryPoint) -> Provider:
         ) from exc
 
 
-def _made(name: str, thing: Any) -> Provider:
+def _made(name: str, thing: object) -> Provider:
     provider = thing() if isinstance(thing, type) else thing
     if not isinstance(provider, Provider):
         raise ProviderNotFound(f"the entry point {name!r} must name a Provider class or object")

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, text
+from sqlalchemy import Row, TextClause, bindparam, text
 from sqlalchemy.engine import Connection
 
 from ..errors import CommunicationError, ConfigNotFound
@@ -229,7 +229,7 @@ _SEALED = text(
 ).bindparams(bindparam("ids", expanding=True))
 
 
-def _configs(pause: str, and_these: bool) -> Any:
+def _configs(pause: str, and_these: bool) -> TextClause:
     also = " OR c.id IN :ids" if and_these else ""
     found = text(
         "SELECT c.id, c.type, c.key, c.version, c.enabled, c.fallback,"

@@ -92,14 +92,14 @@ def read_new(given: Mapping[str, Any], channels: Sequence[str] = CHANNELS) -> Co
 
 
 def read_changes(
-    config_id: Any, given: Mapping[str, Any], channels: Sequence[str] = CHANNELS
+    config_id: object, given: Mapping[str, Any], channels: Sequence[str] = CHANNELS
 ) -> ConfigChanges:
     """Validate the changed fields of a configuration; raise :class:`InvalidConfig`."""
     loaded = _load(ConfigUpdate(channels), {**given, "id": config_id})
     return ConfigChanges(loaded.pop("id"), loaded.pop("version", None), loaded)
 
 
-def read_id(given: Any) -> int:
+def read_id(given: object) -> int:
     """Return the id of a configuration, a number or its digits; raise :class:`InvalidConfig`."""
     loaded: int = _load(ConfigId(), {"id": given})["id"]
     return loaded
@@ -231,7 +231,7 @@ class _Fields(Schema):
             raise ValidationError(wrong)
 
     @post_load
-    def _name_nothing(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _name_nothing(self, data: dict[str, Any], **kwargs: object) -> dict[str, Any]:
         empty = [name for name in ("provider", "provider_pkg_name") if data.get(name, "") is None]
         return data | dict.fromkeys(empty, "")
 

@@ -65,7 +65,7 @@ class _Text(fields.String):
 
     default_error_messages = must("a non-empty string")
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
         text = _text(value)
         if text is None:
             raise self.make_error("invalid")
@@ -84,7 +84,7 @@ class _Address(_Text):
         super().__init__(error_messages=must(needs), **options)
         self._schemes = schemes
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
         if not _is_address(text, self._schemes):
             raise self.make_error("invalid")
@@ -102,7 +102,7 @@ def _is_address(text: str, schemes: Sequence[str]) -> bool:
 class _Number(fields.Float):
     """A number, and not a text that looks like one."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> Any:
         if isinstance(value, str | bytes):
             raise self.make_error("invalid")
         return super()._deserialize(value, attr, data, **kwargs)
@@ -283,14 +283,14 @@ class SettingsSchema(Schema):
     keep_messages_days = _days()
 
     @validates_schema
-    def _check_retention(self, data: Mapping[str, Any], **kwargs: Any) -> None:
+    def _check_retention(self, data: Mapping[str, Any], **kwargs: object) -> None:
         texts, rows = data.get("keep_bodies_days"), data.get("keep_messages_days")
         if texts is not None and rows is not None and texts > rows:
             reason = "must not be more than COMMUNICATION_KEEP_MESSAGES_DAYS"
             raise ValidationError({"keep_bodies_days": [reason]})
 
     @post_load
-    def _normalise(self, data: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def _normalise(self, data: Mapping[str, Any], **kwargs: object) -> dict[str, Any]:
         values = {name: tuple(one) if isinstance(one, list) else one for name, one in data.items()}
         if "only_to" in values:
             values["only_to"] = tuple(map(addresses.canonical, values["only_to"]))

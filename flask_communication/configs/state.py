@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXTENSION = "communication"
 
 # authorize(action, resource) -> bool, called inside the request.
-Authorize = Callable[[str, Any], bool]
+Authorize = Callable[[str, object], bool]
 
 
 class Wakeable(Protocol):

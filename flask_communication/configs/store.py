@@ -7,9 +7,9 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..errors import CommunicationError, ConfigNotFound, Conflict, InvalidConfig, InvalidQuery
@@ -34,7 +34,19 @@ def sealed_label(config_id: int) -> str:
     return f"config:{config_id}"
 
 
-def values(state: State, row: Any) -> dict[str, Any]:
+class Sealed(Protocol):
+    """A row of a configuration with its encrypted settings."""
+
+    @property
+    def id(self) -> int:
+        """Its id."""
+
+    @property
+    def sealed(self) -> str:
+        """Its encrypted settings."""
+
+
+def values(state: State, row: Row[Any] | Sealed) -> dict[str, Any]:
     """Return the decrypted settings of a row that has ``id`` and ``sealed``.
 
     Raises :class:`SettingError` when no key opens them.
@@ -62,7 +74,7 @@ def create(state: State, fields: Mapping[str, Any]) -> int:
     return config_id
 
 
-def change(state: State, config_id: Any, fields: Mapping[str, Any]) -> int:
+def change(state: State, config_id: object, fields: Mapping[str, Any]) -> int:
     """Change a configuration and return its id.
 
     ``fields`` are those of :class:`.schema.ConfigUpdate`. A setting that is left out, or comes as
@@ -128,7 +140,7 @@ def unknown_fallbacks(state: State) -> dict[int, list[str]]:
     return {config_id: names for config_id, names in found.items() if names}
 
 
-def delete(state: State, config_id: Any) -> None:
+def delete(state: State, config_id: object) -> None:
     """Hide a configuration, so that nothing more is sent by it; raise :class:`ConfigNotFound`.
 
     Its row stays, because the provider is still asked for delivery reports of what it sent.
@@ -139,7 +151,7 @@ def delete(state: State, config_id: Any) -> None:
         _store(connection, number, deleted_at=datetime.now(UTC), enabled=False, is_default=False)
 
 
-def name_of(state: State, config_id: Any) -> str:
+def name_of(state: State, config_id: object) -> str:
     """Return the type, name and id of a configuration, for people.
 
     Raises :class:`ConfigNotFound`.
@@ -173,7 +185,7 @@ def reseal(state: State) -> tuple[int, list[str]]:
     return resealed, problems
 
 
-def _row(connection: Connection, config_id: int) -> Any:
+def _row(connection: Connection, config_id: int) -> Row[Any]:
     found = connection.execute(
         select(Config.__table__).where(Config.id == config_id, Config.deleted_at.is_(None))
     ).first()
@@ -182,7 +194,7 @@ def _row(connection: Connection, config_id: int) -> Any:
     return found
 
 
-def _entered(row: Any) -> ConfigFields:
+def _entered(row: Row[Any]) -> ConfigFields:
     return ConfigFields(
         type=row.type,
         provider=row.provider,
@@ -196,7 +208,7 @@ def _entered(row: Any) -> ConfigFields:
     )
 
 
-def _store(connection: Connection, config_id: int, **columns: Any) -> None:
+def _store(connection: Connection, config_id: int, **columns: object) -> None:
     connection.execute(update(Config).where(Config.id == config_id).values(**columns))
 
 
@@ -224,12 +236,12 @@ def _refuse_taken_key(connection: Connection, given: ConfigFields, mine: int | N
         )
 
 
-def _refuse_old_version(row: Any, version: str | int | None) -> None:
+def _refuse_old_version(row: Row[Any], version: str | int | None) -> None:
     if version is not None and str(version) != str(row.version):
         raise _changed_meanwhile(row)
 
 
-def _changed_meanwhile(row: Any) -> Conflict:
+def _changed_meanwhile(row: Row[Any]) -> Conflict:
     return Conflict(
         f"configuration {row.id} was changed by somebody else (version {row.version}); "
         "read it again"
@@ -294,7 +306,7 @@ def _shown(state: State, row: Config, secrets: _Secrets) -> dict[str, Any]:
     }
 
 
-def _merged(state: State, row: Any, given: ConfigFields, secrets: _Secrets) -> dict[str, Any]:
+def _merged(state: State, row: Row[Any], given: ConfigFields, secrets: _Secrets) -> dict[str, Any]:
     known = values(state, row) if given.config or row.sealed.startswith(SEALED) else {}
     fresh = {name: value for name, value in given.config.items() if value != MASK}
     schema.refuse_masks(fresh)
@@ -312,7 +324,7 @@ def _merged(state: State, row: Any, given: ConfigFields, secrets: _Secrets) -> d
 
 
 def _goes_elsewhere(
-    row: Any,
+    row: Row[Any],
     given: ConfigFields,
     known: Mapping[str, Any],
     merged: Mapping[str, Any],

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from ..configs import routes
 from ..configs.state import State
@@ -23,6 +24,7 @@ from ..errors import IdempotencyConflict, InvalidMessage
 from ..formats.text import line, moment
 from ..providers import standin
 from ..storage.crashpoints import crash_point
+from ..storage.database import HostSession
 from ..storage.dialect import Dialect
 from ..storage.models import PRIORITIES
 from . import outbox
@@ -81,7 +83,7 @@ def options(given: Mapping[str, Any], lifetime: float) -> Options:
     )
 
 
-def _priority(raw: Any) -> int:
+def _priority(raw: object) -> int:
     if raw not in PRIORITIES:
         raise InvalidMessage({"priority": [f"must be one of {', '.join(PRIORITIES)}"]})
     return PRIORITIES[raw]
@@ -97,7 +99,7 @@ def _expiry(
     return expires_at
 
 
-def _metadata(raw: Any) -> dict[str, Any] | None:
+def _metadata(raw: object) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
@@ -126,7 +128,7 @@ def check_all(items: Sequence[T], check: Callable[[T], Draft]) -> list[Draft]:
     return drafts
 
 
-def key(raw: Any) -> str | int | None:
+def key(raw: object) -> str | int | None:
     """Return what names a configuration, or None; raise :class:`InvalidMessage`."""
     if raw is None or (isinstance(raw, str | int) and not isinstance(raw, bool)):
         return raw
@@ -138,7 +140,7 @@ def accept(
     channel: Channel,
     drafts: Sequence[Draft],
     key: str | int | None,
-    session: Any = None,
+    session: HostSession | None = None,
 ) -> list[str]:
     """Store messages as ``queued`` and return their uuids, in order.
 
@@ -177,7 +179,7 @@ def accept(
     return uuids
 
 
-def _transaction(state: State, session: Any) -> AbstractContextManager[Connection]:
+def _transaction(state: State, session: HostSession | None) -> AbstractContextManager[Connection]:
     if session is None:
         return state.database.write()
     return state.database.joined(session)
@@ -239,8 +241,8 @@ def _before(
     return {key: earlier.uuid for key, earlier in found.items()}
 
 
-def _ring_after_commit(session: Any, state: State) -> None:
-    real = session.registry() if hasattr(session, "registry") else session
+def _ring_after_commit(session: HostSession, state: State) -> None:
+    real: Session = session.registry() if isinstance(session, scoped_session) else session
     if BELLS not in real.info:
         real.info[BELLS] = []
         event.listen(real, "after_commit", _committed)
@@ -249,7 +251,7 @@ def _ring_after_commit(session: Any, state: State) -> None:
         real.info[BELLS].append(state)
 
 
-def _committed(session: Any) -> None:
+def _committed(session: Session) -> None:
     # The end of a savepoint is no commit: the workers would be woken for rows that they cannot see
     # yet.
     if session.in_nested_transaction():
@@ -259,6 +261,6 @@ def _committed(session: Any) -> None:
         state.ring()
 
 
-def _rolled_back(session: Any, previous: Any) -> None:
+def _rolled_back(session: Session, previous: SessionTransaction) -> None:
     if not previous.nested:
         session.info[BELLS] = []

@@ -57,7 +57,7 @@ class Claim:
     provider_ref: str | None = None
     resends: int = 0
     tries: int = 0
-    meta: Any = None
+    meta: object = None
     # Moments, or None: when limits let it pass, and until when it may be repeated.
     admitted_at: object = None
     repeat_until: object = None

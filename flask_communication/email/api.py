@@ -18,6 +18,7 @@ from ..delivery.reports import SyncResult
 from ..errors import InvalidMessage
 from ..providers.base import File
 from ..storage import messages
+from ..storage.database import HostSession
 from ..storage.messages import Page
 from . import attachments, compose, inbox, incoming
 from .channel import CHANNEL
@@ -47,15 +48,15 @@ class Email(MessageAPI):
 
     def __init__(
         self,
-        to: Any = None,
+        to: object = None,
         subject: str = "",
         body: str = "",
         *,
         html: str | None = None,
-        cc: Any = None,
-        bcc: Any = None,
+        cc: object = None,
+        bcc: object = None,
         sender: str | None = None,
-        reply_to: Any = None,
+        reply_to: object = None,
         headers: Mapping[str, str] | None = None,
         key: str | int | None = None,
         in_reply_to: str | None = None,
@@ -126,7 +127,7 @@ class Email(MessageAPI):
         idempotency_key: str | None = None,
         priority: str = "normal",
         metadata: Mapping[str, Any] | None = None,
-        session: Any = None,
+        session: HostSession | None = None,
     ) -> str:
         """Accept the email and return its uuid; a worker sends it.
 
@@ -148,7 +149,7 @@ class Email(MessageAPI):
         items: Sequence[Email | Mapping[str, Any]],
         key: str | int | None = None,
         *,
-        session: Any = None,
+        session: HostSession | None = None,
     ) -> list[str]:
         """Accept many emails in one transaction, all or none, and return their uuids in order.
 
@@ -249,7 +250,9 @@ def _item(place: int, item: Any) -> tuple[Email, dict[str, Any]]:
 
 
 def _accept(
-    items: Sequence[tuple[Email, Mapping[str, Any]]], key: str | int | None, session: Any
+    items: Sequence[tuple[Email, Mapping[str, Any]]],
+    key: str | int | None,
+    session: HostSession | None,
 ) -> list[str]:
     state = current()
     drafts = accept.check_all(items, lambda item: _draft(state, *item))

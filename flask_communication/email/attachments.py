@@ -17,7 +17,7 @@ MOST_FILES = 50
 LARGEST_EMAIL = 18 * 1024 * 1024
 
 
-def read(source: Any) -> tuple[bytes, str | None, str | None]:
+def read(source: object) -> tuple[bytes, str | None, str | None]:
     """Return the bytes of a source, and its name and content type if it has them."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), None, None
@@ -39,7 +39,7 @@ def _read_path(path: Path) -> bytes:
         return file.read(LARGEST_FILE + 1)
 
 
-def _read(reading: Callable[[], Any]) -> Any:
+def _read(reading: Callable[[], object]) -> Any:
     try:
         return reading()
     # A closed file and a path with a NUL are ValueErrors.

@@ -67,7 +67,7 @@ def draft(state: State, fields: Mapping[str, Any], options: Mapping[str, Any]) -
     return replace(draft, body_hash=_hash(draft, columns, files))
 
 
-def _sender(raw: Any, settings: Settings) -> str | None:
+def _sender(raw: object, settings: Settings) -> str | None:
     if raw is not None:
         return addresses.mailbox("sender", raw)
     default = settings.default_sender

@@ -68,7 +68,7 @@ class MailboxReader:
     state: State
     route: Route
     cursor: dict[str, Any]
-    lease: Any
+    lease: object
     fetched: int = 0
     new: int = 0
 
@@ -294,7 +294,9 @@ def _claim(dialect: Dialect, only_if_due: bool) -> TextClause:
     )
 
 
-def _renew(connection: Connection, config_id: int, lease: Any, cursor: Mapping[str, Any]) -> Any:
+def _renew(
+    connection: Connection, config_id: int, lease: object, cursor: Mapping[str, Any]
+) -> object:
     """Store the cursor of a mailbox and return its next lease; None if the lease is another's."""
     given = {"id": config_id, "lease": lease, "seconds": LEASE, "cursor": json.dumps(cursor)}
     return connection.execute(_renewal(dialect_of(connection)), given).scalar()

@@ -11,7 +11,7 @@ from ..errors import Refused
 _DEEPEST = 32
 
 
-def encode_json(payload: Any) -> bytes:
+def encode_json(payload: object) -> bytes:
     """Encode ``payload`` as compact JSON; raise :class:`Refused` for what JSON has no form for."""
     try:
         return json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
@@ -54,19 +54,19 @@ def _finite(text: str) -> float:
     return number
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is given twice")
     return found
 
 
-def _check_storable(root: Any) -> None:
+def _check_storable(root: object) -> None:
     level = [root]
     for _ in range(_DEEPEST + 1):
         if not level:
             return
-        deeper: list[Any] = []
+        deeper: list[object] = []
         for value in level:
             if isinstance(value, dict):
                 deeper += value.keys()

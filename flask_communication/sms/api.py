@@ -18,6 +18,7 @@ from ..formats import segments
 from ..formats.numbers import parse_number, parse_sender
 from ..formats.segments import MOST_SEGMENTS, Estimate
 from ..formats.text import line, multiline, storable
+from ..storage.database import HostSession
 from ..storage.messages import Page
 from . import incoming
 from .channel import CHANNEL
@@ -46,7 +47,7 @@ class SMS(MessageAPI):
         priority: str = "normal",
         metadata: Mapping[str, Any] | None = None,
         sender: str | None = None,
-        session: Any = None,
+        session: HostSession | None = None,
     ) -> str:
         """Accept one SMS and return its uuid; a worker sends it.
 
@@ -72,7 +73,10 @@ class SMS(MessageAPI):
 
     @staticmethod
     def send_bulk(
-        items: Sequence[Mapping[str, Any]], key: str | int | None = None, *, session: Any = None
+        items: Sequence[Mapping[str, Any]],
+        key: str | int | None = None,
+        *,
+        session: HostSession | None = None,
     ) -> list[str]:
         """Accept many SMS in one transaction, all or none, and return their uuids in order.
 
@@ -84,7 +88,10 @@ class SMS(MessageAPI):
 
     @staticmethod
     def _accept(
-        items: Sequence[Mapping[str, Any]], key: str | int | None, session: Any, priority: str
+        items: Sequence[Mapping[str, Any]],
+        key: str | int | None,
+        session: HostSession | None,
+        priority: str,
     ) -> list[str]:
         state = current()
         drafts = accept.check_all(items, lambda one: _draft(one, state.settings, priority))
@@ -137,7 +144,7 @@ def _draft(item: Mapping[str, Any], settings: Settings, priority: str) -> Draft:
     )
 
 
-def _body(raw: Any) -> str:
+def _body(raw: object) -> str:
     if not isinstance(raw, str) or not raw.strip():
         raise InvalidMessage({"msg": ["must be a text that is not empty"]})
     storable("msg", raw)
@@ -147,7 +154,7 @@ def _body(raw: Any) -> str:
     return raw
 
 
-def _line(name: str, raw: Any) -> str:
+def _line(name: str, raw: object) -> str:
     if raw is None:
         raise InvalidMessage({name: ["must be a number, or a name"]})
     return line(name, raw, 320) or ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import MetaData, create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import StaticPool
 
 from ..errors import DatabaseError, InvalidQuery, NotUpgraded, SessionConflict, SettingError
@@ -27,6 +27,9 @@ from .dialect import Dialect, dialect_of
 
 if TYPE_CHECKING:
     from flask import Flask
+
+# What a host passes as ``session=``: a session, or Flask-SQLAlchemy's ``db.session``.
+HostSession = Session | scoped_session[Any]
 
 BUSY_TIMEOUT_MS = 15_000
 _INVALID_TEXT = "a text has a NUL character or half of a surrogate pair"
@@ -51,7 +54,7 @@ PASS_THE_SESSION = (
 class HostDatabase(Protocol):
     """The host's Flask-SQLAlchemy object, as far as it is used here."""
 
-    session: Any
+    session: object
     metadata: MetaData
 
     @property
@@ -173,7 +176,7 @@ class Database:
             yield session
 
     @contextmanager
-    def joined(self, session: Any) -> Iterator[Connection]:
+    def joined(self, session: HostSession) -> Iterator[Connection]:
         """Use the caller's session: its transaction commits or rolls back what is written.
 
         Raises :class:`SessionConflict` if the session is bound to another database.
@@ -227,7 +230,7 @@ def _own_engine(url: URL) -> Engine:
     return engine
 
 
-def _prepare_sqlite(dbapi: Any, record: Any) -> None:
+def _prepare_sqlite(dbapi: sqlite3.Connection, record: object) -> None:
     # The driver would begin a transaction at the first write, which is too late.
     dbapi.isolation_level = None
     cursor = dbapi.cursor()
@@ -238,7 +241,7 @@ def _prepare_sqlite(dbapi: Any, record: Any) -> None:
     cursor.close()
 
 
-def _use_wal(cursor: Any) -> None:
+def _use_wal(cursor: sqlite3.Cursor) -> None:
     # SQLite does not wait for this lock, and processes that start together all change a new file.
     give_up = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:

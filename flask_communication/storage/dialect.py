@@ -107,7 +107,7 @@ def as_rows(rows: Sequence[Mapping[str, Any] | DataclassInstance]) -> str:
     return json.dumps(rows, ensure_ascii=True, separators=(",", ":"), default=vars)
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: object) -> Any:
     """Return a JSON column as PostgreSQL's driver does; SQLite's returns its text."""
     return json.loads(value) if isinstance(value, str) else value
 

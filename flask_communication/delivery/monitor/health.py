@@ -23,7 +23,7 @@ TOO_LATE = 120.0
 # Counting all messages reads an index from end to end: once a minute is enough.
 COUNT_EVERY = 60.0
 # When the messages of each application were counted last (monotonic seconds), and the counts.
-_counted: WeakKeyDictionary[State, tuple[float, list[tuple[Any, ...]]]] = WeakKeyDictionary()
+_counted: WeakKeyDictionary[State, tuple[float, list[tuple[object, ...]]]] = WeakKeyDictionary()
 
 
 class ConfigBreaker(NamedTuple):

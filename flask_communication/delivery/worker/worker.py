@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
@@ -58,7 +57,7 @@ class Worker:
         self._routes = Routes(state)
         # Kept too: a configuration that fails half of the time may do so in many short turns.
         self._record = RecentRequests()
-        self._sweep: Iterator[Any] | None = None
+        self._sweep: Iterator[object] | None = None
         self._sweep_at = time.monotonic() + sweep_after
 
     def wake(self) -> None:
