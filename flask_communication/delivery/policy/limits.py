@@ -8,7 +8,7 @@ says it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -51,21 +51,25 @@ class Count:
     elapsed: float = 0.0
 
 
-@dataclass(frozen=True)
 class Limit:
     """One limit; ``says`` tells a person what was exceeded.
 
-    ``counted`` names what of a message is counted, None where nothing is; ``allows`` tells whether
-    one more may pass. It looks ``back`` periods of ``seconds`` before the present one.
+    It looks ``back`` periods of ``seconds`` before the present one.
     """
 
     setting: str
     name: str
     says: str
-    seconds: int
-    back: int
-    counted: Callable[[Claim], str | None]
-    allows: Callable[[Claim, Count], bool]
+    seconds: int = DAY
+    back: int = 0
+
+    def counted(self, claim: Claim) -> str | None:
+        """Return what of a message is counted, None for nothing."""
+        return claim.channel
+
+    def allows(self, claim: Claim, count: Count) -> bool:
+        """Tell whether one more message may pass."""
+        raise NotImplementedError(f"{self.name} allows nothing")
 
     def scope(self, claim: Claim) -> str | None:
         """Return the name of the counter of this message, if it has one."""
@@ -75,6 +79,107 @@ class Limit:
     def alert(self, claim: Claim) -> str:
         """Return the name of the counter of what was held back."""
         return f"{claim.channel}:{self.name}"
+
+
+class AllowedCountries(Limit):
+    """Phone numbers of these countries only."""
+
+    setting = "COMMUNICATION_ALLOWED_COUNTRIES"
+    name = "countries"
+    says = "does not list this destination"
+
+    def __init__(self, allowed: Sequence[str], by_number: Container[str]) -> None:
+        self._by_number = by_number
+        self._prefixes = tuple(one for one in allowed if one.startswith("+"))
+        self._regions = frozenset(allowed) - frozenset(self._prefixes)
+
+    def counted(self, claim: Claim) -> str | None:
+        """Count nothing: the destination alone decides."""
+        return None
+
+    def allows(self, claim: Claim, count: Count) -> bool:
+        """Tell whether the destination belongs to an allowed country or prefix."""
+        if claim.channel not in self._by_number or claim.destination.startswith(self._prefixes):
+            return True
+        return bool(self._regions) and _region(claim.destination) in self._regions
+
+
+def _region(number: str) -> str | None:
+    """Return the country of a number; None for none, or a premium-rate number."""
+    import phonenumbers
+
+    try:
+        parsed = phonenumbers.parse(number)
+    except phonenumbers.NumberParseException:
+        return None
+    if phonenumbers.number_type(parsed) == phonenumbers.PhoneNumberType.PREMIUM_RATE:
+        return None
+    region: str | None = phonenumbers.region_code_for_number(parsed)
+    return region
+
+
+class PerRecipient(Limit):
+    """At most so many messages to one recipient in so many seconds, by a sliding window."""
+
+    setting = "COMMUNICATION_LIMIT_PER_RECIPIENT"
+    back = 1
+
+    def __init__(self, most: int, seconds: int) -> None:
+        self._most = most
+        self.seconds = seconds
+        self.name = f"recipient/{seconds}"
+        self.says = f"allows a recipient {most} messages in {seconds} s"
+
+    def counted(self, claim: Claim) -> str | None:
+        """Count by the recipient, of whom only a hash is kept."""
+        return hash_recipient(claim.destination)
+
+    def allows(self, claim: Claim, count: Count) -> bool:
+        """Estimate the sliding window: what came before is taken as evenly spread."""
+        return count.now + count.before * (1 - count.elapsed) + 1 <= self._most
+
+
+class PrefixGrowth(Limit):
+    """At most so many times the mean of the last days to one prefix of numbers."""
+
+    setting = "COMMUNICATION_PREFIX_GROWTH"
+    name = "prefix"
+    back = USUAL_DAYS
+
+    def __init__(self, factor: float, floor: int, by_number: Container[str]) -> None:
+        self._factor = factor
+        self._floor = floor
+        self._by_number = by_number
+        mean = f"{factor:g} times its mean of the last {USUAL_DAYS} days"
+        self.says = f"allows a prefix {mean}, or {floor} a day"
+
+    def counted(self, claim: Claim) -> str | None:
+        """Count by the first digits of a number."""
+        is_number = claim.channel in self._by_number
+        return claim.destination[:PREFIX_LENGTH] if is_number else None
+
+    def allows(self, claim: Claim, count: Count) -> bool:
+        """Tell whether the prefix stays below its growth."""
+        return count.now + 1 <= max(self._floor, self._factor * count.before / USUAL_DAYS)
+
+
+class PerDay(Limit):
+    """At most so many messages of a channel on a day."""
+
+    setting = "COMMUNICATION_LIMIT_PER_DAY"
+    name = "day"
+    says = "allows no more messages on this UTC day"
+
+    def __init__(self, most: Mapping[str, int]) -> None:
+        self._most = most
+
+    def counted(self, claim: Claim) -> str | None:
+        """Count all messages of the channel together."""
+        return "all"
+
+    def allows(self, claim: Claim, count: Count) -> bool:
+        """Tell whether the day's number is not reached yet."""
+        return claim.channel not in self._most or count.now + 1 <= self._most[claim.channel]
 
 
 @dataclass(frozen=True)
@@ -93,84 +198,16 @@ class Hold:
 
 def limits_of(settings: Settings, by_number: Container[str]) -> list[Limit]:
     """Return the limits that are set, in the order in which they are checked."""
-    found = (
-        [_countries(settings.allowed_countries, by_number)] if settings.allowed_countries else []
-    )
-    found += [_recipient(count, seconds) for count, seconds in settings.limit_per_recipient]
+    found: list[Limit] = []
+    if settings.allowed_countries:
+        found.append(AllowedCountries(settings.allowed_countries, by_number))
+    found += [PerRecipient(count, seconds) for count, seconds in settings.limit_per_recipient]
     if settings.prefix_growth is not None:
-        found.append(
-            _growth(settings.prefix_growth.factor, settings.prefix_growth.floor, by_number)
-        )
+        growth = settings.prefix_growth
+        found.append(PrefixGrowth(growth.factor, growth.floor, by_number))
     if settings.limit_per_day:
-        found.append(_day(settings.limit_per_day))
+        found.append(PerDay(settings.limit_per_day))
     return found
-
-
-def _countries(allowed: Sequence[str], by_number: Container[str]) -> Limit:
-    prefixes = tuple(one for one in allowed if one.startswith("+"))
-    regions = frozenset(allowed) - frozenset(prefixes)
-
-    def allows(claim: Claim, count: Count) -> bool:
-        number = claim.destination
-        return (
-            claim.channel not in by_number
-            or number.startswith(prefixes)
-            or (bool(regions) and _region(number) in regions)
-        )
-
-    name = "COMMUNICATION_ALLOWED_COUNTRIES"
-    return Limit(
-        name, "countries", "does not list this destination", DAY, 0, lambda claim: None, allows
-    )
-
-
-def _region(number: str) -> str | None:
-    """Return the country of a number; None for none, or a premium-rate number."""
-    import phonenumbers
-
-    try:
-        parsed = phonenumbers.parse(number)
-    except phonenumbers.NumberParseException:
-        return None
-    if phonenumbers.number_type(parsed) == phonenumbers.PhoneNumberType.PREMIUM_RATE:
-        return None
-    region: str | None = phonenumbers.region_code_for_number(parsed)
-    return region
-
-
-def _recipient(most: int, seconds: int) -> Limit:
-    def allows(claim: Claim, count: Count) -> bool:
-        # The usual estimate of a sliding window: what came before is taken as evenly spread.
-        return count.now + count.before * (1 - count.elapsed) + 1 <= most
-
-    says = f"allows a recipient {most} messages in {seconds} s"
-    name = f"recipient/{seconds}"
-    return Limit("COMMUNICATION_LIMIT_PER_RECIPIENT", name, says, seconds, 1, _hashed, allows)
-
-
-def _hashed(claim: Claim) -> str:
-    return hash_recipient(claim.destination)
-
-
-def _growth(factor: float, floor: int, by_number: Container[str]) -> Limit:
-    def allows(claim: Claim, count: Count) -> bool:
-        return count.now + 1 <= max(floor, factor * count.before / USUAL_DAYS)
-
-    def prefix(claim: Claim) -> str | None:
-        return claim.destination[:PREFIX_LENGTH] if claim.channel in by_number else None
-
-    says = (
-        f"allows a prefix {factor:g} times its mean of the last {USUAL_DAYS} days, or {floor} a day"
-    )
-    return Limit("COMMUNICATION_PREFIX_GROWTH", "prefix", says, DAY, USUAL_DAYS, prefix, allows)
-
-
-def _day(most: Mapping[str, int]) -> Limit:
-    def allows(claim: Claim, count: Count) -> bool:
-        return claim.channel not in most or count.now + 1 <= most[claim.channel]
-
-    says = "allows no more messages on this UTC day"
-    return Limit("COMMUNICATION_LIMIT_PER_DAY", "day", says, DAY, 0, lambda claim: "all", allows)
 
 
 def check(
