@@ -195,7 +195,7 @@ class _EmbeddedWorker:
 
 def _unless_testing(*steps: Callable[[], None]) -> Callable[[], None]:
     def go() -> None:
-        if not standin.is_kept():
+        if not standin.is_on():
             for step in steps:
                 step()
 

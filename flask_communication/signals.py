@@ -10,7 +10,8 @@ logged, and the others are called all the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from blinker import NamedSignal, Namespace
@@ -111,3 +112,49 @@ def _identity(message: Mapping[str, Any] | Moved) -> tuple[str, str, str]:
     if isinstance(message, Mapping):
         return message["uuid"], message["channel"], message["status"]
     return message.uuid, message.channel, message.status
+
+
+class AcceptListener(Protocol):
+    """Listens to the acceptance of messages, inside and after its transaction: for tests of hosts.
+
+    Several may listen; the one that began last is called.
+    """
+
+    def before_accept(
+        self, connection: Any, channel: str, keys: Collection[str | int | None]
+    ) -> None:
+        """Prepare for messages that are about to be accepted on this connection.
+
+        ``keys`` name their configurations; None is the default one.
+        """
+
+    def accepted(self, state: Any, uuids: Sequence[str], session: Any) -> None:
+        """Learn of messages that are new, or sent again by a person.
+
+        With ``session`` they stand or fall with that session's transaction.
+        """
+
+
+_listeners: list[AcceptListener] = []
+
+
+@contextmanager
+def listening(listener: AcceptListener) -> Iterator[None]:
+    """Call a listener at each acceptance for a while."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def before_accept(connection: object, channel: str, keys: Collection[str | int | None]) -> None:
+    """Call the listener, if there is one, before messages are accepted."""
+    if _listeners:
+        _listeners[-1].before_accept(connection, channel, keys)
+
+
+def accepted(state: object, uuids: Sequence[str], session: object) -> None:
+    """Call the listener, if there is one, with messages that were accepted."""
+    if _listeners:
+        _listeners[-1].accepted(state, uuids, session)

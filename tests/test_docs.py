@@ -25,6 +25,7 @@ from flask_communication.configs.tokens import ACTIONS
 from flask_communication.delivery import outcomes
 from flask_communication.email import incoming
 from flask_communication.email.api import FIELDS
+from flask_communication.email.channel import CHANNEL
 from flask_communication.providers.base import InboundEmail
 from flask_communication.providers.simulator import Simulator
 from flask_communication.storage.crashpoints import POINTS
@@ -131,7 +132,7 @@ def test_every_exported_name_has_its_row_and_every_page_its_link() -> None:
 def received(app: Flask) -> str:
     arrival = incoming.parse(1, InboundEmail("1", b"From: ann@example.com\r\n\r\nHello"))
     with state_of(app).database.write() as connection:
-        return str(incoming.store(connection, 1, [arrival])[0]["uuid"])
+        return str(incoming.store(connection, CHANNEL, 1, [arrival])[0]["uuid"])
 
 
 def curls() -> list[str]:

@@ -18,11 +18,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
+from .. import signals
 from ..configs import routes
 from ..configs.state import State
 from ..errors import IdempotencyConflict, InvalidMessage
 from ..formats.text import line, moment
-from ..providers import standin
 from ..storage.crashpoints import crash_point
 from ..storage.database import HostSession
 from ..storage.dialect import Dialect
@@ -152,7 +152,7 @@ def accept(
         return []
     with _transaction(state, session) as connection:
         keys = [key if one.key is None else one.key for one in drafts]
-        standin.before_accept(connection, channel.name, keys)
+        signals.before_accept(connection, channel.name, keys)
         chosen = {one: routes.choose(connection, channel.name, one) for one in dict.fromkeys(keys)}
         dialect = state.database.dialect
         rows = [
@@ -169,7 +169,7 @@ def accept(
             ],
         )
         crash_point("accept.written")
-    standin.accepted(state, [uuid for uuid in uuids if uuid in new], session)
+    signals.accepted(state, [uuid for uuid in uuids if uuid in new], session)
     if session is None:
         crash_point("accept.committed")
         state.ring()

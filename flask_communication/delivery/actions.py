@@ -9,6 +9,7 @@ from functools import cache
 from sqlalchemy import TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
+from .. import signals
 from ..configs import routes
 from ..configs.state import State
 from ..errors import (
@@ -22,7 +23,6 @@ from ..errors import (
     NotRetryable,
 )
 from ..formats import numbers
-from ..providers import standin
 from ..signals import announce
 from ..storage import events
 from ..storage.crashpoints import crash_point
@@ -93,7 +93,7 @@ def _retry_refused(connection: Connection, channel: Channel, uuid: str) -> int |
 
 def _queued(state: State, uuids: Sequence[str]) -> None:
     """Wake a worker for messages that a person has put back into the queue."""
-    standin.accepted(state, uuids, None)
+    signals.accepted(state, uuids, None)
     state.ring()
 
 
@@ -229,7 +229,7 @@ def _reroute(connection: Connection, channel: str, message_id: int) -> None:
         )
     )
     if gone is not None:
-        standin.before_accept(connection, channel, [None])
+        signals.before_accept(connection, channel, [None])
         _send_by(connection, message_id, routes.choose(connection, channel, None))
 
 

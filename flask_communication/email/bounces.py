@@ -13,12 +13,12 @@ from sqlalchemy import Row, bindparam, text
 from sqlalchemy.engine import Connection
 
 from ..delivery import reports
+from ..delivery.channel import Channel
 from ..delivery.policy import suppression
 from ..delivery.policy.suppression import NewSuppression
 from ..formats.bounces import Bounce, RecipientReport
 from ..formats.text import clean
 from ..providers.base import Report, ReportStatus
-from .channel import CHANNEL
 
 # The actions of RFC 3464 §2.3.3. A later mail follows one that says "delayed", so that is no news.
 _STATUS_OF_ACTION: Mapping[str, ReportStatus] = {
@@ -34,7 +34,9 @@ _SUCCESS = ("2.",)
 _NO_MAILBOX = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1")
 
 
-def apply(connection: Connection, found: Iterable[Bounce | None]) -> list[Row[Any]]:
+def apply(
+    connection: Connection, channel: Channel, found: Iterable[Bounce | None]
+) -> list[Row[Any]]:
     """Apply bounces to our emails; return the messages that changed."""
     bounces = [one for one in found if one is not None and one.message_id is not None]
     if not bounces:
@@ -45,7 +47,7 @@ def apply(connection: Connection, found: Iterable[Bounce | None]) -> list[Row[An
     for bounce in bounces:
         row = ours.get(bounce.message_id or "")
         if row is not None:
-            changed += _apply(connection, row, bounce.recipients)
+            changed += _apply(connection, channel, row, bounce.recipients)
     return changed
 
 
@@ -59,7 +61,7 @@ _RECIPIENTS = text("SELECT address FROM communication_recipient WHERE message_id
 
 
 def _apply(
-    connection: Connection, row: Row[Any], said: Sequence[RecipientReport]
+    connection: Connection, channel: Channel, row: Row[Any], said: Sequence[RecipientReport]
 ) -> list[Row[Any]]:
     recipients = connection.scalars(_RECIPIENTS, {"id": row.id}).all()
     # Only the recipient, and the servers on the way to it, know the Message-ID of an email to one.
@@ -77,8 +79,8 @@ def _apply(
     ]
     gone = [one for one in believed if one.action == "failed" and one.status in _NO_MAILBOX]
     if to_one:
-        suppression.store(connection, [_suppressed(row, one) for one in gone])
-    return reports.apply(connection, CHANNEL, row.config_id, found)
+        suppression.store(connection, [_suppressed(channel, row, one) for one in gone])
+    return reports.apply(connection, channel, row.config_id, found)
 
 
 def _believed(
@@ -114,11 +116,11 @@ _SET_PROVIDER_REF = text(
 )
 
 
-def _suppressed(row: Row[Any], report: RecipientReport) -> NewSuppression:
+def _suppressed(channel: Channel, row: Row[Any], report: RecipientReport) -> NewSuppression:
     return NewSuppression(
-        CHANNEL.name,
+        channel.name,
         report.address.lower(),
-        CHANNEL.scope(row.sender, row.route_id or row.config_id),
+        channel.scope(row.sender, row.route_id or row.config_id),
         "bounce",
         clean(report.diagnostic) if report.diagnostic else None,
     )

@@ -22,7 +22,7 @@ from ..formats.text import clean
 from ..providers.base import Accepted, OutboundEmail, Provider, Report
 from ..storage.files import Files
 from ..storage.models import status
-from . import records
+from . import inbox, records
 from .records import StoredMail
 
 
@@ -217,14 +217,10 @@ class EmailChannel(Channel):
 
     def background(self, state: State, stop: Callable[[], bool]) -> None:
         """Read the mailboxes whose turn it is."""
-        from . import inbox
-
         inbox.sync_due(state, stop)
 
     def has_background_work(self, state: State) -> bool:
         """Tell whether there is a mailbox to read."""
-        from . import inbox
-
         return inbox.is_due(state)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from ..configs import routes as routing
 from ..configs.routes import Route, Routes
 from ..configs.state import State
+from ..delivery.channel import channel_of
 from ..errors import InvalidQuery, NotSent, ProviderError
 from ..formats.text import clean
 from ..providers.base import Inbox
@@ -26,6 +27,8 @@ from . import incoming
 from .incoming import IncomingMail
 
 log = logging.getLogger(__name__)
+
+CHANNEL = "email"
 
 # Mails that are fetched, and stored, together.
 BATCH = 100
@@ -144,11 +147,12 @@ class MailboxReader:
     def _commit(
         self, mails: Sequence[IncomingMail], cursor: dict[str, Any]
     ) -> list[dict[str, Any]] | None:
+        channel = channel_of(self.state, CHANNEL)
         with self.state.database.write() as connection:
             lease = _renew(connection, self.route.config_id, self.lease, cursor)
             if lease is None:
                 return None
-            changed = incoming.store(connection, self.route.config_id, mails)
+            changed = incoming.store(connection, channel, self.route.config_id, mails)
             crash_point("inbox.written")
         self.lease, self.cursor = lease, cursor
         return changed

@@ -12,6 +12,7 @@ from uuid import uuid4
 from sqlalchemy import TextClause, bindparam, select, text
 from sqlalchemy.engine import Connection
 
+from ..delivery.channel import Channel
 from ..errors import FileNotFound
 from ..formats.text import clean
 from ..providers.base import InboundEmail
@@ -68,7 +69,7 @@ def without_content(incoming: IncomingMail, why: str) -> IncomingMail:
 
 
 def store(
-    connection: Connection, config_id: int, mails: Iterable[IncomingMail]
+    connection: Connection, channel: Channel, config_id: int, mails: Iterable[IncomingMail]
 ) -> list[dict[str, Any]]:
     """Store the mails that are new, and apply the bounces among them.
 
@@ -81,8 +82,8 @@ def store(
         return []
     _insert(connection, config_id, new)
     _join_conversations(connection, {uuid: one.parsed for uuid, one in new.items()})
-    changed = bounces.apply(connection, [one.parsed.bounce for one in new.values()])
-    came = [{"uuid": uuid, "channel": "email", "status": RECEIVED} for uuid in new]
+    changed = bounces.apply(connection, channel, [one.parsed.bounce for one in new.values()])
+    came = [{"uuid": uuid, "channel": channel.name, "status": RECEIVED} for uuid in new]
     return came + [
         {name: getattr(row, name) for name in ("uuid", "channel", "status")} for row in changed
     ]

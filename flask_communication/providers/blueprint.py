@@ -34,12 +34,9 @@ from .contract import manifest, signatures
 from .contract import sms as contract
 from .contract.envelope import LONGEST_REF
 from .net import hosts
+from .net.in_process import INTERNAL
 
 log = logging.getLogger(__name__)
-
-# Set in the WSGI environ of calls that come from this very process. A client cannot set it: what
-# it sends arrives under names that begin with HTTP_.
-INTERNAL = "flask_communication.internal"
 
 _LONGEST_BODY = 256 * 1024
 _LONGEST_BULK = 8 * 1024 * 1024

@@ -1,74 +1,37 @@
-"""A hush: while a test keeps one, nothing leaves this process.
+"""Test mode: while it is on, no message leaves this process.
 
-Workers rest, nobody is rung for, and providers have stand-ins. The fixture of ``testing`` keeps it;
-the rooms that would send ask here first.
+Workers rest, and every provider has a stand-in. The fixture of ``flask_communication.testing`` turns
+it on; what would send asks :func:`is_on` first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
 
 from .base import Provider
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
-    from ..configs.state import State
-
-
-class Keeper(Protocol):
-    """Who keeps the hush, and is told what would have been sent."""
-
-    def before_accept(
-        self, connection: Connection, channel: str, keys: Collection[str | int | None]
-    ) -> None:
-        """Prepare for messages that are about to be accepted in this transaction.
-
-        ``keys`` name their configurations; None is the default one.
-        """
-
-    def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
-        """Hear of messages that are new, or sent again.
-
-        With ``session`` they stand or fall with it.
-        """
-
-    def in_place_of(self, provider: Provider) -> Provider:
-        """Return the stand-in of a provider."""
-
-
-_keepers: list[Keeper] = []
+_stand_ins: list[Callable[[Provider], Provider]] = []
 
 
 @contextmanager
-def kept(keeper: Keeper) -> Iterator[None]:
-    """Keep the hush for a while; within another, the inner keeper is the one that is told."""
-    _keepers.append(keeper)
+def test_mode(stand_in: Callable[[Provider], Provider]) -> Iterator[None]:
+    """Turn test mode on for a while; ``stand_in`` returns the stand-in of a provider.
+
+    Within another test mode, the inner one decides.
+    """
+    _stand_ins.append(stand_in)
     try:
         yield
     finally:
-        _keepers.remove(keeper)
+        _stand_ins.remove(stand_in)
 
 
-def is_kept() -> bool:
-    """Tell whether there is a hush."""
-    return bool(_keepers)
-
-
-def before_accept(connection: Connection, channel: str, keys: Collection[str | int | None]) -> None:
-    """Tell the keeper, if there is one, that messages are about to be accepted."""
-    if _keepers:
-        _keepers[-1].before_accept(connection, channel, keys)
-
-
-def accepted(state: State, uuids: Sequence[str], session: Any) -> None:
-    """Tell the keeper, if there is one, of messages that are new, or that a person sends again."""
-    if _keepers:
-        _keepers[-1].accepted(state, uuids, session)
+def is_on() -> bool:
+    """Tell whether test mode is on."""
+    return bool(_stand_ins)
 
 
 def in_place_of(provider: Provider) -> Provider:
-    """Return the provider, or during a hush its stand-in."""
-    return _keepers[-1].in_place_of(provider) if _keepers else provider
+    """Return the provider, or in test mode its stand-in."""
+    return _stand_ins[-1](provider) if _stand_ins else provider

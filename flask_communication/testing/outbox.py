@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
+from .. import signals
 from ..configs.breaker import RecentRequests
 from ..configs.routes import Routes, find_config
 from ..configs.state import State
@@ -26,7 +27,7 @@ from ..delivery.channel import channel_of, channels_of
 from ..delivery.worker.dispatcher import Dispatcher
 from ..errors import CommunicationError
 from ..providers import standin
-from ..providers.base import File, Provider
+from ..providers.base import File
 from ..signals import announce
 from ..storage.models import Attachment, Config, Mail, Message
 from .standin import StandIn
@@ -154,16 +155,12 @@ class Outbox(Sequence[Sent]):
             connection.execute(new.on_conflict_do_nothing())
 
     def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
-        """Hear of messages; see :class:`.hush.Keeper`."""
+        """List messages that were accepted; see :class:`.signals.AcceptListener`."""
         with self._lock:
             known = {one.uuid for one in self._accepted}
             self._accepted += [
                 _Accepted(state, uuid, session) for uuid in uuids if uuid not in known
             ]
-
-    def in_place_of(self, provider: Provider) -> Provider:
-        """Return who answers in place of a provider."""
-        return StandIn(provider)
 
     def end(self) -> None:
         """Cancel what still waits, or a worker would send it when the test is over."""
@@ -276,6 +273,6 @@ def communication_outbox() -> Iterator[Outbox]:
     thread that outlives a call. What still waits when the test ends is cancelled.
     """
     outbox = Outbox()
-    with standin.kept(outbox):
+    with standin.test_mode(StandIn), signals.listening(outbox):
         yield outbox
         outbox.end()

@@ -89,10 +89,10 @@ class Worker:
                 self._heart.stop()
 
     def _rests(self) -> bool:
-        return self._stopped.is_set() or standin.is_kept()
+        return self._stopped.is_set() or standin.is_on()
 
     def _attend_and_rest(self, pool: ThreadPoolExecutor, woken: bool) -> float:
-        if standin.is_kept():
+        if standin.is_on():
             return POLL_EVERY
         try:
             self._heart.beat()
@@ -143,7 +143,7 @@ class Worker:
 
     def _look_in_background(self) -> None:
         while not self._stopped.wait(BACKGROUND_LOOK_EVERY):
-            if not standin.is_kept():
+            if not standin.is_on():
                 self._work_in_background(self._rests)
 
     def _work_in_background(self, stop: Callable[[], bool]) -> None:
@@ -248,7 +248,7 @@ class Ticker:
                 log.debug("cannot look for overdue work", exc_info=True)
 
     def _tick(self) -> None:
-        if standin.is_kept() or not self._bell.may_tick():
+        if standin.is_on() or not self._bell.may_tick():
             return
         with self._state.database.read() as connection:
             due = outbox.next_due(connection)

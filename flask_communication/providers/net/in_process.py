@@ -8,8 +8,11 @@ from typing import Any
 import httpx
 from flask import Flask
 
-from ..blueprint import INTERNAL
 from . import hosts
+
+# Set in the WSGI environ of requests that come from this very process. A client cannot set it: what
+# it sends arrives under names that begin with HTTP_.
+INTERNAL = "flask_communication.internal"
 
 
 class Inside(httpx.BaseTransport):

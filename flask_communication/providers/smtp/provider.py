@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +11,7 @@ from ..base import Accepted, Inbox, OutboundEmail, Provider
 from ..net.sockets import Clock
 from . import imap, mime
 from .imap_session import Account
+from .pool import ConnectionPool
 from .smtp_session import Closing, Door, Envelope, Session, told
 
 # Seconds; the same as every other provider's call.
@@ -69,7 +67,7 @@ class SMTP(Provider):
 
     def __init__(self, keep: float = _IDLE) -> None:
         """Keep connections that nobody uses for ``keep`` seconds."""
-        self._kept = _Kept(keep)
+        self._pool = ConnectionPool(keep)
         self._mailboxes = imap.Kept(keep)
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
@@ -120,7 +118,7 @@ class SMTP(Provider):
         return imap.fetch(_account(config), cursor, limit, kept=self._mailboxes)
 
     def _send(self, door: Door, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
-        kept = self._kept.take(door)
+        kept = self._pool.take(door)
         try:
             if kept is not None:
                 try:
@@ -141,64 +139,7 @@ class SMTP(Provider):
         try:
             return session.send(envelope, clock)
         finally:
-            self._kept.give(session)
-
-
-class _Kept:
-    """Connections that wait for the next message."""
-
-    def __init__(self, keep: float) -> None:
-        self._keep = keep
-        self._start()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._idle: list[tuple[float, Session]] = []
-        self._sweeper: threading.Timer | None = None
-
-    def take(self, door: Door) -> Session | None:
-        """Return a connection through this very door, the last used first, if one still stands."""
-        if self._pid != os.getpid():
-            # Those of the parent of a fork are the parent's, and so may be the lock.
-            self._start()
-        with self._lock:
-            mine = [one for one in self._idle if one[1].door == door]
-            self._idle = [one for one in self._idle if one[1].door != door]
-            while mine:
-                _, session = mine.pop()
-                if session.is_fresh():
-                    self._idle = mine + self._idle
-                    self._idle.sort(key=lambda one: one[0])
-                    return session
-                session.close()
-        return None
-
-    def give(self, session: Session) -> None:
-        """Keep a connection, or close it if it is of no more use."""
-        if not session.usable:
-            session.close()
-            return
-        with self._lock:
-            self._idle.append((time.monotonic(), session))
-            self._watch()
-
-    def _watch(self) -> None:
-        # Nobody may come to send the next message, and servers count who only holds the line.
-        if self._idle and self._sweeper is None:
-            wait = self._idle[0][0] + self._keep - time.monotonic()
-            self._sweeper = threading.Timer(max(wait, 0.0), self._sweep)
-            self._sweeper.daemon = True
-            self._sweeper.start()
-
-    def _sweep(self) -> None:
-        with self._lock:
-            old = time.monotonic() - self._keep
-            for _, session in (one for one in self._idle if one[0] <= old):
-                session.quit()
-            self._idle = [one for one in self._idle if one[0] > old]
-            self._sweeper = None
-            self._watch()
+            self._pool.give(session)
 
 
 def _envelope(
