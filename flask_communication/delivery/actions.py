@@ -23,6 +23,7 @@ from ..errors import (
     NotRetryable,
 )
 from ..formats import numbers
+from ..formats.text import line, multiline
 from ..signals import announce
 from ..storage import events
 from ..storage.crashpoints import crash_point
@@ -30,9 +31,12 @@ from ..storage.dialect import Dialect, dialect_of
 from ..storage.models import Config, Message
 from ..storage.models.status import MOVES, QUEUED, UNKNOWN, UNREACHED
 from ..storage.retention import REMOVED
-from .channel import Channel
+from .channel import Channel, channel_of_recipient
 from .outbox import among, listed
+from .policy import suppression
 
+LONGEST_SENDER = 320
+LONGEST_DETAIL = 500
 RESOLUTIONS = {"sent": "resolve_sent", "resend": "resolve_resend", "drop": "resolve_drop"}
 
 _TWICE = "the recipient would get it twice. force=True sends it again all the same"
@@ -169,6 +173,50 @@ def release_all(state: State, channel: Channel, destination: str | None = None) 
             return released
         released += len(moved)
         _queued(state, [row.uuid for row in moved])
+
+
+def suppress(
+    state: State,
+    destination: str,
+    sender: str | None = None,
+    reason: str = "manual",
+    *,
+    key: str | int | None = None,
+    detail: str | None = None,
+    channel: Channel | None = None,
+) -> None:
+    """Send nothing more to a recipient: from nobody, one ``sender``, or one configuration.
+
+    ``channel`` None: the one that the recipient looks like. Raises :class:`InvalidMessage`,
+    :class:`InvalidQuery` and :class:`ConfigNotFound`.
+    """
+    channel = channel or channel_of_recipient(state, destination)
+    to = channel.suppression_key(destination, state.settings)
+    about = None if detail is None else multiline("detail", detail, LONGEST_DETAIL)
+    by = _scope(channel, sender)
+    suppression.suppress(state, channel.name, to, key, by, reason, about)
+
+
+def unsuppress(
+    state: State,
+    destination: str,
+    sender: str | None = None,
+    *,
+    key: str | int | None = None,
+    channel: Channel | None = None,
+) -> None:
+    """Take back a :func:`suppress` of the same recipient with the same ``sender`` or ``key``.
+
+    Raises :class:`SuppressionNotFound`, and what :func:`suppress` raises.
+    """
+    channel = channel or channel_of_recipient(state, destination)
+    to = channel.suppression_key(destination, state.settings)
+    suppression.unsuppress(state, channel.name, to, key, _scope(channel, sender))
+
+
+def _scope(channel: Channel, sender: str | None) -> str | None:
+    by = line("sender", sender, LONGEST_SENDER)
+    return None if by is None else channel.scope(channel.parse_sender(by), None)
 
 
 _RELEASED = "released by a person"

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import ClassVar
 
 from ..configs.state import current
-from ..formats.text import line, multiline
 from ..signals import announce
 from ..storage import messages, retention
 from ..storage.messages import Page
@@ -18,9 +17,6 @@ from .channel import Channel
 from .policy import suppression
 from .policy.suppression import Suppressed
 from .reports import SyncResult
-
-LONGEST_SENDER = 320
-LONGEST_DETAIL = 500
 
 
 class MessageAPI:
@@ -80,11 +76,9 @@ class MessageAPI:
         ``key`` names the configuration; ``reason`` is stop, opted_out, bounce, complaint or manual.
         Raises :class:`InvalidMessage`, :class:`InvalidQuery` and :class:`ConfigNotFound`.
         """
-        state = current()
-        to = cls.channel.suppression_key(destination, state.settings)
-        about = None if detail is None else multiline("detail", detail, LONGEST_DETAIL)
-        scope = cls._scope(sender)
-        suppression.suppress(state, cls.channel.name, to, key, scope, reason, about)
+        actions.suppress(
+            current(), destination, sender, reason, key=key, detail=detail, channel=cls.channel
+        )
 
     @classmethod
     def unsuppress(
@@ -95,14 +89,7 @@ class MessageAPI:
         Raises :class:`SuppressionNotFound`, which lists what there is, and what :meth:`suppress`
         raises.
         """
-        state = current()
-        to = cls.channel.suppression_key(destination, state.settings)
-        suppression.unsuppress(state, cls.channel.name, to, key, cls._scope(sender))
-
-    @classmethod
-    def _scope(cls, sender: str | None) -> str | None:
-        by = line("sender", sender, LONGEST_SENDER)
-        return None if by is None else cls.channel.scope(cls.channel.parse_sender(by), None)
+        actions.unsuppress(current(), destination, sender, key=key, channel=cls.channel)
 
     @classmethod
     def suppressed(

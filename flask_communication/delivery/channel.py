@@ -17,6 +17,7 @@ from ..configs.settings import Settings
 from ..configs.state import State
 from ..errors import InvalidMessage
 from ..providers.base import Provider, Report
+from ..storage import messages
 from ..storage.files import Files
 from ..storage.models import status
 from . import outcomes
@@ -222,6 +223,19 @@ def channel_of(state: State, name: str) -> Channel:
     found = state.channels.get(name)
     if not isinstance(found, Channel):
         raise InvalidMessage({"channel": [f"must be one of {', '.join(state.channels)}"]})
+    return found
+
+
+def channel_of_message(state: State, uuid: str) -> Channel:
+    """Return the channel of a message; raise :class:`MessageNotFound`."""
+    return channel_of(state, messages.get(state.database, None, uuid).channel)
+
+
+def channel_of_recipient(state: State, recipient: str) -> Channel:
+    """Return the first channel that a recipient looks like: email for an address, else SMS."""
+    found = next((one for one in channels_of(state) if one.is_recipient(recipient)), None)
+    if found is None:
+        raise InvalidMessage({"destination": ["is a recipient of no channel"]})
     return found
 
 
