@@ -30,7 +30,7 @@ from flask_communication.providers.base import InboundEmail
 from flask_communication.providers.simulator import Simulator
 from flask_communication.storage.crashpoints import POINTS
 from flask_communication.storage.models import status
-from flask_communication.web import ROUTES
+from flask_communication.web.endpoints import ENDPOINTS
 from tests.support.rigs import install, work
 
 HOME = Path(__file__).parent.parent
@@ -83,7 +83,7 @@ def is_route(heading: str) -> bool:
 
 def test_every_route_has_its_heading_and_every_action_its_row() -> None:
     told = {heading.split()[1] for heading in headings("rest.md") if is_route(heading)}
-    assert told == {path.lstrip("/") for _, path, _, _ in ROUTES}
+    assert told == {one.path.lstrip("/") for one in ENDPOINTS}
     text = (DOCS / "rest.md").read_text()
     for action, meaning in ACTIONS.items():
         assert f"| `{action}` | {meaning} |" in text

@@ -1,16 +1,11 @@
-"""Who may do what: a token's scopes, or the host's ``authorize``.
-
-And no one else's browser for them.
-"""
+"""Authorisation: a token's scopes, or the host's ``authorize``; and protection against CSRF."""
 
 from __future__ import annotations
 
 import hmac
 import logging
 import secrets
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, after_this_request, current_app, g, request, url_for
@@ -18,38 +13,14 @@ from itsdangerous import BadSignature, URLSafeSerializer
 
 from ..configs import tokens
 from ..configs.state import State, current
-from ..configs.tokens import ACTIONS
 from .envelope import BadRequest
 
 log = logging.getLogger(__name__)
-
-# Endpoints that anybody may call.
-PUBLIC = frozenset(
-    f"communication.{name}" for name in ("health", "static", "wrong_method", "no_such_call")
-)
 
 COOKIE = "communication_csrf"
 HEADER = "X-CSRF-Token"
 FIELD = "csrf_token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-
-View = TypeVar("View", bound=Callable[..., Any])
-
-
-def needs(action: str) -> Callable[[View], View]:
-    """Let a view be called only by those who may do ``action``; it is kept as ``view.action``."""
-    assert action in ACTIONS, action
-
-    def decorate(view: View) -> View:
-        @wraps(view)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            admit(action, kwargs or None)
-            return view(*args, **kwargs)
-
-        guarded.action = action  # type: ignore[attr-defined]
-        return guarded  # type: ignore[return-value]
-
-    return decorate
 
 
 def admit(action: str, resource: Any = None) -> None:

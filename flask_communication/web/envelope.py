@@ -1,14 +1,17 @@
-"""What comes in and goes out as JSON: one strict loader, one envelope, one table of errors."""
+"""Requests and answers of the REST interface: strict loading, one envelope, the statuses of errors."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from flask import Blueprint, Response, jsonify, request
-from marshmallow import Schema, ValidationError
+from flask.sansio.blueprints import BlueprintSetupState
+from marshmallow import Schema, ValidationError, fields
 from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import HTTPException, default_exceptions
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
 
 from .. import errors
 from ..formats.strict_json import parse_json
@@ -16,6 +19,7 @@ from ..formats.strict_json import parse_json
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1_000_000
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 # The first that fits counts.
 STATUS: tuple[tuple[type[errors.CommunicationError], int], ...] = (
@@ -40,25 +44,24 @@ class BadRequest(errors.CommunicationError):
 
 
 def ok(msg: str | None = None, **more: Any) -> Response:
-    """Answer as the seed does: success, msg, and what else there is."""
+    """Return the answer to a request that worked: success, msg, and what else there is."""
     return jsonify({"success": True, **({} if msg is None else {"msg": msg}), **more})
 
 
 def refused(status: int, msg: str, fields: Any = None) -> tuple[Response, int]:
-    """Answer that it did not work, and what to do."""
+    """Return the answer to a request that did not work, and its status."""
     body: dict[str, Any] = {"success": False, "msg": msg}
     if fields:
         body["errors"] = fields
     return jsonify(body), status
 
 
-def loaded(schema: type[Schema], longest: int = MAX_BODY) -> dict[str, Any]:
-    """Return the JSON body of this request as ``schema`` has it; raise :class:`BadRequest`."""
-    return fitted(schema, json_object(longest))
+def loaded(schema: type[Schema], largest: int = MAX_BODY) -> dict[str, Any]:
+    """Return the JSON body of this request as ``schema`` loads it; raise :class:`BadRequest`."""
+    return _fitted(schema, json_object(largest))
 
 
-def fitted(schema: type[Schema], given: Any) -> dict[str, Any]:
-    """Return what was given as ``schema`` has it; raise :class:`BadRequest`."""
+def _fitted(schema: type[Schema], given: dict[str, Any]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = schema().load(given)
     except ValidationError as wrong:
@@ -66,8 +69,40 @@ def fitted(schema: type[Schema], given: Any) -> dict[str, Any]:
     return found
 
 
-def json_field(name: str, raw: str) -> Any:
-    """Return the JSON of a form's field; raise :class:`BadRequest` that names it."""
+def loaded_form(schema: type[Schema], largest: int) -> dict[str, Any]:
+    """Return the fields of this multipart form as ``schema`` loads them; raise :class:`BadRequest`.
+
+    A list takes a field that is repeated, an object is JSON, and an empty field is left out.
+    """
+    if (request.content_length or 0) > largest:
+        raise BadRequest(413, f"the body is larger than {largest} bytes")
+    known = schema().fields
+    _refuse_fields(schema)
+    given: dict[str, Any] = {}
+    for name in request.form:
+        text = request.form[name]
+        if isinstance(known[name], fields.List):
+            given[name] = request.form.getlist(name)
+        elif text:
+            given[name] = _json_field(name, text) if isinstance(known[name], fields.Dict) else text
+    return _fitted(schema, given)
+
+
+def _refuse_fields(schema: type[Schema]) -> None:
+    """Raise :class:`BadRequest` for fields of this form that are unknown or repeated."""
+    loader, wrong = schema(), {}
+    for name in sorted(request.form):
+        if name not in loader.fields:
+            wrong[name] = [loader.error_messages["unknown"]]
+        elif isinstance(loader.fields[name], fields.List):
+            continue
+        elif len(request.form.getlist(name)) > 1:
+            wrong[name] = ["is given more than once"]
+    if wrong:
+        raise BadRequest(422, "these fields are wrong", wrong)
+
+
+def _json_field(name: str, raw: str) -> Any:
     try:
         given = parse_json(raw.encode(), last_wins=True)
     except ValueError as wrong:
@@ -84,15 +119,15 @@ def _named(messages: Any) -> dict[str, Any]:
     return {str(name): why for name, why in messages.items()}
 
 
-def json_object(longest: int = MAX_BODY) -> dict[str, Any]:
+def json_object(largest: int = MAX_BODY) -> dict[str, Any]:
     """Return the JSON object that is the body of this request; raise :class:`BadRequest`."""
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise BadRequest(415, "send JSON, with Content-Type: application/json")
-    if (request.content_length or 0) > longest:
-        raise BadRequest(413, f"the body is larger than {longest} bytes")
-    raw = request.stream.read(longest + 1)
-    if len(raw) > longest:
-        raise BadRequest(413, f"the body is larger than {longest} bytes")
+    if (request.content_length or 0) > largest:
+        raise BadRequest(413, f"the body is larger than {largest} bytes")
+    raw = request.stream.read(largest + 1)
+    if len(raw) > largest:
+        raise BadRequest(413, f"the body is larger than {largest} bytes")
     given = _parsed(raw)
     if not isinstance(given, dict):
         raise BadRequest(400, "the body must be a JSON object")
@@ -122,25 +157,31 @@ def _is_storable(text: str) -> bool:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return "\x00" not in text
+    return "\x00" not in text and len(text) <= 1000
 
 
-def query(*names: str) -> dict[str, str]:
-    """Return the query's parameters of these names.
+def loaded_query(schema: type[Schema]) -> dict[str, Any]:
+    """Return the parameters of the query as ``schema`` loads them; an empty one is left out.
 
-    Raise :class:`BadRequest` for others or repeats.
+    Raise :class:`BadRequest` for unknown or repeated ones, :class:`InvalidQuery` for wrong values.
     """
-    strangers = sorted(set(request.args) - set(names))
-    repeated = sorted(name for name in names if len(request.args.getlist(name)) > 1)
-    if strangers or repeated:
-        fields = {name: ["is not a parameter of this call"] for name in strangers}
-        fields |= {name: ["is given more than once"] for name in repeated}
-        raise BadRequest(422, "these parameters are wrong", fields)
-    given = {name: request.args[name] for name in names if request.args.get(name, "") != ""}
-    for name, value in given.items():
-        if not _is_storable(value) or len(value) > 1000:
-            raise BadRequest(422, "these parameters are wrong", {name: ["is not valid"]})
-    return given
+    loader, wrong = schema(), {}
+    for name in sorted(request.args):
+        if name not in loader.fields:
+            wrong[name] = ["is not a parameter of this call"]
+        elif len(request.args.getlist(name)) > 1:
+            wrong[name] = ["is given more than once"]
+        elif not _is_storable(request.args[name]):
+            wrong[name] = ["is not valid"]
+    if wrong:
+        raise BadRequest(422, "these parameters are wrong", wrong)
+    try:
+        found: dict[str, Any] = loader.load(
+            {name: one for name, one in request.args.items() if one}
+        )
+    except ValidationError as invalid:
+        raise errors.InvalidQuery(invalid.messages_dict) from None
+    return found
 
 
 def handle_errors(blueprint: Blueprint) -> None:
@@ -150,9 +191,9 @@ def handle_errors(blueprint: Blueprint) -> None:
     """
     blueprint.register_error_handler(BadRequest, _bad_request)
     blueprint.register_error_handler(errors.CommunicationError, _ours)
-    # Each by its number too: else a handler of the application for, say, 404 would come first.
     blueprint.register_error_handler(OperationalError, _away)
     blueprint.register_error_handler(HTTPException, _theirs)
+    # Each by its number too: else a handler of the application for, say, 404 would come first.
     for number in default_exceptions:
         blueprint.register_error_handler(number, _theirs)
 
@@ -181,3 +222,42 @@ def _theirs(wrong: HTTPException) -> Any:
         if name not in ("Content-Type", "Content-Length"):
             answer.headers[name] = value
     return answer, status
+
+
+def answer_other_requests(blueprint: Blueprint, ours: Iterable[tuple[str, str]]) -> None:
+    """Answer 405 to methods that a path of ours has not, and 404 to other paths below the prefix."""
+    taken: dict[str, set[str]] = defaultdict(set)
+    for path, method in ours:
+        taken[path].update([method, "HEAD"] if method == "GET" else [method])
+    for path, methods in taken.items():
+        others = sorted(METHODS - methods)
+        for rule in (path, f"{path}/"):
+            blueprint.add_url_rule(
+                rule, "wrong_method", wrong_method, methods=others, provide_automatic_options=False
+            )
+    blueprint.record(_answer_other_paths)
+
+
+def _answer_other_paths(setup: BlueprintSetupState) -> None:
+    # Without a prefix everything would be below it, and the host's own 404 is the host's.
+    if (setup.url_prefix or "").strip("/"):
+        for rule in ("/", "/<path:path>"):
+            setup.add_url_rule(
+                rule,
+                "no_such_call",
+                no_such_call,
+                methods=sorted(METHODS),
+                provide_automatic_options=False,
+            )
+
+
+def wrong_method(**parts: Any) -> NoReturn:
+    """Raise 405, and name the methods that this path has."""
+    assert request.url_rule is not None
+    has = sorted(METHODS - (request.url_rule.methods or set()))
+    raise MethodNotAllowed(has, f"this call has no {request.method}; use {' or '.join(has)}")
+
+
+def no_such_call(**parts: Any) -> NoReturn:
+    """Raise 404, and name the list of all endpoints."""
+    raise NotFound("there is no such call; GET openapi.json lists them all")

@@ -1,4 +1,4 @@
-"""What strangers sent, shown or given so that it can do nothing: HTML, files, and mails as they came."""
+"""The HTML, files and source of emails, sandboxed: what strangers sent can do nothing here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from html import escape
 from flask import Response, make_response, send_file
 
 from ..configs.state import current
-from ..email import incoming
+from ..email import Email, incoming
 from ..errors import InvalidQuery, MessageNotFound
 from ..formats import html as markup
 from ..storage import messages
 from ..storage.models import Message
-from . import access
-from .envelope import query
+from . import queries
+from .endpoints import Endpoint
 
 # Pictures of a mail that stand in its HTML: each, and all together, in bytes.
 LARGEST_PICTURE = 1_000_000
@@ -30,15 +30,23 @@ _PAGE = (
     '<!DOCTYPE html><html><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">'
     "<title>Mail</title></head><body>{body}</body></html>"
 )
+ANY_FILE = "application/octet-stream"
 _FILE_POLICY = "default-src 'none'; sandbox"
 # Types that a browser may be told: it shows none of them as a page.
 _PLAIN = frozenset(markup.IMAGE_SIGNATURES) | {"application/pdf", "application/zip"}
 
 
-@access.needs("message.read")
-def html(uuid: str) -> Response:
-    """Show an email's HTML, or its text, as a page of its own for a sandboxed frame."""
-    remote = query("images").get("images", "") == "1"
+@Endpoint(
+    "GET",
+    "/email/html/<uuid>",
+    "message.read",
+    query=queries.HTMLOptions,
+    produces="text/html",
+    errors=(404,),
+)
+def show_html(uuid: str, query: dict[str, str]) -> Response:
+    """Show an email's HTML, or its text, as a page for a sandboxed frame."""
+    remote = query.get("images") == "1"
     message = _email(uuid)
     assert message.mail is not None
     raw = message.mail.html
@@ -52,7 +60,7 @@ def html(uuid: str) -> Response:
 
 
 def _email(uuid: str) -> Message:
-    message = messages.get(current().database, "email", uuid)
+    message = Email.get(uuid)
     if message.mail is None:
         raise MessageNotFound(f"message {uuid} has no email")
     return message
@@ -75,17 +83,24 @@ def _pictures(message: Message) -> dict[str, str]:
     return found
 
 
-@access.needs("message.read")
-def file(uuid: str, place: str) -> Response:
-    """Give a file of an email to be saved; with ``?inline=1`` a picture may be shown."""
-    inline = query("inline").get("inline", "") == "1"
+@Endpoint(
+    "GET",
+    "/email/file/<uuid>/<place>",
+    "message.read",
+    query=queries.FileOptions,
+    produces=ANY_FILE,
+    errors=(404,),
+)
+def show_file(uuid: str, place: str, query: dict[str, str]) -> Response:
+    """Return a file of an email to be saved; a picture may be shown."""
+    inline = query.get("inline") == "1"
     if not (place.isascii() and place.isdigit() and len(place) < 6):
         raise InvalidQuery({"place": ["must be a whole number, from 0"]})
     found = messages.file(current().database, uuid, int(place))
     shown = inline and markup.is_image(found.content_type, found.content)
     answer = send_file(
         io.BytesIO(found.content),
-        mimetype=found.content_type if found.content_type in _PLAIN else "application/octet-stream",
+        mimetype=found.content_type if found.content_type in _PLAIN else ANY_FILE,
         as_attachment=not shown,
         download_name=found.filename,
         etag=False,
@@ -93,12 +108,12 @@ def file(uuid: str, place: str) -> Response:
     return _closed(answer, _FILE_POLICY)
 
 
-@access.needs("message.read")
-def raw(uuid: str) -> Response:
-    """Give a received email as it came, to be saved."""
+@Endpoint("GET", "/messages/<uuid>/raw", "message.read", produces=ANY_FILE, errors=(404,))
+def show_raw(uuid: str) -> Response:
+    """Return a received email as it came, to be saved."""
     answer = send_file(
         io.BytesIO(incoming.raw(current(), uuid)),
-        mimetype="application/octet-stream",
+        mimetype=ANY_FILE,
         as_attachment=True,
         download_name=f"{uuid}.eml",
         etag=False,

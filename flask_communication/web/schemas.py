@@ -1,22 +1,49 @@
-"""The shapes of the REST interface.
+"""The schemas of the REST interface: bodies and answers.
 
-The views load with them and the description is made of them.
+The endpoints load bodies with them, and OpenAPI is made from them. The texts that have only
+certain values are validated by the code behind; here they are listed for OpenAPI.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from ..configs.schema import ConfigCreate as ConfigCreate
 from ..configs.schema import ConfigUpdate as ConfigUpdate
+from ..delivery.actions import RESOLUTIONS
+from ..delivery.policy.suppression import REASONS
+from ..storage.models import CHANNELS, PRIORITIES
+from ..storage.models.status import ATTEMPTS, STATUSES
 
 
 def _text_or_number(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValidationError("Not a text or a number.")
+
+
+def _one_of(known: Iterable[str], **options: Any) -> fields.String:
+    values: list[str | None] = [*known, None] if options.get("allow_none") else [*known]
+    return fields.String(metadata={"enum": values}, **options)
+
+
+def channel_name() -> fields.String:
+    """Return a field for the name of a channel."""
+    return _one_of(CHANNELS)
+
+
+def status_name() -> fields.String:
+    """Return a field for a status of messages."""
+    return _one_of(sorted(STATUSES))
+
+
+def _key() -> fields.Raw:
+    """Return a field for the key of a configuration, or its id."""
+    kind = {"type": ["string", "integer"]}
+    return fields.Raw(allow_none=True, validate=_text_or_number, metadata=kind)
 
 
 TEXT = validate.Length(min=1, max=1000)
@@ -37,22 +64,20 @@ class ConfigDelete(_Body):
 
 
 class _Send(_Body):
-    # The seed's; it is ignored.
+    # Of the provider contract; it is ignored.
     config = fields.Dict()
     send_at = fields.AwareDateTime(allow_none=True)
     expires_at = fields.AwareDateTime(allow_none=True)
-    priority = fields.String(allow_none=True)
+    priority = _one_of(PRIORITIES, allow_none=True)
     metadata = fields.Dict(keys=fields.String(), allow_none=True)
 
 
 class SendSMS(_Send):
-    """The seed's body of a provider's call; ``config`` is ignored, ``key`` names one of ours."""
+    """An SMS, as in the provider contract; ``key`` names a configuration, ``config`` is ignored."""
 
     msg = fields.String(required=True)
     destination = fields.String(required=True)
-    key = fields.Raw(
-        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
-    )
+    key = _key()
 
 
 class Base64(fields.String):
@@ -90,7 +115,18 @@ def _mailboxes() -> fields.Raw:
     return fields.Raw(validate=_addresses, metadata=kind, allow_none=True)
 
 
-class SendEmail(_Send):
+class _Email(_Send):
+    subject = fields.String()
+    body = fields.String()
+    html = fields.String(allow_none=True)
+    sender = fields.String(allow_none=True)
+    headers = fields.Dict(keys=fields.String(), values=fields.String())
+    in_reply_to = fields.String(allow_none=True)
+    unsubscribe = fields.String(allow_none=True)
+    key = _key()
+
+
+class SendEmail(_Email):
     """An email.
 
     ``key`` names a configuration, ``in_reply_to`` a message of ours, or a Message-ID.
@@ -100,17 +136,23 @@ class SendEmail(_Send):
     cc = _mailboxes()
     bcc = _mailboxes()
     reply_to = _mailboxes()
-    subject = fields.String()
-    body = fields.String()
-    html = fields.String(allow_none=True)
-    sender = fields.String(allow_none=True)
-    headers = fields.Dict(keys=fields.String(), values=fields.String())
-    in_reply_to = fields.String(allow_none=True)
-    unsubscribe = fields.String(allow_none=True)
-    key = fields.Raw(
-        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
-    )
     attachments = fields.List(fields.Nested(Upload), validate=validate.Length(max=50))
+
+
+class EmailForm(_Email):
+    """An email as a form.
+
+    A field with several mailboxes is repeated, and objects are JSON. Files come under any name;
+    the HTML shows those under ``inline`` by their names.
+    """
+
+    error_messages = {"unknown": "is not a field of an email"}
+
+    to = fields.List(fields.String())
+    cc = fields.List(fields.String())
+    bcc = fields.List(fields.String())
+    reply_to = fields.List(fields.String())
+    csrf_token = fields.String()
 
 
 class Retry(_Body):
@@ -123,13 +165,11 @@ class Retry(_Body):
 class SyncInbox(_Body):
     """Which mailbox to read, by the key or id of its configuration; without one, all."""
 
-    key = fields.Raw(
-        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
-    )
+    key = _key()
 
 
 class Synced(Schema):
-    """How many mails were fetched, how many are new here, and how many mailboxes could not be read."""
+    """How many mails were fetched and are new, and how many mailboxes could not be read."""
 
     fetched = fields.Integer()
     new = fields.Integer()
@@ -137,7 +177,7 @@ class Synced(Schema):
 
 
 class RetrySMS(_Body):
-    """Which message to send again; what a stateless caller adds is ignored."""
+    """Which message to send again; the other fields of the provider contract are ignored."""
 
     msg_uuid = fields.String(required=True, validate=TEXT)
     config = fields.Dict()
@@ -146,7 +186,7 @@ class RetrySMS(_Body):
 
 
 class Reports(_Body):
-    """Whose delivery reports are asked for."""
+    """The messages whose statuses are asked for."""
 
     msg_uuids = fields.List(
         fields.String(validate=TEXT), required=True, validate=validate.Length(max=1000)
@@ -157,33 +197,31 @@ class Reports(_Body):
 class Resolve(_Body):
     """What became of an unknown message."""
 
-    decision = fields.String(required=True)
+    decision = _one_of(RESOLUTIONS, required=True)
 
 
 class Unsuppress(_Body):
-    """A recipient, and for whom: a sender, a configuration's key or id, or, with neither, for anybody."""
+    """A recipient, and for whom: a sender, a configuration, or with neither every sender."""
 
     destination = fields.String(required=True)
     sender = fields.String(allow_none=True)
-    key = fields.Raw(
-        allow_none=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
-    )
+    key = _key()
 
 
 class Suppress(Unsuppress):
-    """Who must not be written to, by whom, and why."""
+    """A recipient to suppress, for whom, and why."""
 
-    reason = fields.String()
+    reason = _one_of(REASONS)
     detail = fields.String(allow_none=True)
 
 
 class Suppression(Schema):
     """A suppressed recipient as it is listed; ``scope`` is "", "sender:…" or "config:…"."""
 
-    channel = fields.String()
+    channel = channel_name()
     destination = fields.String()
     scope = fields.String()
-    reason = fields.String()
+    reason = _one_of(REASONS)
     detail = fields.String(allow_none=True)
     created_at = fields.AwareDateTime()
 
@@ -192,7 +230,7 @@ class Config(Schema):
     """A configuration as it is listed."""
 
     id = fields.Integer()
-    type = fields.String()
+    type = channel_name()
     provider = fields.String()
     provider_pkg_name = fields.String()
     key = fields.String(allow_none=True)
@@ -207,10 +245,10 @@ class Config(Schema):
 
 
 class Attempt(Schema):
-    """One call to a provider."""
+    """One try to send a message."""
 
     key = fields.String()
-    state = fields.String()
+    state = _one_of(ATTEMPTS)
     started_at = fields.AwareDateTime()
     ended_at = fields.AwareDateTime(allow_none=True)
     http_status = fields.Integer(allow_none=True)
@@ -220,7 +258,7 @@ class Attempt(Schema):
 
 
 class Event(Schema):
-    """Something that was said of a message."""
+    """An event of a message, such as a delivery report."""
 
     kind = fields.String()
     status = fields.String(allow_none=True)
@@ -241,17 +279,17 @@ class File(Schema):
 
 
 class Recipient(Schema):
-    """One recipient of an email, and what became of it for them."""
+    """One recipient of an email, with a status of its own."""
 
     address = fields.String()
-    kind = fields.String()
-    status = fields.String()
+    kind = _one_of(("to", "cc", "bcc"))
+    status = status_name()
     error = fields.String(allow_none=True)
     error_code = fields.String(allow_none=True)
 
 
 class Mail(Schema):
-    """What an email has besides; its HTML is at ``email/html/<uuid>``, made safe."""
+    """The email of a message; its HTML is at ``email/html/<uuid>``, sandboxed."""
 
     subject = fields.String()
     message_id = fields.String(attribute="rfc_message_id", allow_none=True)
@@ -267,9 +305,9 @@ class Message(Schema):
     """A message in a list."""
 
     uuid = fields.String()
-    channel = fields.String()
-    direction = fields.String()
-    status = fields.String()
+    channel = channel_name()
+    direction = _one_of(("out", "in"))
+    status = status_name()
     destination = fields.String()
     sender = fields.String(allow_none=True)
     msg = fields.String()
@@ -293,28 +331,28 @@ class Story(Message):
     recipients = fields.List(fields.Nested(Recipient))
 
 
-class Id(Schema):
-    """The number of a configuration."""
+class ConfigNumber(Schema):
+    """The id of a configuration."""
 
     id = fields.Integer()
 
 
-class Uuid(Schema):
-    """The id of a message, and what else the provider contract has there."""
+class MessageId(Schema):
+    """The uuid of a message, in the form of the provider contract."""
 
     msg_uuid = fields.String()
     extra_data = fields.Dict()
 
 
-class Status(Schema):
-    """What became of one message."""
+class MessageStatus(Schema):
+    """The status of one message."""
 
     msg_uuid = fields.String()
-    status = fields.String()
+    status = status_name()
 
 
 class Error(Schema):
-    """Why it did not work, and what to do."""
+    """The answer to a request that did not work: why, and what to do."""
 
     success = fields.Boolean(required=True)
     msg = fields.String(required=True)

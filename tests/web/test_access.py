@@ -1,4 +1,4 @@
-"""Who may, and no other site's page for them."""
+"""Authorisation: scopes of tokens, the host's ``authorize``, and protection against CSRF."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from flask.testing import FlaskClient
 
 from flask_communication.configs import tokens
 from flask_communication.configs.state import state_of
-from flask_communication.configs.tokens import ACTIONS
-from flask_communication.web.access import PUBLIC
+from tests.support.endpoints import PUBLIC, ours
 from tests.support.rigs import Scripted, install
 
 MakeApp = Callable[..., Flask]
@@ -37,17 +36,6 @@ def browser(app: Flask) -> FlaskClient:
 
 def bearer(app: Flask, *scopes: str, **kwargs: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {tokens.create(state_of(app), 'test', scopes, **kwargs)}"}
-
-
-def ours(app: Flask) -> list[Any]:
-    return [rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith("communication.")]
-
-
-def test_every_endpoint_has_an_action_or_is_public_on_purpose(app: Flask) -> None:
-    assert ours(app)
-    for rule in ours(app):
-        action = getattr(app.view_functions[rule.endpoint], "action", None)
-        assert action in ACTIONS or rule.endpoint in PUBLIC, rule
 
 
 def test_nobody_may_until_the_host_says_who(make_app: MakeApp, upgraded_sqlite_url: str) -> None:

@@ -1,61 +1,115 @@
-"""``config/…``: the seed's four calls."""
+"""``config/…``: configurations, stored, changed, listed and deleted."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flask import make_response, redirect, render_template, request, url_for
+from flask import Response, make_response, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import MethodNotAllowed
 
 from ...configs import store
 from ...configs.state import current
 from ...errors import InvalidConfig
-from .. import access, schemas
-from ..envelope import BadRequest, json_object, loaded, ok, query
+from .. import access, queries, schemas
+from ..endpoints import Endpoint
+from ..envelope import BadRequest, json_object, loaded, loaded_query, ok
 
 
-@access.needs("config.write")
-def create() -> Any:
+# The bodies of create and update are validated where they are stored.
+@Endpoint(
+    "POST",
+    "/config/create",
+    "config.write",
+    body=schemas.ConfigCreate,
+    reads_itself=True,
+    answer=schemas.ConfigNumber,
+)
+def create_config() -> Response:
     """Store a configuration."""
     number = store.create(current(), json_object())
     return ok("Successfully created", data={"id": number})
 
 
-@access.needs("config.write")
-def update() -> Any:
-    """Change a configuration; the seed has it say "created" here too."""
+@Endpoint(
+    "POST",
+    "/config/update",
+    "config.write",
+    body=schemas.ConfigUpdate,
+    reads_itself=True,
+    answer=schemas.ConfigNumber,
+    errors=(404, 409),
+)
+def update_config() -> Response:
+    """Change a configuration; what is left out, or comes as the mask, is kept."""
     given = json_object()
     number = store.change(current(), given.pop("id", None), given)
+    # The interface this one is compatible with says "created" here too.
     return ok("Successfully created", data={"id": number})
 
 
-@access.needs("config.read")
-def listing() -> Any:
+@Endpoint(
+    "GET",
+    "/config/list",
+    "config.read",
+    query=queries.ConfigFilter,
+    answer=schemas.Config(many=True),
+)
+@Endpoint(
+    "POST",
+    "/config/list",
+    "config.read",
+    name="list_configs_by_post",
+    query=queries.ConfigFilter,
+    answer=schemas.Config(many=True),
+)
+def list_configs(query: dict[str, Any]) -> Response:
     """List the configurations, secrets masked."""
-    wanted = query("type", "provider", "key")
-    return ok(data=store.listing(current(), **wanted))
+    return ok(data=store.listing(current(), **query))
 
 
-@access.needs("config.delete")
-def delete() -> Any:
-    """Delete a configuration by POST or DELETE."""
-    given = _form() if request.mimetype == "application/x-www-form-urlencoded" else _asked()
-    store.delete(current(), given)
+@Endpoint(
+    "POST",
+    "/config/delete",
+    "config.delete",
+    body=schemas.ConfigDelete,
+    reads_itself=True,
+    errors=(404,),
+)
+@Endpoint(
+    "DELETE",
+    "/config/delete",
+    "config.delete",
+    name="delete_config_by_delete",
+    query=queries.WhichConfig,
+    reads_itself=True,
+    errors=(404,),
+)
+def delete_config() -> ResponseReturnValue:
+    """Delete a configuration."""
+    store.delete(current(), _wanted())
     if _wants_page():
         return redirect(url_for(".list_configs"), 303)
     return ok("Successfully deleted")
 
 
-@access.needs("config.delete")
-def delete_by_get() -> Any:
-    """Delete by GET, as the seed has it, where no page elsewhere can make a browser do it.
+@Endpoint(
+    "GET",
+    "/config/delete",
+    "config.delete",
+    query=queries.WhichConfig,
+    reads_itself=True,
+    errors=(404, 405),
+)
+def delete_config_by_get() -> Response:
+    """Delete a configuration, for callers without cookies.
 
     ASVS 5.0, 3.5.3: a safe method must not change anything on ambient credentials. So a browser is
     shown a page that asks, and a script with cookies is told to POST.
     """
     if request.method != "GET":
         raise _not_allowed("use GET, POST or DELETE", "GET")
-    wanted = _id_of(query("id"))
+    wanted = loaded_query(queries.WhichConfig)["id"]
     if not access.has_ambient_credentials() or access.is_token():
         _refuse_prefetch()
         if not current().settings.allow_get_delete:
@@ -69,7 +123,7 @@ def delete_by_get() -> Any:
     return _page(wanted)
 
 
-def _page(wanted: str) -> Any:
+def _page(wanted: str) -> Response:
     page = render_template(
         "communication/confirm_delete.html",
         id=wanted,
@@ -81,22 +135,15 @@ def _page(wanted: str) -> Any:
     return answer
 
 
-def _asked() -> Any:
+def _wanted() -> Any:
+    """Return the id of the configuration to delete, from a form, a JSON body, or the query."""
+    if request.mimetype == "application/x-www-form-urlencoded":
+        if len(request.form.getlist("id")) != 1:
+            raise InvalidConfig({"id": ["which configuration?"]})
+        return request.form["id"]
     if request.content_length or request.mimetype:
         return loaded(schemas.ConfigDelete)["id"]
-    return _id_of(query("id"))
-
-
-def _form() -> str:
-    if len(request.form.getlist("id")) != 1:
-        raise InvalidConfig({"id": ["which configuration?"]})
-    return request.form["id"]
-
-
-def _id_of(given: dict[str, str]) -> str:
-    if "id" not in given:
-        raise InvalidConfig({"id": ["which configuration? add ?id="]})
-    return given["id"]
+    return loaded_query(queries.WhichConfig)["id"]
 
 
 def _wants_page() -> bool:

@@ -1,25 +1,28 @@
-"""``health`` and ``metrics``: is it up, is work piling up, who attends, what is paused."""
+"""``health`` and ``metrics``: for load balancers, monitoring and Prometheus."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from flask import Response
+from flask.typing import ResponseReturnValue
 
 from ...configs.state import current
-from ...delivery.monitor import health as vitals
-from ..access import is_admitted, needs
+from ...delivery.monitor import health as monitor
+from ..access import is_admitted
+from ..endpoints import Endpoint
 from ..envelope import BadRequest
 
 
-def health() -> Any:
-    """Tell whether messages are being attended to; details only for who may see them.
+@Endpoint("GET", "/health", None, answer={"type": "object"}, errors=(503,))
+def health() -> ResponseReturnValue:
+    """Tell whether messages are attended to; with `health.read`, the details too.
 
-    503: the database is away or not upgraded, or work has been due for two minutes and nobody
+    503: the database is away or not upgraded, or work has been due for two minutes and no worker
     attends.
     """
     may_see = is_admitted("health.read")
-    found = vitals.read(current(), counts=may_see)
+    found = monitor.read(current(), counts=may_see)
     well = all(part["ok"] for part in found.values())
     answer: dict[str, Any] = {"success": well}
     if not well:
@@ -29,14 +32,15 @@ def health() -> Any:
     return answer, 200 if well else 503
 
 
-@needs("metrics.read")
-def metrics() -> Any:
-    """Answer the metrics in the text form of Prometheus."""
-    from ...delivery.monitor import metrics as counted
+@Endpoint("GET", "/metrics", "metrics.read", produces="text/plain", errors=(501,))
+def metrics() -> Response:
+    """Return the metrics in the text format of Prometheus."""
+    from ...delivery.monitor import metrics as exposition
 
     try:
-        return Response(counted.expose(current()), content_type=counted.CONTENT_TYPE)
+        text = exposition.expose(current())
     except ImportError:
         raise BadRequest(
             501, "install the extra: pip install flask-communication[metrics]"
         ) from None
+    return Response(text, content_type=exposition.CONTENT_TYPE)

@@ -1,45 +1,42 @@
-"""``suppressions/``: who must not be written to."""
+"""``suppressions``: the recipients that get no more messages."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from flask import Response
+
 from ...configs.state import current
+from ...delivery import actions
 from ...delivery.policy import suppression
-from ...email import Email
-from ...sms import SMS
-from .. import access, schemas
-from ..envelope import loaded, ok, query
-from .messages import number, recipient
+from .. import queries, schemas
+from ..endpoints import Endpoint
+from ..envelope import ok
 
 
-@access.needs("suppression.read")
-def listing() -> Any:
+@Endpoint(
+    "GET",
+    "/suppressions",
+    "suppression.read",
+    query=queries.SuppressionFilter,
+    answer=schemas.Suppression(many=True),
+    is_paged=True,
+)
+def list_suppressions(query: dict[str, Any]) -> Response:
     """List the suppressed recipients, newest first."""
-    given: dict[str, Any] = query("channel", "destination", "after", "limit")
-    if "limit" in given:
-        given["limit"] = number("limit", given["limit"])
-    if "destination" in given:
-        given["destination"] = recipient(given["destination"])
-    page = suppression.page(current(), **given)
+    page = suppression.page(current(), **query)
     return ok(data=schemas.Suppression(many=True).dump(page.items), next=page.next)
 
 
-@access.needs("suppression.write")
-def create() -> Any:
-    """Put a recipient on the list."""
-    given = loaded(schemas.Suppress)
-    _channel(given["destination"]).suppress(**given)
+@Endpoint("POST", "/suppressions", "suppression.write", body=schemas.Suppress, errors=(404,))
+def create_suppression(body: dict[str, Any]) -> Response:
+    """Send nothing more to a recipient."""
+    actions.suppress(current(), **body)
     return ok("Successfully suppressed")
 
 
-@access.needs("suppression.delete")
-def delete() -> Any:
-    """Take a recipient off the list."""
-    given = loaded(schemas.Unsuppress)
-    _channel(given["destination"]).unsuppress(**given)
+@Endpoint("DELETE", "/suppressions", "suppression.delete", body=schemas.Unsuppress, errors=(404,))
+def delete_suppression(body: dict[str, Any]) -> Response:
+    """Let a recipient be written to again."""
+    actions.unsuppress(current(), **body)
     return ok("Successfully deleted")
-
-
-def _channel(destination: str) -> type[Email] | type[SMS]:
-    return Email if "@" in destination else SMS
