@@ -1,26 +1,13 @@
-"""``flask communication …``: the worker, the tables, and what an operator asks at three in the morning."""
+"""``flask communication …``: the commands for operators, one module for each noun."""
 
-from . import (
-    configs,
-    decisions,
-    health,
-    messages,
-    providers,
-    send,
-    suppressions,
-    tokens,
-    upkeep,
-    worker,
-)
+from . import configs, health, messages, send, suppressions, tokens, upkeep, worker
 from .command import communication
 
 __all__ = [
     "communication",
     "configs",
-    "decisions",
     "health",
     "messages",
-    "providers",
     "send",
     "suppressions",
     "tokens",

@@ -1,4 +1,4 @@
-"""What all commands have in common: one line for a mistake, and tables."""
+"""The group ``communication``, errors of one line, tables and progress for all commands."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def explained(command: Callable[P, T]) -> Callable[P, T]:
 
 
 def cut(said: str, limit: int = 60) -> str:
-    """Return a text that fits into a table; `show` has the whole."""
+    """Return a text shortened for a table; `show` prints it whole."""
     line = " ".join(said.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def warn(said: str) -> None:
-    """Say what a person should look at, apart from what was asked for."""
+    """Print a warning to standard error."""
     click.echo(f"Warning: {said}", err=True)
 
 
 def progress(said: str) -> None:
-    """Show how far it is, in one line that the next one replaces; only to a person who watches."""
+    """Print progress on a terminal, in one line that the next one replaces."""
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{said}", nl=False, err=True)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their titles."""
+    """Print rows in columns under their titles."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in (titles, *rows):
         click.echo(

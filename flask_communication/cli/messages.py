@@ -1,12 +1,17 @@
-"""Looking at messages."""
+"""``messages``, ``show``, ``raw``, ``explain``, ``retry``, ``cancel``, ``resolve``, ``release``."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import click
 
 from ..configs.state import current
+from ..delivery import actions
+from ..delivery.channel import channel_of_message, channels_of
 from ..delivery.monitor.explain import explain, timeline
 from ..email import incoming
+from ..errors import CommunicationError
 from ..storage import messages
 from ..storage.models import CHANNELS
 from .command import communication, cut, explained, table
@@ -17,7 +22,7 @@ from .command import communication, cut, explained, table
 @click.option("--to", "destination", help="The recipient.")
 @click.option("--key", help="The configuration's key or id.")
 @click.option("--limit", type=int, default=20, show_default=True)
-@click.option("--after", help="Where the page before ended.")
+@click.option("--after", help="The end of the page before.")
 @explained
 def list_messages(
     status: str | None, destination: str | None, key: str | None, limit: int, after: str | None
@@ -59,7 +64,7 @@ def list_messages(
 @click.argument("uuid")
 @explained
 def show(uuid: str) -> None:
-    """Tell the whole story of one message, and what comes next."""
+    """Show one message with its attempts and events, and what comes next."""
     for line in timeline(current(), messages.get(current().database, None, uuid)):
         click.echo(line)
 
@@ -79,6 +84,62 @@ def raw(uuid: str) -> None:
 @click.option("--sender", help="The message's sender; without it, COMMUNICATION_DEFAULT_SENDER.")
 @explained
 def explain_message(channel: str, destination: str, key: str | None, sender: str | None) -> None:
-    """Tell what would become of a message now, by which configuration, and why; nothing is sent."""
+    """Explain what would become of a message now, and why; nothing is sent."""
     for line in explain(current(), channel, destination, key, sender):
         click.echo(line)
+
+
+@communication.command("retry")
+@click.argument("uuid")
+@click.option("--force", is_flag=True, help="Also where it could arrive twice.")
+@explained
+def retry(uuid: str, force: bool) -> None:
+    """Send a message again."""
+    state = current()
+    actions.retry(state, channel_of_message(state, uuid), uuid, force=force)
+    click.echo(f"{uuid} is queued; a worker sends it")
+
+
+@communication.command("cancel")
+@click.argument("uuid")
+@explained
+def cancel(uuid: str) -> None:
+    """Stop a message that has not left."""
+    state = current()
+    actions.cancel(state, channel_of_message(state, uuid), uuid)
+    click.echo(f"{uuid} is cancelled")
+
+
+@communication.command("resolve")
+@click.argument("uuid")
+@click.argument("decision", metavar="sent|resend|drop")
+@explained
+def resolve(uuid: str, decision: str) -> None:
+    """Store what became of an unknown message: it was sent, send it again, or drop it."""
+    state = current()
+    actions.resolve(state, channel_of_message(state, uuid), uuid, decision)
+    click.echo(f"{uuid} is resolved: {decision}")
+
+
+@communication.command("release")
+@click.argument("uuids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are held.")
+@click.option("--to", "destination", help="With --all: those of one recipient.")
+@explained
+def release(uuids: Sequence[str], everything: bool, destination: str | None) -> None:
+    """Let held messages pass: some, or all."""
+    if everything == bool(uuids) or (destination and not everything):
+        raise click.UsageError("name the messages, or say --all, which --to may narrow")
+    state, released, wrong = current(), 0, []
+    for uuid in uuids:
+        try:
+            actions.release(state, channel_of_message(state, uuid), uuid)
+            released += 1
+        except CommunicationError as refused:
+            # The others are released all the same.
+            wrong.append(str(refused))
+    for channel in channels_of(state) if everything else ():
+        released += actions.release_all(state, channel, destination)
+    click.echo(f"{released} released")
+    if wrong:
+        raise click.ClickException("; ".join(wrong))

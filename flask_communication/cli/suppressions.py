@@ -1,25 +1,24 @@
-"""Recipients that must not be written to."""
+"""``suppression …``: the recipients that get no more messages."""
 
 from __future__ import annotations
 
 import click
 
 from ..configs.state import current
+from ..delivery import actions
 from ..delivery.policy import suppression
-from ..email import Email
-from ..sms import SMS
 from .command import communication, cut, explained, table
 
 
 @communication.group("suppression")
 def suppressions() -> None:
-    """Recipients that must not be written to."""
+    """The recipients that get no more messages."""
 
 
 @suppressions.command("list")
 @click.option("--to", "destination", help="The recipient.")
 @click.option("--limit", type=int, default=50, show_default=True)
-@click.option("--after", help="Where the page before ended.")
+@click.option("--after", help="The end of the page before.")
 @explained
 def list_suppressions(destination: str | None, limit: int, after: str | None) -> None:
     """List the suppressed recipients, newest first."""
@@ -46,13 +45,13 @@ def list_suppressions(destination: str | None, limit: int, after: str | None) ->
 @click.option("--sender", help="Only for this sender.")
 @click.option("--key", help="Only for messages without a sender that go by this configuration.")
 @click.option("--reason", default="manual", show_default=True)
-@click.option("--detail", help="What somebody should know who finds it here.")
+@click.option("--detail", help="A note for the list.")
 @explained
 def suppress(
     destination: str, sender: str | None, key: str | None, reason: str, detail: str | None
 ) -> None:
     """Send nothing more to a recipient: SMS to a number, email to an address."""
-    _channel(destination).suppress(destination, sender, reason, key=key, detail=detail)
+    actions.suppress(current(), destination, sender, reason, key=key, detail=detail)
     click.echo(f"{destination} is suppressed")
 
 
@@ -63,9 +62,5 @@ def suppress(
 @explained
 def unsuppress(destination: str, sender: str | None, key: str | None) -> None:
     """Let a recipient be written to again."""
-    _channel(destination).unsuppress(destination, sender, key=key)
+    actions.unsuppress(current(), destination, sender, key=key)
     click.echo(f"{destination} is suppressed no more")
-
-
-def _channel(destination: str) -> type[Email] | type[SMS]:
-    return Email if "@" in destination else SMS
