@@ -1,4 +1,4 @@
-"""Configurations: which provider, with which settings."""
+"""``config …`` and ``rotate-keys``: which provider, with which settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config() -> None:
 @click.option("--type", "channel", help="sms, email or telephony.")
 @explained
 def list_configs(channel: str | None) -> None:
-    """List the configurations, secrets masked, and how they are."""
+    """List the configurations, secrets masked, each with its state."""
     routes, unknown = _routes(), store.unknown_fallbacks(current())
     table(
         (
@@ -55,7 +55,7 @@ def list_configs(channel: str | None) -> None:
 @click.argument("config_id", metavar="ID")
 @explained
 def show_config(config_id: str) -> None:
-    """Show one configuration, secrets masked, how it is, and by what it is followed."""
+    """Show one configuration, secrets masked, with its fallbacks and its state."""
     one = _one(config_id)
     click.echo(store.name_of(current(), config_id))
     click.echo(f"  provider {one['provider'] or '-'}, package {one['provider_pkg_name'] or '-'}")
@@ -106,18 +106,28 @@ def _rate(one: Mapping[str, Any]) -> str:
 @click.option("--type", "channel", required=True, help="sms, email or telephony.")
 @click.option("--provider-pkg-name", required=True, help="The provider, such as simulator.")
 @click.option("--provider", default="", help="A name for people; the package's if left out.")
-@click.option("--key", help="What a call of send_msg names it by.")
-@click.option("--default", "is_default", is_flag=True, help="Use it when no key is given.")
+@click.option("--key", help="The name by which messages choose it.")
+@click.option("--default", "is_default", is_flag=True, help="Use it for messages that name no key.")
 @click.option(
-    "--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot."
+    "--fallback",
+    "fallback",
+    multiple=True,
+    metavar="KEY",
+    help="The configuration to use if it cannot send.",
 )
-@click.option("--weight", type=int, help="Of 100 messages so many begin with it; 100 if left out.")
+@click.option(
+    "--weight", type=int, help="How many of 100 messages are first sent by it; 100 if left out."
+)
 @click.option("--rate", type=float, help="At most so many messages a second.")
 @click.option(
-    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret."
+    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is not secret."
 )
 @click.option(
-    "--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for."
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="A secret setting; its value is asked for.",
 )
 @explained
 def add_config(
@@ -158,22 +168,30 @@ def add_config(
 @config.command("update")
 @click.argument("config_id", metavar="ID")
 @click.option("--enabled/--disabled", default=None, help="Whether it is used.")
-@click.option("--key", help="What a call of send_msg names it by.")
-@click.option("--default", "is_default", is_flag=True, help="Use it when no key is given.")
+@click.option("--key", help="The name by which messages choose it.")
+@click.option("--default", "is_default", is_flag=True, help="Use it for messages that name no key.")
 @click.option(
-    "--fallback", "fallback", multiple=True, metavar="KEY", help="Send by this one if it cannot."
+    "--fallback",
+    "fallback",
+    multiple=True,
+    metavar="KEY",
+    help="The configuration to use if it cannot send.",
 )
 @click.option("--no-fallback", is_flag=True, help="Send by no other.")
-@click.option("--weight", type=int, help="Of 100 messages so many begin with it.")
+@click.option("--weight", type=int, help="How many of 100 messages are first sent by it.")
 @click.option("--rate", type=float, help="At most so many messages a second.")
-@click.option("--no-rate", is_flag=True, help="As many as it takes.")
+@click.option("--no-rate", is_flag=True, help="No limit of the rate.")
 @click.option(
-    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is no secret."
+    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A setting that is not secret."
 )
 @click.option(
-    "--secret", "secrets", multiple=True, metavar="NAME", help="A setting that is asked for."
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="A secret setting; its value is asked for.",
 )
-@click.option("--clear", "cleared", multiple=True, metavar="NAME", help="A setting that goes.")
+@click.option("--clear", "cleared", multiple=True, metavar="NAME", help="A setting to remove.")
 @explained
 def update_config(
     config_id: str,
@@ -189,7 +207,7 @@ def update_config(
     secrets: Sequence[str],
     cleared: Sequence[str],
 ) -> None:
-    """Change a configuration; what is not named stays, and a stopped one gets another chance."""
+    """Change a configuration; what is not named stays. One that was paused is tried again."""
     if (no_rate and rate is not None) or (no_fallback and fallback):
         raise click.UsageError("give a rate or --no-rate, a fallback or --no-fallback")
     config = {**_settings(pairs, secrets), **dict.fromkeys(cleared)}

@@ -1,4 +1,4 @@
-"""``health``, ``doctor``, ``config test`` and ``provider check``: what is wrong, and the next step."""
+"""``health``, ``doctor``, ``config test``, ``provider check``: what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def doctor() -> None:
 @click.argument("config_id", metavar="ID")
 @explained
 def test_config(config_id: str) -> None:
-    """Try whether a configuration's provider can be reached and lets us in; nothing is sent."""
+    """Test whether a configuration's provider can be reached and lets us in; nothing is sent."""
     _show(checks.try_out(current(), config_id))
 
 

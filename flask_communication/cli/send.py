@@ -1,4 +1,4 @@
-"""Sending from the shell."""
+"""``send-sms`` and ``send-email``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def send_sms(
 @click.option("--body", default="", help="The text; - reads it from standard input.")
 @click.option("--html", help="A file with the HTML.", type=click.File())
 @click.option("--attach", "files", multiple=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--sender", help="Such as 'Shop <shop@example.com>'.")
+@click.option("--sender", help="The From: 'Shop <shop@example.com>'.")
 @click.option("--key", help="The configuration's key or id; without it, the default one.")
 @_priority
 @_at

@@ -1,4 +1,4 @@
-"""Bearer tokens and keys."""
+"""``token …`` and ``generate-key``: bearer tokens, and keys for encryption."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .command import communication, explained, table
 
 @communication.group("token")
 def token() -> None:
-    """Bearer tokens, for machines that call the REST interface."""
+    """Bearer tokens, for machines that use the REST interface."""
 
 
 @token.command("create")
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, help="An action, message.*, or *.")
-@click.option("--days", type=float, help="After so many days it is worthless; without it, never.")
+@click.option("--days", type=float, help="It expires after so many days; without it, never.")
 @explained
 def create_token(name: str, scopes: Sequence[str], days: float | None) -> None:
-    """Make a token and print it, once."""
-    # Also what is no number at all (nan), and more days than a date can be away.
+    """Create a token and print it, once."""
+    # This refuses nan too, and more days than a date can hold.
     if days is not None and not 0 < days <= tokens.MAX_LIFETIME.days:
         raise InvalidQuery(
             {"days": [f"must be a number above 0, at most {tokens.MAX_LIFETIME.days}"]}
@@ -62,7 +62,7 @@ def list_tokens() -> None:
 @click.argument("token_id")
 @explained
 def revoke_token(token_id: str) -> None:
-    """Make a token worthless."""
+    """Revoke a token: it allows nothing any more."""
     tokens.revoke(current(), token_id)
     click.echo(f"token {token_id} is revoked")
 

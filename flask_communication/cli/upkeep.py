@@ -1,4 +1,4 @@
-"""Keeping the record small, and forgetting a person."""
+"""``prune`` and ``erase``: retention by age, and the erasure of a recipient."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prune(dry_run: bool) -> None:
 def erase(recipient: str, yes: bool) -> None:
     """Delete every message to and from a recipient, of all channels; opt-outs stay."""
     if not yes:
-        click.confirm(f"Delete every message to and from {recipient} for ever?", abort=True)
+        click.confirm(f"Delete every message to and from {recipient}?", abort=True)
     state = current()
     erased = retention.erase(
         state.database, state.settings.default_region, recipient, state.channel_names

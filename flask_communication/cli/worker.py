@@ -1,4 +1,4 @@
-"""The worker, the tables, and asking for reports."""
+"""``worker``, ``upgrade`` and ``sync``: sending, the tables, delivery reports and inboxes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .command import communication, explained, progress
 
 
 @communication.command("worker")
-@click.option("--burst", is_flag=True, help="Attend to what is due now, and end.")
+@click.option("--burst", is_flag=True, help="Send what is due now, and end.")
 @explained
 def work(burst: bool) -> None:
-    """Attend to due messages until stopped; works with and without Redis."""
+    """Send due messages until stopped; works with and without Redis."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     state = current()
     if burst:
-        click.echo(f"{Worker(state).burst()} messages dialled")
+        click.echo(f"{Worker(state).burst()} messages attempted")
         return
     bell = "woken through Redis" if state.settings.redis_url else "without Redis"
-    click.echo(f"attending, {bell}, {state.settings.concurrency} calls at once; Ctrl+C ends it")
+    click.echo(f"attending, {bell}, {state.settings.concurrency} requests at once; Ctrl+C ends it")
     process.serve(state)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import logging
 import secrets
-from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, after_this_request, current_app, g, request, url_for
@@ -23,7 +22,7 @@ FIELD = "csrf_token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def admit(action: str, resource: Any = None) -> None:
+def admit(action: str, resource: object = None) -> None:
     """Raise :class:`BadRequest` (401, 403) unless this request's caller may do ``action``."""
     state = current()
     bearer = _bearer()
@@ -36,7 +35,7 @@ def admit(action: str, resource: Any = None) -> None:
 
 
 def is_admitted(action: str) -> bool:
-    """Tell whether this request's caller may do ``action``, for a view that anybody may call."""
+    """Tell whether this request's caller may do ``action``, for a view without an action."""
     try:
         admit(action)
     except BadRequest:
@@ -44,8 +43,8 @@ def is_admitted(action: str) -> bool:
     return True
 
 
-def may(action: str, resource: Any = None) -> bool:
-    """Tell whether the host says that this request's caller may; an exception of its says no."""
+def may(action: str, resource: object = None) -> bool:
+    """Return what the host's ``authorize`` says of this request; if it raises, False."""
     authorize = current().authorize
     if authorize is None:
         return False
@@ -82,7 +81,7 @@ def is_token() -> bool:
 
 
 def has_ambient_credentials() -> bool:
-    """Tell whether a browser may have added credentials by itself, on behalf of a page elsewhere."""
+    """Tell whether a browser may have added credentials by itself, for a page of another site."""
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
     marks = ("Cookie", "Origin", "Sec-Fetch-Site")
     return scheme in ("basic", "digest", "negotiate") or any(m in request.headers for m in marks)
@@ -151,9 +150,9 @@ def _set_cookie(response: Response) -> Response:
 
 
 def exempt_from_the_hosts_csrf(blueprint: Blueprint) -> None:
-    """Tell a host's app-wide Flask-WTF that these views check for themselves, if it is there."""
+    """Exempt our views from the CSRF check of Flask-WTF, if the host has it: they have their own."""
 
-    def exempt(endpoint: str | None, values: Any) -> None:
+    def exempt(endpoint: str | None, values: object) -> None:
         # Flask-WTF checks in a before_request of the app, and asks for the names it has exempted.
         protection = current_app.extensions.get("csrf")
         if protection is not None and endpoint is not None:

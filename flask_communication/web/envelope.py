@@ -1,10 +1,10 @@
-"""Requests and answers of the REST interface: strict loading, one envelope, the statuses of errors."""
+"""Requests and answers of the REST interface: strict loading, one envelope, statuses of errors."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from flask import Blueprint, Response, jsonify, request
@@ -12,9 +12,13 @@ from flask.sansio.blueprints import BlueprintSetupState
 from marshmallow import Schema, ValidationError, fields
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, default_exceptions
+from werkzeug.sansio.response import Response as WSGIResponse
 
 from .. import errors
 from ..formats.strict_json import parse_json
+
+# What is wrong with each field of a request.
+Fields = Mapping[str, object]
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +39,9 @@ STATUS: tuple[tuple[type[errors.CommunicationError], int], ...] = (
 
 
 class BadRequest(errors.CommunicationError):
-    """Raised by the web layer for a request that is wrong before it means anything."""
+    """Raised by the web layer for a request that is refused with this HTTP status."""
 
-    def __init__(self, status: int, msg: str, fields: Any = None) -> None:
+    def __init__(self, status: int, msg: str, fields: Fields | None = None) -> None:
         super().__init__(msg)
         self.status = status
         self.fields = fields
@@ -48,7 +52,7 @@ def ok(msg: str | None = None, **more: Any) -> Response:
     return jsonify({"success": True, **({} if msg is None else {"msg": msg}), **more})
 
 
-def refused(status: int, msg: str, fields: Any = None) -> tuple[Response, int]:
+def refused(status: int, msg: str, fields: Fields | None = None) -> tuple[Response, int]:
     """Return the answer to a request that did not work, and its status."""
     body: dict[str, Any] = {"success": False, "msg": msg}
     if fields:
@@ -102,7 +106,7 @@ def _refuse_fields(schema: type[Schema]) -> None:
         raise BadRequest(422, "these fields are wrong", wrong)
 
 
-def _json_field(name: str, raw: str) -> Any:
+def _json_field(name: str, raw: str) -> object:
     try:
         given = parse_json(raw.encode(), last_wins=True)
     except ValueError as wrong:
@@ -135,14 +139,14 @@ def json_object(largest: int = MAX_BODY) -> dict[str, Any]:
     return given
 
 
-def _parsed(raw: bytes) -> Any:
+def _parsed(raw: bytes) -> object:
     try:
         return parse_json(raw, last_wins=True)
     except ValueError as wrong:
         raise BadRequest(400, f"the body is not valid JSON: {wrong}") from None
 
 
-def _refuse_large_numbers(given: Any) -> None:
+def _refuse_large_numbers(given: object) -> None:
     if isinstance(given, dict):
         given = list(given.values())
     if isinstance(given, list):
@@ -185,10 +189,7 @@ def loaded_query(schema: type[Schema]) -> dict[str, Any]:
 
 
 def handle_errors(blueprint: Blueprint) -> None:
-    """Give a blueprint's views our envelope for every error.
-
-    The host's own pages stay as they are.
-    """
+    """Answer the errors of a blueprint's views in our envelope; the host's pages keep theirs."""
     blueprint.register_error_handler(BadRequest, _bad_request)
     blueprint.register_error_handler(errors.CommunicationError, _ours)
     blueprint.register_error_handler(OperationalError, _away)
@@ -198,23 +199,23 @@ def handle_errors(blueprint: Blueprint) -> None:
         blueprint.register_error_handler(number, _theirs)
 
 
-def _bad_request(wrong: BadRequest) -> Any:
+def _bad_request(wrong: BadRequest) -> tuple[Response, int]:
     return refused(wrong.status, str(wrong), wrong.fields)
 
 
-def _ours(wrong: errors.CommunicationError) -> Any:
+def _ours(wrong: errors.CommunicationError) -> tuple[Response, int]:
     status = next((code for kind, code in STATUS if isinstance(wrong, kind)), 500)
     if status == 500:
         log.error("a request failed: %s", wrong)
     return refused(status, str(wrong), getattr(wrong, "errors", None))
 
 
-def _away(wrong: OperationalError) -> Any:
+def _away(wrong: OperationalError) -> tuple[Response, int]:
     log.error("a request failed: the database cannot be used: %s", str(wrong.orig).strip())
     return refused(503, "the database cannot be used now; try again, and look at GET health")
 
 
-def _theirs(wrong: HTTPException) -> Any:
+def _theirs(wrong: HTTPException) -> WSGIResponse | tuple[Response, int]:
     if wrong.response is not None:
         return wrong.response
     answer, status = refused(wrong.code or 500, wrong.description or wrong.name)
@@ -225,7 +226,7 @@ def _theirs(wrong: HTTPException) -> Any:
 
 
 def answer_other_requests(blueprint: Blueprint, ours: Iterable[tuple[str, str]]) -> None:
-    """Answer 405 to methods that a path of ours has not, and 404 to other paths below the prefix."""
+    """Answer 405 to other methods of our paths, and 404 to other paths below the prefix."""
     taken: dict[str, set[str]] = defaultdict(set)
     for path, method in ours:
         taken[path].update([method, "HEAD"] if method == "GET" else [method])
@@ -251,13 +252,13 @@ def _answer_other_paths(setup: BlueprintSetupState) -> None:
             )
 
 
-def wrong_method(**parts: Any) -> NoReturn:
+def wrong_method(**parts: str) -> NoReturn:
     """Raise 405, and name the methods that this path has."""
     assert request.url_rule is not None
     has = sorted(METHODS - (request.url_rule.methods or set()))
     raise MethodNotAllowed(has, f"this call has no {request.method}; use {' or '.join(has)}")
 
 
-def no_such_call(**parts: Any) -> NoReturn:
+def no_such_call(**parts: str) -> NoReturn:
     """Raise 404, and name the list of all endpoints."""
     raise NotFound("there is no such call; GET openapi.json lists them all")

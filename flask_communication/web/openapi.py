@@ -1,4 +1,4 @@
-"""``openapi.json``: the description of the REST interface (OpenAPI 3.1), made from the endpoints."""
+"""``openapi.json``: the REST interface as OpenAPI 3.1, made from the endpoints."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .endpoints import Endpoint
 # Pictures of a mail that stand in its HTML: each, and all together, in bytes.
 LARGEST_PICTURE = 1_000_000
 ALL_PICTURES = 5_000_000
-# The sandbox allows links to open, and nothing else; the sanitiser is the second wall.
+# The sandbox allows links to open, and nothing else. The HTML is sanitised as well.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src {pictures}; form-action 'none'; "
     "base-uri 'none';"

@@ -47,7 +47,7 @@ def test_from_nothing_to_a_delivered_sms(make_app: MakeApp, database_url: str) -
     )
     uuid = run(app, "send-sms", TO, "Hello").strip()
     assert "is queued" in run(app, "show", uuid)
-    assert "1 messages dialled" in run(app, "worker", "--burst")
+    assert "1 messages attempted" in run(app, "worker", "--burst")
     assert "still open" in run(app, "sync")
     told = run(app, "show", uuid)
     assert "accepted" in told

@@ -135,15 +135,17 @@ def _page(wanted: str) -> Response:
     return answer
 
 
-def _wanted() -> Any:
+def _wanted() -> str | int:
     """Return the id of the configuration to delete, from a form, a JSON body, or the query."""
     if request.mimetype == "application/x-www-form-urlencoded":
         if len(request.form.getlist("id")) != 1:
             raise InvalidConfig({"id": ["which configuration?"]})
         return request.form["id"]
     if request.content_length or request.mimetype:
-        return loaded(schemas.ConfigDelete)["id"]
-    return loaded_query(queries.WhichConfig)["id"]
+        given: str | int = loaded(schemas.ConfigDelete)["id"]
+        return given
+    asked: str = loaded_query(queries.WhichConfig)["id"]
+    return asked
 
 
 def _wants_page() -> bool:

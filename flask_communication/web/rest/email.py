@@ -1,4 +1,4 @@
-"""``email/…``: accept emails, as JSON or as a form with files; read their statuses and the inbox."""
+"""``email/…``: send emails, as JSON or as a form with files; their statuses, and the inbox."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LARGEST_BODY = LARGEST_EMAIL * 4 // 3 + 4_000_000
     errors=(404, 409),
 )
 def send_email(body: dict[str, Any], idempotency_key: str | None) -> Response:
-    """Accept an email, as JSON or as multipart/form-data; the same Idempotency-Key is one message."""
+    """Accept an email, as JSON or a form with files; the same Idempotency-Key is one message."""
     email = Email(**{name: body[name] for name in FIELDS if name in body})
     for one in body.get("attachments", ()):
         email.attach(

@@ -16,7 +16,7 @@ from ..envelope import BadRequest
 
 @Endpoint("GET", "/health", None, answer={"type": "object"}, errors=(503,))
 def health() -> ResponseReturnValue:
-    """Tell whether messages are attended to; with `health.read`, the details too.
+    """Return whether messages are being sent; with `health.read`, the details too.
 
     503: the database is away or not upgraded, or work has been due for two minutes and no worker
     attends.
