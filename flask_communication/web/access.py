@@ -150,7 +150,7 @@ def _set_cookie(response: Response) -> Response:
 
 
 def exempt_from_the_hosts_csrf(blueprint: Blueprint) -> None:
-    """Exempt our views from the CSRF check of Flask-WTF, if the host has it: they have their own."""
+    """Exempt our views, which have their own CSRF check, from that of the host's Flask-WTF."""
 
     def exempt(endpoint: str | None, values: object) -> None:
         # Flask-WTF checks in a before_request of the app, and asks for the names it has exempted.

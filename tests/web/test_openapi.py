@@ -30,10 +30,15 @@ def app(make_app: MakeApp, upgraded_sqlite_url: str) -> Flask:
     return app
 
 
+def described_by(app: Flask) -> dict[str, Any]:
+    found = app.test_client().get("/x/y/openapi.json").json
+    assert isinstance(found, dict)
+    return found
+
+
 @pytest.fixture
 def document(app: Flask) -> dict[str, Any]:
-    found: dict[str, Any] = app.test_client().get("/x/y/openapi.json").json  # type: ignore[assignment]
-    return found
+    return described_by(app)
 
 
 def test_it_is_valid_openapi_3_1_with_the_address_it_has_here(document: dict[str, Any]) -> None:
@@ -81,8 +86,7 @@ def test_a_channel_of_the_host_is_named_too(app: Flask) -> None:
         name = "pager"
 
     state_of(app).channels["pager"] = Pager()
-    document: dict[str, Any] = app.test_client().get("/x/y/openapi.json").json  # type: ignore[assignment]
-    kinds = document["components"]["schemas"]["ConfigCreate"]["properties"]["type"]["enum"]
+    kinds = described_by(app)["components"]["schemas"]["ConfigCreate"]["properties"]["type"]["enum"]
     assert kinds == [*CHANNELS, "pager"]
 
 
