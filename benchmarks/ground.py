@@ -154,16 +154,33 @@ class Ground:
                 "stdout": subprocess.DEVNULL,
                 **rights,
             }
-            make = ["-D", home / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+            make: list[str | Path] = [
+                "-D",
+                home / "data",
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+            ]
             subprocess.run([programs / "initdb", *make], **run)
-            control = [programs / "pg_ctl", "-D", home / "data", "-l", home / "log", "-w"]
+            control: list[str | Path] = [
+                programs / "pg_ctl",
+                "-D",
+                home / "data",
+                "-l",
+                home / "log",
+            ]
+            control.append("-w")
             # fsync stays on, as in real life.
             options = (
                 f"-p {port} -h 127.0.0.1 -k {home} -c max_connections=300 -c shared_buffers=512MB"
             )
             pinned = lambda: os.sched_setaffinity(0, SERVER_CPUS)  # noqa: E731
             subprocess.run([*control, "-o", options, "start"], preexec_fn=pinned, **run)
-            self._ends.callback(subprocess.run, [*control, "-m", "immediate", "stop"], **run)
+            stop = [*control, "-m", "immediate", "stop"]
+            self._ends.callback(lambda: subprocess.run(stop, **run))
             self.postgresql_pid = int((home / "data" / "postmaster.pid").read_text().split()[0])
             self._postgresql = f"postgresql+psycopg://postgres@127.0.0.1:{port}"
         return self._postgresql

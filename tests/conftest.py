@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from flask_communication.providers.net import hosts
 from flask_communication.storage import migrations
 from flask_communication.storage.database import Database
 from flask_communication.storage.models.base import Base
+from tests.support.apps import MakeApp, allow
 from tests.support.processes import free_port
+from tests.support.providers import Scripted
 
 pytest_plugins = ["flask_communication.testing", "pytester"]
 
@@ -110,7 +112,8 @@ def postgres() -> Iterator[str]:
         f"-p {port} -h 127.0.0.1 -k {folder}"
         " -c fsync=off -c full_page_writes=off -c max_connections=200"
     )
-    control = [programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w"]
+    control: list[str | Path] = [programs / "pg_ctl", "-D", folder / "data"]
+    control += ["-l", folder / "log", "-w"]
     subprocess.run([*control, "-o", options, "start"], **run)
     try:
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}"
@@ -265,12 +268,9 @@ def any_address() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_app() -> Iterator[Callable[..., Flask]]:
+def make_app() -> Iterator[MakeApp]:
     """Give a factory of host applications: ``make_app(url, authorize=…, db=…, **config)``."""
     engines: list[Any] = []
-
-    def allow(action: str, resource: Any = None) -> bool:
-        return True
 
     def make(url: str | None, authorize: Any = allow, db: Any = True, **config: Any) -> Flask:
         app = Flask("host")
@@ -296,6 +296,18 @@ def make_app() -> Iterator[Callable[..., Flask]]:
     for database in engines:
         if database._engine is not None:
             database._engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: MakeApp, upgraded_url: str) -> Flask:
+    """Give a host application on each kind of database, without configurations."""
+    return make_app(upgraded_url)
+
+
+@pytest.fixture
+def provider() -> Scripted:
+    """Give a provider that does what the test says."""
+    return Scripted()
 
 
 def stop_embedded_workers() -> None:

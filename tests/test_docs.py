@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from string import Template
@@ -31,7 +31,7 @@ from flask_communication.providers.simulator import Simulator
 from flask_communication.storage.crashpoints import POINTS
 from flask_communication.storage.models import status
 from flask_communication.web.endpoints import ENDPOINTS
-from tests.support.rigs import install, work
+from tests.support.apps import install, work
 
 HOME = Path(__file__).parent.parent
 DOCS = HOME / "docs"
@@ -150,9 +150,7 @@ def test_every_route_has_its_curl() -> None:
 @pytest.mark.parametrize(
     "curl", curls(), ids=lambda curl: curl.split("$ROOT")[1].strip().rstrip('"')
 )
-def test_every_curl_works(
-    make_app: Callable[..., Flask], upgraded_sqlite_url: str, curl: str
-) -> None:
+def test_every_curl_works(make_app: MakeApp, upgraded_sqlite_url: str, curl: str) -> None:
     app = make_app(
         upgraded_sqlite_url, authorize=None, COMMUNICATION_ALLOWED_COUNTRIES=["+1", "+91"]
     )

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from flask_communication.configs.state import state_of
 from flask_communication.errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from flask_communication.providers.base import Accepted, OutboundSMS
 from flask_communication.providers.http import Http
-from tests.support.rigs import install, work
+from tests.support.apps import MakeApp, install, work
 from tests.support.waiting import ends_within
 
 PACKAGE = Path(__file__).parent.parent / "examples" / "flask_communication_acme"
-MakeApp = Callable[..., Flask]
 
 
 def test_its_own_tests_pass() -> None:
@@ -39,8 +38,8 @@ def test_its_own_tests_pass() -> None:
         "-c",
         os.devnull,
         "--rootdir",
-        PACKAGE,
-        PACKAGE / "tests",
+        str(PACKAGE),
+        str(PACKAGE / "tests"),
     ]
     done = subprocess.run(command, env=environ, cwd=PACKAGE, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 
 import pytest
 from flask import Flask
 
 from flask_communication.configs.state import State
 from flask_communication.delivery.worker.worker import Worker
-
-MakeApp = Callable[..., Flask]
+from tests.support.apps import MakeApp
 
 
 def workers(app: Flask) -> list[str]:

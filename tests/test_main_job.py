@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from cryptography.fernet import Fernet
-from flask import Flask
 from redis import Redis
 
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
+from tests.support.apps import MakeApp, count_statuses
 from tests.support.processes import BIN, HOME, free_port, kill, running
-from tests.support.rigs import count_statuses
 from tests.support.waiting import wait_until
 
 MESSAGES = 1000
@@ -25,7 +23,7 @@ MESSAGES = 1000
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("command", ["rq", "flask"])
 def test_every_message_arrives_once_and_every_report_is_synced(
-    make_app: Callable[..., Flask],
+    make_app: MakeApp,
     upgraded_postgresql_url: str,
     redis_url: str,
     tmp_path: Path,
@@ -47,10 +45,11 @@ def test_every_message_arrives_once_and_every_report_is_synced(
         "SHOP_PROVIDER": f"http://127.0.0.1:{provider}",
         "PYTHONPATH": str(HOME),
     }
-    work = {
+    commands: dict[str, list[str | Path]] = {
         "rq": [BIN / "rq", "worker", "--url", redis_url, "communication"],
         "flask": [BIN / "flask", "communication", "worker"],
-    }[command]
+    }
+    work = commands[command]
     log = tmp_path / "log"
     rang = f"http://127.0.0.1:{provider}/rang"
     with ExitStack() as stack:

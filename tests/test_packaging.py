@@ -57,7 +57,7 @@ def copy_of_the_source(folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_a_release_installs_and_sends_outside_of_the_checkout(tmp_path: Path, kind: str) -> None:
     source = copy_of_the_source(tmp_path / "source")
-    build = [
+    build: list[str | Path] = [
         sys.executable,
         "-m",
         "build",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from blinker import NamedSignal
@@ -17,7 +16,8 @@ from flask_communication import SMS, signals
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
 from flask_communication.providers.base import Denied, OutcomeUnknown
-from tests.support.rigs import Scripted, install, work
+from tests.support.apps import MakeApp, install, work
+from tests.support.providers import Scripted
 
 SIGNALS = {name: one for name, one in vars(signals).items() if isinstance(one, NamedSignal)}
 Heard = dict[str, list[dict[str, Any]]]
@@ -71,7 +71,7 @@ def cause_every_signal(app: Flask) -> None:
 
 
 def test_a_receiver_that_raises_silences_no_other_whatever_the_signal(
-    make_app: Callable[..., Flask],
+    make_app: MakeApp,
     upgraded_sqlite_url: str,
     heard: Heard,
     caplog: pytest.LogCaptureFixture,
@@ -92,12 +92,20 @@ class Settled:
     status: str
 
 
+class Row(NamedTuple):
+    """The same, as SQLAlchemy returns it."""
+
+    uuid: str
+    channel: str
+    status: str
+
+
 @pytest.mark.parametrize(
     "message",
     [
         {"uuid": "u1", "channel": "sms", "status": "sent"},
         Settled("u1", "sms", "sent"),
-        namedtuple("Row", ("uuid", "channel", "status"))("u1", "sms", "sent"),
+        Row("u1", "sms", "sent"),
     ],
     ids=["mapping", "dataclass", "row"],
 )

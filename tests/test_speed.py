@@ -22,12 +22,11 @@ from flask_communication.configs.state import State, state_of
 from flask_communication.delivery import outbox, reports
 from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS, Provider
 from flask_communication.providers.http import Http
+from tests.support.apps import TO, MakeApp, count_statuses, install, statements_of, work
 from tests.support.processes import free_port
-from tests.support.rigs import Bulky, Scripted, count_statuses, install, statements_of, work
+from tests.support.providers import Bulky, Scripted
 
 HOME = Path(__file__).parent.parent
-MakeApp = Callable[..., Flask]
-TO = "+919999911111"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import Engine, create_engine, delete, insert, select, text
 from sqlalchemy.engine import Connection
 
@@ -26,6 +25,7 @@ from flask_communication.sms.channel import SMSChannel
 from flask_communication.storage.dialect import dialect_of
 from flask_communication.storage.models import Attempt, Config, Message, status
 from tests.support import explorer
+from tests.support.apps import MakeApp
 from tests.support.explorer import (
     CLOSED,
     LATER,
@@ -276,7 +276,7 @@ def compare(stage: Stage, given: list[Case]) -> None:
 
 
 @pytest.fixture
-def writing(make_app: Callable[..., Flask], upgraded_url: str) -> Iterator[Connection]:
+def writing(make_app: MakeApp, upgraded_url: str) -> Iterator[Connection]:
     """Open a transaction as the workers do, and roll it back."""
     engine = state_of(make_app(upgraded_url)).database.engine
     with engine.connect() as connection, connection.begin() as transaction:
@@ -378,7 +378,7 @@ def filled(engine: Engine, count: int) -> None:
 
 
 def test_two_claims_at_once_never_take_the_same_message(
-    make_app: Callable[..., Flask], upgraded_url: str
+    make_app: MakeApp, upgraded_url: str
 ) -> None:
     engine = state_of(make_app(upgraded_url)).database.engine
     filled(engine, 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,9 +17,8 @@ from flask import Flask
 import flask_communication
 from flask_communication import SMS
 from flask_communication.providers.simulator import Simulator
-from tests.support.rigs import install, work
+from tests.support.apps import MakeApp, install, work
 
-MakeApp = Callable[..., Flask]
 HOUSE = str(Path(flask_communication.__file__).parent)
 END = str(Path(HOUSE, "providers", "simulator.py"))
 TO, TEXT = "+919999911111", "The way of an SMS"
@@ -81,7 +80,7 @@ def traced() -> Iterator[list[str]]:
         yield files
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         files += [str(Path(file).relative_to(HOUSE)) for file in found]
 
 

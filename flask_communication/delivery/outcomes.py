@@ -15,9 +15,9 @@ from .transitions import Claim, Dismissal, Settlement, Start, Stranded
 
 # Seconds until the next attempt of a message that was not sent, by number of attempts; the last
 # one repeats.
-BACKOFF = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+BACKOFF: tuple[float, ...] = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 # The same for a message in doubt, at a provider that ignores repeats.
-REPEATS = (1.0, 5.0, 30.0, 120.0)
+REPEATS: tuple[float, ...] = (1.0, 5.0, 30.0, 120.0)
 JITTER = 0.2
 MAX_RETRY_AFTER = 3600.0
 # Of the provider's window only this share is used: its clock is not ours.

@@ -32,6 +32,7 @@ from flask_communication.storage import migrations
 from tests.chaos.provider import Telephones, serving
 from tests.chaos.servers import Postgres, RedisServer
 from tests.chaos.worker import Deployment, make_app, work
+from tests.support.apps import TO
 
 FORGE = multiprocessing.get_context("forkserver")
 FORGE.set_forkserver_preload(
@@ -40,7 +41,6 @@ FORGE.set_forkserver_preload(
 WORKERS = 4
 TRUE_LEASE = 60.0
 LOOKED_AT_WITHIN = 15.0
-TO = "+919999911111"
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class Run:
     # What a killed worker was sending: uuid -> (fence, when it was killed).
     held: dict[str, tuple[int, float]] = field(default_factory=dict)
     recovery: list[float] = field(default_factory=list)
-    # Ends the pause of the worker that is stopped, if one is.
+    # Ends the pause of the worker that is stopped, if one is; and that worker.
     paused: threading.Timer | None = None
+    stopped: Any = None
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.plan.seed)
@@ -123,9 +124,9 @@ class Run:
 
     def pause(self) -> None:
         """Stop a worker for a while, often for longer than its lease; one at a time."""
-        if self.paused is not None and self.paused.is_alive() and self.paused.args[0].is_alive():
+        if self.paused is not None and self.paused.is_alive() and self.stopped.is_alive():
             return
-        worker = self.chance.choice(self.workers)
+        worker = self.stopped = self.chance.choice(self.workers)
         os.kill(worker.pid, signal.SIGSTOP)
         self.pauses += 1
         seconds = self.chance.uniform(0.1, 1.5) * self.plan.lease
@@ -279,7 +280,7 @@ def prepared(plan: Plan) -> Iterator[Run]:
         telephones = Telephones(promised, not plan.lies, plan.faults, plan.seed, hang)
         provider = stack.enter_context(serving(telephones))
         url = postgres.url if postgres else f"sqlite:///{folder / 'chaos.sqlite'}"
-        deployment = Deployment(url, provider, redis and redis.url, plan.lease)
+        deployment = Deployment(url, provider, redis.url if redis else None, plan.lease)
         app = make_app(deployment)
         migrations.upgrade(state_of(app).database)
         stack.callback(state_of(app).database.engine.dispose)
@@ -325,7 +326,7 @@ def plans(*, long: bool) -> list[Plan]:
 
 def is_good(found: dict[str, Any]) -> bool:
     """Tell whether a run kept what is promised."""
-    kept = found["lost"] == found["doubled"] == found["hidden"] == 0
+    kept: bool = found["lost"] == found["doubled"] == found["hidden"] == 0
     kept = kept and found["messages"] == found["planned"]
     # What is promised: 75 s after a kill at the true lease. A short one is not looked at any later.
     late = found["lease_s"] + LOOKED_AT_WITHIN

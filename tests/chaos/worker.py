@@ -36,7 +36,8 @@ def shorten(lease: float) -> None:
     """
     share = lease / outbox.LEASE
     outbox.LEASE = lease
-    sending.DEADLINE = dispatcher.DEADLINE = sending.DEADLINE * share
+    sending.DEADLINE *= share
+    dispatcher.DEADLINE = sending.DEADLINE  # type: ignore[attr-defined]
     schedule.RESCUE_EVERY *= share
     worker.AFTER_A_FAILURE *= share
     outcomes.BACKOFF = tuple(step * share for step in outcomes.BACKOFF)
@@ -64,6 +65,6 @@ def work(deployment: Deployment) -> None:
     shorten(deployment.lease)
     app = make_app(deployment)
     provider = state_of(app).registry.find("chaos")
-    provider._http.deadline = dispatcher.DEADLINE  # type: ignore[attr-defined]
+    provider._http.deadline = sending.DEADLINE  # type: ignore[attr-defined]
     with app.app_context():
         serve(state_of(app))

@@ -12,8 +12,9 @@ from flask_communication import SMS
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
 from flask_communication.errors import Refused
+from tests.support.apps import install, work
 from tests.support.commands import run
-from tests.support.rigs import Scripted, install, work
+from tests.support.providers import Scripted
 
 MakeApp = Callable[..., Flask]
 TO = "+919999911111"

@@ -10,8 +10,9 @@ from flask import Flask
 
 from flask_communication import SMS, Email
 from flask_communication.errors import OutcomeUnknown, Refused
+from tests.support.apps import install, work
 from tests.support.commands import run
-from tests.support.rigs import Scripted, install, work
+from tests.support.providers import Scripted
 
 MakeApp = Callable[..., Flask]
 TO = "+919999911111"

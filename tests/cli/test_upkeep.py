@@ -10,8 +10,9 @@ from flask_communication.delivery import accept
 from flask_communication.delivery.accept import Draft
 from flask_communication.sms.channel import SMSChannel
 from flask_communication.storage import messages
+from tests.support.apps import install
 from tests.support.commands import run
-from tests.support.rigs import Scripted, install
+from tests.support.providers import Scripted
 
 TO = "+919999911111"
 

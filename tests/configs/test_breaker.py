@@ -17,22 +17,8 @@ from flask_communication.configs import breaker, store
 from flask_communication.configs.breaker import Breaker, Tally, react
 from flask_communication.configs.state import state_of
 from flask_communication.providers.base import Denied, NotSent, OutcomeUnknown, Refused
-from tests.support.rigs import Scripted, install, make_due, work
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
-
-
-def raising(failure: Exception) -> Callable[[Any], Any]:
-    def answer(sms: Any) -> Any:
-        raise failure
-
-    return answer
-
-
-@pytest.fixture
-def provider() -> Scripted:
-    return Scripted()
+from tests.support.apps import TO, MakeApp, install, make_due, work
+from tests.support.providers import Scripted, raising
 
 
 @pytest.fixture

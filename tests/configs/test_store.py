@@ -17,11 +17,10 @@ from flask_communication.configs import store
 from flask_communication.configs.state import state_of
 from flask_communication.errors import Conflict, InvalidConfig
 from flask_communication.providers.base import Capabilities, Provider
+from tests.support.apps import TO, MakeApp, install
 from tests.support.loopback import server
-from tests.support.rigs import Scripted, install
+from tests.support.providers import Scripted
 
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
 ACME = {"type": "sms", "provider": "acme", "provider_pkg_name": "acme", "config": {"token": "s3"}}
 
 
@@ -150,11 +149,6 @@ class Slow(Provider):
         return self.capabilities
 
 
-@pytest.fixture
-def app(make_app: MakeApp, upgraded_url: str) -> Flask:
-    return make_app(upgraded_url)
-
-
 def test_two_changes_at_once_of_different_fields_are_both_kept(app: Flask) -> None:
     provider, state = Slow(), state_of(app)
     config_id = install(app, provider, config={"token": "old"})
@@ -267,7 +261,7 @@ def test_the_command_line_gives_the_same_reasons(make_app: MakeApp, upgraded_url
 
 def test_what_is_entered_is_what_is_listed(app: Flask) -> None:
     state = state_of(app)
-    entered = {
+    entered: dict[str, Any] = {
         "type": "email",
         "provider": None,
         "provider_pkg_name": "simulator",

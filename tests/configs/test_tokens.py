@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event, update
@@ -16,8 +14,7 @@ from flask_communication.configs.state import State, state_of
 from flask_communication.configs.tokens import ACTIONS
 from flask_communication.errors import InvalidQuery, TokenNotFound
 from flask_communication.storage.models import Token
-
-MakeApp = Callable[..., Flask]
+from tests.support.apps import MakeApp
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,10 +15,8 @@ from flask_communication import SMS, Email
 from flask_communication.configs.state import state_of
 from flask_communication.errors import ConfigNotFound, InvalidMessage, NotUpgraded, SessionConflict
 from flask_communication.providers.simulator import Simulator
-from tests.support.rigs import Scripted, install, work
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
+from tests.support.apps import TO, MakeApp, install, work
+from tests.support.providers import Scripted
 
 
 class Host:
@@ -256,7 +253,7 @@ def test_one_extension_serves_applications_with_other_prefixes(
     communication, db = Communication(), SQLAlchemy()
     provider = Scripted()
     communication.register_provider(provider)
-    apps = []
+    apps: list[Flask] = []
     for prefix in ("/a", "/b/c", ""):
         app = Flask(f"app{len(apps)}")
         app.config.update(
@@ -288,7 +285,7 @@ def test_each_of_many_goes_by_the_configuration_it_names(
     for channel in ("email", "sms"):
         for key in ("one", "two"):
             ids[channel, key] = install(app, Simulator(), type=channel, key=key)
-    mail = {"to": "ann@x.example", "body": "Hi", "sender": "a@x.example"}
+    mail: dict[str, Any] = {"to": "ann@x.example", "body": "Hi", "sender": "a@x.example"}
     sms = {"destination": TO, "msg": "Hi"}
     kinds: list[tuple[str, Any, dict[str, Any]]] = [("email", Email, mail), ("sms", SMS, sms)]
     with app.app_context():

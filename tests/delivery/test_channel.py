@@ -19,7 +19,7 @@ from flask_communication.delivery.api import MessageAPI
 from flask_communication.delivery.channel import Channel
 from flask_communication.delivery.outcomes import Dispatch, Result
 from flask_communication.providers.base import Accepted, NotSent, Provider
-from tests.support.rigs import make_due, work
+from tests.support.apps import make_due, work
 
 
 # --- The channel: what a folder `fax/` would hold

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,22 +19,13 @@ from flask_communication.configs.state import state_of
 from flask_communication.delivery.policy import rate
 from flask_communication.delivery.worker.worker import Worker
 from flask_communication.providers.base import NotSent, OutcomeUnknown, Refused
-from tests.support.rigs import Scripted, install, make_due, work
+from tests.support.apps import TO, MakeApp, install, make_due, work
+from tests.support.providers import Scripted, raising
 from tests.support.waiting import wait_until
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
 
 
 class Second(Scripted):
     name = "second"
-
-
-def raising(failure: Exception) -> Callable[[Any], Any]:
-    def answer(sms: Any) -> Any:
-        raise failure
-
-    return answer
 
 
 @pytest.fixture

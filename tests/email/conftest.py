@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from flask import Flask
 
+from tests.support.apps import MakeApp, install
 from tests.support.postbox import Postbox
-from tests.support.rigs import install
-
-MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ from flask_communication.providers.base import (
     Refused,
     Report,
 )
-from tests.support.rigs import install, make_due, work
+from tests.support.apps import MakeApp, install, make_due, work
 
-MakeApp = Callable[..., Flask]
 ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"
 
 
@@ -210,7 +209,8 @@ def test_a_field_that_no_email_has_cannot_be_set(name: str) -> None:
 
 def test_an_email_of_nothing_is_refused(app: Flask) -> None:
     with app.app_context():
-        for fields in ({}, {"subject": " ", "body": "\n"}, {"html": ""}):
+        empty: list[dict[str, Any]] = [{}, {"subject": " ", "body": "\n"}, {"html": ""}]
+        for fields in empty:
             with pytest.raises(InvalidMessage, match="body: is empty"):
                 Email(to=ANN, **fields).send()
         assert Email(to=ANN, subject="Hi").send()
@@ -512,7 +512,9 @@ def test_an_answer_belongs_to_its_conversation(app: Flask, post: Post) -> None:
         Email(to=ANN, body="x", in_reply_to="<elsewhere@example.com>").send()
         work(app)
         root = Email.get(first)
-        assert Email.get(third).mail.thread_id == root.id
+        answered = Email.get(third).mail
+        assert answered is not None
+        assert answered.thread_id == root.id
     by_subject = {one.message_id: one for one in post.sent}
     answer = by_subject[f"<{third}@example.com>"]
     assert answer.in_reply_to == f"<{second}@example.com>"

@@ -16,11 +16,9 @@ from flask_communication import Email
 from flask_communication.configs import store
 from flask_communication.configs.state import state_of
 from flask_communication.signals import message_undelivered
+from tests.support.apps import MakeApp, install, work
 from tests.support.mail_servers import Post, certificate, mailboxes, sink
 from tests.support.postbox import ANN, BOB, Postbox, bounce, mail, received, sent, thread_of
-from tests.support.rigs import install, work
-
-MakeApp = Callable[..., Flask]
 
 
 def test_a_bounce_makes_the_email_undelivered_with_its_reason(app: Flask, postbox: Postbox) -> None:

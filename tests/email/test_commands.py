@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from flask_communication import Email
 from flask_communication.configs.state import state_of
+from tests.support.apps import work
 from tests.support.postbox import ANN, BOB, Postbox, bounce, mail, received, sent
-from tests.support.rigs import work
 
 
 def run(app: Flask, *words: str) -> str:

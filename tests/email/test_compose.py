@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from flask_communication.delivery.accept import Draft
 from flask_communication.email import compose, records
 from flask_communication.errors import InvalidMessage, MessageNotFound
 from flask_communication.formats.text import LONGEST_TEXT
+from tests.support.apps import MakeApp
 
 FIELDS = dict.fromkeys(
     "to cc bcc reply_to sender subject body html headers key in_reply_to unsubscribe".split()
@@ -21,7 +21,7 @@ FIELDS = dict.fromkeys(
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask], upgraded_sqlite_url: str) -> Flask:
+def app(make_app: MakeApp, upgraded_sqlite_url: str) -> Flask:
     return make_app(upgraded_sqlite_url, COMMUNICATION_DEFAULT_SENDER="shop@example.com")
 
 

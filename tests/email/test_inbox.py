@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -30,11 +30,9 @@ from flask_communication.providers.base import (
     Inbox,
     OutboundEmail,
 )
+from tests.support.apps import MakeApp, install, work
 from tests.support.hostile_mail import corpus
 from tests.support.postbox import ANN, Postbox, mail, received
-from tests.support.rigs import install, work
-
-MakeApp = Callable[..., Flask]
 
 
 def test_a_second_sync_brings_only_what_is_new(app: Flask, postbox: Postbox) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,10 +17,8 @@ from flask_communication.errors import (
     MessageNotFound,
 )
 from flask_communication.signals import message_received
+from tests.support.apps import MakeApp, install, work
 from tests.support.postbox import ANN, BOB, Postbox, mail, received, sent, thread_of
-from tests.support.rigs import install, work
-
-MakeApp = Callable[..., Flask]
 
 
 def test_new_mail_is_kept_with_all_that_belongs_to_it(app: Flask, postbox: Postbox) -> None:

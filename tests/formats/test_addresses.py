@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from email.utils import formataddr
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from flask_communication import Email
 from flask_communication.errors import InvalidMessage, Refused
@@ -16,7 +14,7 @@ from flask_communication.formats.text import header_line
 from flask_communication.providers.base import OutboundEmail
 from flask_communication.providers.simulator import Simulator
 from flask_communication.providers.smtp.mime import compose
-from tests.support.rigs import install, work
+from tests.support.apps import MakeApp, install, work
 
 ANN = "ann@example.com"
 WRITTEN = [
@@ -99,7 +97,7 @@ def test_what_is_no_mailbox_is_refused(given: str) -> None:
 
 
 def test_one_person_gets_one_mail_and_is_found_however_the_address_is_spelled(
-    make_app: Callable[..., Flask], upgraded_url: str
+    make_app: MakeApp, upgraded_url: str
 ) -> None:
     app = make_app(upgraded_url)
     install(app, Simulator(), type="email", is_default=True)
@@ -119,7 +117,7 @@ def test_one_person_gets_one_mail_and_is_found_however_the_address_is_spelled(
 
 
 def test_a_guard_knows_its_recipients_however_they_are_spelled(
-    make_app: Callable[..., Flask], upgraded_sqlite_url: str
+    make_app: MakeApp, upgraded_sqlite_url: str
 ) -> None:
     app = make_app(upgraded_sqlite_url, COMMUNICATION_ONLY_TO=["@Bücher.Example", "ann@X.Example"])
     install(app, Simulator(), type="email", is_default=True)

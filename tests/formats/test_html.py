@@ -7,18 +7,17 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from flask import Flask
 from werkzeug.serving import make_server
 
 from flask_communication import Email
 from flask_communication.formats import html as markup
 from flask_communication.providers.simulator import Simulator
-from tests.support.rigs import install
+from tests.support.apps import MakeApp, install
 
 # {trap} is a server of the attacker's; a request for /pwned says that something ran.
 ATTACKS = """
@@ -309,7 +308,7 @@ def trap() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.timeout(120)
 def test_a_browser_runs_and_fetches_nothing_of_a_hostile_mail(
-    make_app: Callable[..., Flask],
+    make_app: MakeApp,
     upgraded_sqlite_url: str,
     chromium: str,
     trap: tuple[str, list[str]],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from flask import Flask
 from sqlalchemy import text
@@ -12,10 +10,10 @@ from flask_communication import SMS, Email
 from flask_communication.configs.state import state_of
 from flask_communication.errors import InvalidMessage, InvalidQuery
 from flask_communication.formats import numbers
-from tests.support.rigs import Scripted, install, work
+from tests.support.apps import MakeApp, install, work
+from tests.support.providers import Scripted
 
 TO = "+919999911112"
-MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture

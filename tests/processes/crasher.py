@@ -26,9 +26,8 @@ from flask_communication.providers.base import (
     Report,
 )
 from flask_communication.storage import crashpoints
-from tests.support.rigs import install, make_due, work
+from tests.support.apps import TO, install, make_due, work
 
-TO = "+919999911111"
 # What is in the mailbox.
 MAILS = ("first", "second")
 

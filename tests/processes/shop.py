@@ -7,6 +7,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_communication import SMS, Communication
 from tests.chaos.worker import shorten
+from tests.support.apps import allow
 
 db = SQLAlchemy()
 communication = Communication()
@@ -28,7 +29,7 @@ def create_app() -> Flask:
         COMMUNICATION_CONCURRENCY=int(os.environ.get("SHOP_CONCURRENCY", "10")),
     )
     db.init_app(app)
-    communication.init_app(app, db, authorize=lambda action, resource=None: True)
+    communication.init_app(app, db, authorize=allow)
 
     @app.post("/order")
     def order() -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -24,20 +23,12 @@ from flask_communication.errors import (
     NotRetryable,
 )
 from flask_communication.providers.base import NotSent, OutcomeUnknown, Refused
-from tests.support.rigs import Scripted, install, make_due, work
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
+from tests.support.apps import TO, MakeApp, install, make_due, work
+from tests.support.providers import Scripted
 
 
 @pytest.fixture
-def provider() -> Scripted:
-    return Scripted()
-
-
-@pytest.fixture
-def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
-    app = make_app(upgraded_url)
+def app(app: Flask, provider: Scripted) -> Flask:
     install(app, provider)
     return app
 
@@ -356,7 +347,10 @@ def test_pages_of_a_period_go_on_and_end(app: Flask) -> None:
     with app.app_context():
         uuids = SMS.send_bulk([{"destination": TO, "msg": f"{n}"} for n in range(5)])
         now = datetime.now(UTC)
-        period = {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}
+        period: dict[str, Any] = {
+            "since": now - timedelta(hours=1),
+            "until": now + timedelta(hours=1),
+        }
         first = SMS.messages(**period, limit=3)
         rest = SMS.messages(**period, limit=3, after=first.next)
         assert [len(first.items), len(rest.items), rest.next] == [3, 2, None]

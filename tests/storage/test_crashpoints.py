@@ -22,7 +22,7 @@ from flask_communication.errors import SettingError
 from flask_communication.storage import crashpoints
 from flask_communication.storage.crashpoints import EXIT_CODE, POINTS, TESTING, VARIABLE
 from tests.processes import crasher
-from tests.support.rigs import install, make_due, work
+from tests.support.apps import install, make_due, work
 
 # Children are forked from a process that has imported everything and opened nothing.
 FORGE = multiprocessing.get_context("forkserver")

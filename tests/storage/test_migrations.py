@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from flask_communication.storage import migrations
 from flask_communication.storage.database import Database
 from flask_communication.storage.models.base import Base
 from flask_communication.storage.models.indexes import whole_metadata
-from tests.support.rigs import Scripted, install, work
+from tests.support.apps import MakeApp, install, work
+from tests.support.providers import Scripted
 
-MakeApp = Callable[..., Flask]
 OURS = set(Base.metadata.tables)
 
 

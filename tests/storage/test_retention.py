@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,10 +17,10 @@ from flask_communication.errors import InvalidQuery, MessageNotFound, NotRetryab
 from flask_communication.storage import retention
 from flask_communication.storage.models import CHANNELS, Usage
 from flask_communication.storage.models.operation import hash_recipient
-from tests.support.rigs import Scripted, install, work
+from tests.support.apps import MakeApp, install, work
+from tests.support.providers import Scripted
 
 TO, OTHER = "+919999911111", "+919999922222"
-MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture

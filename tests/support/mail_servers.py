@@ -131,7 +131,7 @@ def _authenticate(
 def sink(post: Post, **options: Any) -> Iterator[int]:
     """Run aiosmtpd with ``post`` as its handler; give the port."""
     tls = options.pop("tls", None)
-    login = (
+    login: dict[str, Any] = (
         {"authenticator": _authenticate, "auth_require_tls": False}
         if options.pop("login", False)
         else {}

@@ -16,7 +16,7 @@ from flask_communication.providers.base import (
     OutboundEmail,
     Provider,
 )
-from tests.support.rigs import work
+from tests.support.apps import work
 
 ANN, BOB = "ann@example.com", "bob@example.com"
 

@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,10 @@ from sqlalchemy.orm import Session
 from flask_communication import SMS, Communication, Email, signals
 from flask_communication.errors import ConfigNotFound, SessionConflict
 from flask_communication.testing.outbox import Outbox
+from tests.support.apps import TO, MakeApp, allow, install, work
 from tests.support.loopback import server
-from tests.support.rigs import Scripted, install, work
+from tests.support.providers import Scripted
 from tests.support.waiting import wait_until
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
 
 
 def shop(url: str, **config: Any) -> Flask:
@@ -34,7 +32,7 @@ def shop(url: str, **config: Any) -> Flask:
     app = Flask("shop")
     app.config.update(SECRET_KEY="of a test", SQLALCHEMY_DATABASE_URI=url, TESTING=True, **config)
     db = SQLAlchemy(app)
-    communication = Communication(app, db, authorize=lambda action, resource=None: True)
+    communication = Communication(app, db, authorize=allow)
     app.extensions["db of the shop"] = db
 
     @app.post("/orders")

@@ -12,8 +12,9 @@ from flask.testing import FlaskClient
 
 from flask_communication.configs import tokens
 from flask_communication.configs.state import state_of
+from tests.support.apps import install
 from tests.support.endpoints import PUBLIC, ours
-from tests.support.rigs import Scripted, install
+from tests.support.providers import Scripted
 
 MakeApp = Callable[..., Flask]
 SEND = {"msg": "Hello", "destination": "+919999911111"}

@@ -16,8 +16,9 @@ from flask_communication.delivery.channel import Channel
 from flask_communication.delivery.policy.suppression import REASONS
 from flask_communication.storage.models import CHANNELS, PRIORITIES
 from flask_communication.storage.models.status import STATUSES
+from tests.support.apps import install
 from tests.support.endpoints import PUBLIC, ours
-from tests.support.rigs import Scripted, install
+from tests.support.providers import Scripted
 
 HEALTH = "communication.health"
 MakeApp = Callable[..., Flask]

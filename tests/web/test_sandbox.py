@@ -8,8 +8,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.support.apps import install
+from tests.support.providers import Scripted
 from tests.support.rest_email import PNG, encoded, sent
-from tests.support.rigs import Scripted, install
 
 
 @pytest.fixture

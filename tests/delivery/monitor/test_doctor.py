@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,10 @@ from flask_communication.configs.state import state_of
 from flask_communication.delivery.monitor import doctor
 from flask_communication.delivery.worker import heartbeat
 from flask_communication.providers.base import OutcomeUnknown, Refused
+from tests.support.apps import TO, MakeApp, install, make_due, work
 from tests.support.mail_servers import PASSWORD, USER, Post, sink
-from tests.support.rigs import Scripted, install, make_due, work
+from tests.support.providers import Scripted
 from tests.support.seed_provider import SeedProvider, seed_app, served
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
-
-
-@pytest.fixture
-def app(make_app: MakeApp, upgraded_url: str) -> Flask:
-    return make_app(upgraded_url)
 
 
 def run(app: Flask, *words: str, expect: int = 0) -> str:

@@ -16,10 +16,8 @@ from flask_communication.delivery.monitor import explain
 from flask_communication.errors import ConfigNotFound, InvalidMessage
 from flask_communication.providers.base import Refused
 from flask_communication.storage.models import Message
-from tests.support.rigs import Scripted, install, work
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
+from tests.support.apps import TO, MakeApp, install, work
+from tests.support.providers import Scripted
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,20 +17,17 @@ from flask_communication.configs.state import state_of
 from flask_communication.delivery.worker import heartbeat
 from flask_communication.delivery.worker.worker import Worker
 from flask_communication.providers.base import Accepted, OutboundSMS, Refused
-from tests.support.rigs import Scripted, install, make_due, work
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
+from tests.support.apps import TO, MakeApp, install, make_due, work
+from tests.support.providers import Scripted
 
 
 @pytest.fixture
-def app(make_app: MakeApp, upgraded_url: str) -> Flask:
-    app = make_app(upgraded_url)
-    install(app, Scripted())
+def app(app: Flask, provider: Scripted) -> Flask:
+    install(app, provider)
     return app
 
 
-def health(app: Flask) -> tuple[int, dict[str, dict[str, object]]]:
+def health(app: Flask) -> tuple[int, dict[str, Any]]:
     answer = app.test_client().get("/communication/health")
     assert answer.json is not None
     return answer.status_code, answer.json["data"]
@@ -166,7 +163,7 @@ def test_health_names_what_is_paused_and_why(app: Flask) -> None:
     with app.app_context():
         SMS.send_msg(TO, "Hello")
         work(app)
-    (paused,) = health(app)[1]["circuits"]["paused"]  # type: ignore[misc]
+    (paused,) = health(app)[1]["circuits"]["paused"]
     assert (paused["state"], paused["reason"]) == ("stopped", "wrong password")
     assert values(app)["communication_config_paused", "1", "", "stopped"] == 1
 

@@ -21,10 +21,9 @@ from flask_communication.errors import MessageNotFound, NotReleasable
 from flask_communication.providers.base import Accepted, NotSent, OutboundEmail
 from flask_communication.storage.models import Event, Message, Usage
 from flask_communication.storage.models.operation import hash_recipient
-from tests.support.rigs import Bulky, Scripted, install, make_due, statements_of, work
+from tests.support.apps import TO, MakeApp, install, make_due, statements_of, work
+from tests.support.providers import Bulky, Scripted
 
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
 Hosts = Callable[..., tuple[Flask, Bulky]]
 
 

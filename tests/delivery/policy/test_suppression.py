@@ -25,12 +25,11 @@ from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.simulator import Simulator
 from flask_communication.sms import incoming
 from flask_communication.storage.models import Message
-from tests.support.rigs import Bulky, Scripted, install, make_due, statements_of, work
+from tests.support.apps import TO, MakeApp, install, make_due, statements_of, work
+from tests.support.providers import Bulky, Scripted
 
-TO = "+919999911111"
 OTHER = "+919999922222"
 OURS = "+15550101234"
-MakeApp = Callable[..., Flask]
 
 
 def opted_out(sms: Any) -> Accepted:
@@ -38,13 +37,7 @@ def opted_out(sms: Any) -> Accepted:
 
 
 @pytest.fixture
-def provider() -> Scripted:
-    return Scripted()
-
-
-@pytest.fixture
-def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
-    app = make_app(upgraded_url)
+def app(app: Flask, provider: Scripted) -> Flask:
     install(app, provider, key="shop")
     install(app, provider, key="bank")
     return app

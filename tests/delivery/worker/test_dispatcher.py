@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,27 +26,12 @@ from flask_communication.providers.base import (
     Refused,
 )
 from flask_communication.storage.models import Message
-from tests.support.rigs import Bulky, Scripted, install, make_due, statements_of, work
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
-
-
-def raising(failure: Exception) -> Callable[[Any], Any]:
-    def answer(sms: Any) -> Any:
-        raise failure
-
-    return answer
+from tests.support.apps import TO, MakeApp, install, make_due, statements_of, work
+from tests.support.providers import Bulky, Scripted, raising
 
 
 @pytest.fixture
-def provider() -> Scripted:
-    return Scripted()
-
-
-@pytest.fixture
-def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
-    app = make_app(upgraded_url)
+def app(app: Flask, provider: Scripted) -> Flask:
     install(app, provider)
     return app
 

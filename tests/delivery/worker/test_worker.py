@@ -5,10 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
-from flask import Flask
 from redis import Redis
 
 from flask_communication import SMS
@@ -16,12 +14,10 @@ from flask_communication.configs.settings import Settings
 from flask_communication.configs.state import state_of
 from flask_communication.delivery.worker.bell import RING_FOR_MS, SILENT_FOR, Bell
 from flask_communication.delivery.worker.worker import Worker
+from tests.support.apps import TO, MakeApp, install, make_due, work
 from tests.support.loopback import server
-from tests.support.rigs import Scripted, install, make_due, work
+from tests.support.providers import Scripted
 from tests.support.waiting import wait_until
-
-TO = "+919999911111"
-MakeApp = Callable[..., Flask]
 
 
 def test_the_embedded_worker_sends_by_itself(make_app: MakeApp, upgraded_url: str) -> None:
@@ -136,7 +132,7 @@ def test_many_sends_ring_once_until_a_worker_answers(
         SMS.send_msg(TO, "after the answer")
         assert jobs(redis_url) == rang + 1
     keys = Redis.from_url(redis_url).keys("*")
-    dump = b"".join(Redis.from_url(redis_url).dump(key) or b"" for key in keys)  # type: ignore[union-attr]
+    dump = b"".join(Redis.from_url(redis_url).dump(key) or b"" for key in keys)
     assert TO.encode() not in dump
 
 
@@ -166,8 +162,9 @@ def test_a_redis_that_accepts_and_says_nothing_costs_less_than_0_3_s(
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         app = make_app(upgraded_sqlite_url, COMMUNICATION_REDIS_URL=url)
         install(app, Scripted())
-        bell, taken = state_of(app).bell, []
-        assert bell is not None
+        bell = state_of(app).bell
+        assert isinstance(bell, Bell)
+        taken: list[float] = []
         with app.app_context():
             for _ in range(5):
                 bell._silent_until = 0.0
@@ -199,7 +196,7 @@ def test_the_ticker_rings_for_overdue_work_once_for_all_processes(
         SMS.send_msg(TO, "Hello")
     Redis.from_url(redis_url).flushall()
     state = state_of(app)
-    assert state.bell is not None
+    assert isinstance(state.bell, Bell)
     tickers = [Ticker(state, state.bell) for _ in range(3)]
     for ticker in tickers:
         ticker._tick()
@@ -213,7 +210,7 @@ def test_nothing_rings_when_nothing_is_due(
 
     app = make_app(upgraded_url, COMMUNICATION_REDIS_URL=redis_url)
     state = state_of(app)
-    assert state.bell is not None
+    assert isinstance(state.bell, Bell)
     Ticker(state, state.bell)._tick()
     assert jobs(redis_url) == 0
 

@@ -22,10 +22,8 @@ from flask_communication.providers.http import Http, classify
 from flask_communication.providers.net import hosts, sockets
 from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.smtp import SMTP
+from tests.support.apps import MakeApp, install, work
 from tests.support.loopback import server
-from tests.support.rigs import install, work
-
-MakeApp = Callable[..., Flask]
 
 PRIVATE = """
 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 169.254.169.254

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.header import decode_header, make_header
 from email.message import EmailMessage
@@ -264,7 +265,7 @@ def email_header(raw: bytes, name: str) -> str:
 
 
 BREAKS = ["\r", "\n", "\r\n ", "\0", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c"]
-PLACES = {
+PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "subject": lambda bad: {"subject": bad},
     "sender": lambda bad: {"sender": f"{bad} <a@b.example>"},
     "sender's address": lambda bad: {"sender": f"a@b.example{bad}x"},

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_communication.configs.state import state_of
-from tests.support.rigs import work
+from tests.support.apps import work
 
 MakeApp = Callable[..., Flask]
 # As the seed has it: one key twice.

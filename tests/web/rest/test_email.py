@@ -26,8 +26,8 @@ from flask_communication.providers.base import (
     ProviderError,
 )
 from flask_communication.storage.models import PRIORITIES
+from tests.support.apps import install, work
 from tests.support.rest_email import ANN, BOB, MAIL, PNG, encoded, sent
-from tests.support.rigs import install, work
 
 MakeApp = Callable[..., Flask]
 

@@ -6,7 +6,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_communication import SMS
-from tests.support.rigs import Scripted, install, work
+from tests.support.apps import install, work
+from tests.support.providers import Scripted
 
 
 def test_messages_are_listed_and_told(app: Flask, client: FlaskClient) -> None:

@@ -13,7 +13,8 @@ from flask_communication import SMS
 from flask_communication.configs import tokens
 from flask_communication.configs.state import state_of
 from flask_communication.storage.models import PRIORITIES
-from tests.support.rigs import Scripted, install, work
+from tests.support.apps import install, work
+from tests.support.providers import Scripted
 
 MakeApp = Callable[..., Flask]
 JSON = {"content_type": "application/json"}

@@ -23,13 +23,14 @@ from flask_communication.providers.base import (
     ProviderError,
     Refused,
     Report,
+    ReportStatus,
 )
 from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.http import Http, Reply, classify
 from flask_communication.providers.simulator import Simulator
 from flask_communication.testing import ProviderConformance
 
-log = logging.getLogger("planted")
+log = logging.getLogger("faulty_providers")
 
 
 class Sound(Provider):
@@ -44,7 +45,7 @@ class Sound(Provider):
         "required": ["api_key"],
         "properties": {"api_key": {"type": "string", "writeOnly": True}},
     }
-    words: Mapping[str, str] = {"DELIVRD": "delivered", "UNDELIV": "undelivered"}
+    words: Mapping[str, ReportStatus] = {"DELIVRD": "delivered", "UNDELIV": "undelivered"}
 
     def __init__(self, vendor: httpx.BaseTransport) -> None:
         self.http = Http(transport=vendor)
@@ -95,7 +96,7 @@ class Sound(Provider):
 class Conformance(ProviderConformance):
     """The tests, for whichever of them ``made`` is."""
 
-    channels = ("sms", "email")
+    channels: tuple[str, ...] = ("sms", "email")
     made: type[Provider] = Sound
     accepts = (200, {"id": "m1"})
     reports = {
@@ -253,7 +254,7 @@ class ReportsStrangers(Sound):
 
 
 class SaysItsOwnWords(Sound):
-    words = {"DELIVRD": "DELIVRD"}
+    words = {"DELIVRD": "DELIVRD"}  # type: ignore[dict-item]
 
 
 class ReturnsNothing(Sound):
@@ -319,7 +320,7 @@ class Simulated(ProviderConformance):
     }
 
     @pytest.fixture
-    def provider(self) -> Provider:  # type: ignore[override]
+    def provider(self) -> Provider:
         return self.made()
 
     @pytest.fixture
