@@ -1,7 +1,7 @@
 # make demo    send an SMS with nothing installed but Python        (ONCE=1 ends after it)
-# make test    everything: lint, types, tests on SQLite, PostgreSQL and Redis
+# make test    everything: lint, tests on SQLite, PostgreSQL and Redis
 # make chaos   kill workers, PostgreSQL and Redis under load, and count  (LONG=1: 10,000 messages a database)
-# make lint    only lint and types
+# make lint    only what reads the code: style, types, who imports whom, spelling, templates
 # make test-low      the tests with the oldest versions that pyproject.toml allows, on the oldest Python
 # make test-pythons  the tests on every Python at hand  (PYTHONS="3.12 3.13")
 # make bench   how fast it is, beside its peers    (QUICK=1, ONLY=throughput,latency, DATABASE=sqlite)
@@ -35,6 +35,9 @@ lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
+	$(BIN)/djlint --lint --quiet flask_communication/templates
 
 format: .venv/tested
 	$(BIN)/ruff check --fix .

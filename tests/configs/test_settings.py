@@ -34,7 +34,7 @@ def test_an_empty_config_gives_the_documented_defaults() -> None:
         ("ENCRYPTION_KEYS", ["not a fernet key"]),
         ("PUBLIC_URL", "example.com"),
         ("PROVIDERS", ["acme"]),
-        ("PROVIDERS", {"acme": {"adress": "https://acme.example"}}),
+        ("PROVIDERS", {"acme": {"adress": "https://acme.example"}}),  # codespell:ignore adress
         ("PROVIDERS", {"acme": {"url": "ftp://acme.example"}}),
         ("DEFAULT_REGION", "India"),
         ("ONLY_TO", "+919999911111"),

@@ -212,7 +212,7 @@ WRONG = [
         {"config": ["must be at most 20000 characters of valid Unicode, without NUL"]},
     ),
     ({"config": {"a": "*****"}}, {"config.a": ["is a mask; enter the secret itself"]}),
-    ({"wieght": 3}, {"wieght": ["is not a field of a configuration"]}),
+    ({"wieght": 3}, {"wieght": ["is not a field of a configuration"]}),  # codespell:ignore wieght
     (
         {"weight": -1, "type": "fax"},
         {
