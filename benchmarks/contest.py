@@ -108,7 +108,7 @@ def ours(
     """Let our worker work off ``number`` messages; return messages a second."""
     url, env = loaded(ground, kind, number, provider, at_once)
     ground.reset(delay)
-    return _timed(ground, WORKER, env, number, lambda: _ours_left)(url)
+    return _timed(ground, WORKER, env, number, lambda: ours_left)(url)
 
 
 WORKER = ["flask", "--app", "benchmarks.host", "communication", "worker"]
@@ -128,7 +128,7 @@ def together(
         for _ in range(workers):
             # On any processor: two workers have no more of them than one.
             stack.enter_context(running(ground, WORKER, None, **env))
-        return _rate(ground, number, url, _ours_left)
+        return _rate(ground, number, url, ours_left)
 
 
 def loaded(
@@ -162,7 +162,7 @@ def loaded(
     }
 
 
-def _ours_left(engine: object) -> int:
+def ours_left(engine: object) -> int:
     with engine.connect() as connection:  # type: ignore[attr-defined]
         wanted = "SELECT count(*) FROM communication_message WHERE status <> 'sent'"
         return int(connection.execute(text(wanted)).scalar_one())
@@ -189,7 +189,7 @@ def _rate(ground: Ground, number: int, url: str, left: Callable[..., int]) -> fl
     return number / (ended - ground.stats()["first"])
 
 
-def until_sent(url: str, left: Callable[..., int] = _ours_left, every: float = 0.005) -> None:
+def until_sent(url: str, left: Callable[..., int] = ours_left, every: float = 0.005) -> None:
     """Wait until no row is left."""
     engine = create_engine(url)
     until(lambda: left(engine) == 0, every=every)

@@ -166,13 +166,9 @@ def test_over_sockets_it_is_delivered(
     ],
     ids=["refused", "throttled", "broken", "silent"],
 )
+@pytest.mark.usefixtures("any_address")
 def test_over_sockets_trouble_has_its_outcome(
-    loopback: Loopback,
-    acme: Any,
-    any_address: None,
-    number: str,
-    kind: type[ProviderError],
-    status: int | None,
+    loopback: Loopback, acme: Any, number: str, kind: type[ProviderError], status: int | None
 ) -> None:
     config = {"api_key": "CANARY", "base_url": loopback.address}
     with ends_within(5), pytest.raises(kind) as failure:
@@ -184,8 +180,9 @@ def test_over_sockets_trouble_has_its_outcome(
     assert len(loopback.heard) == 1
 
 
+@pytest.mark.usefixtures("any_address")
 def test_a_wrong_key_is_refused_and_nobody_listening_is_not_sent(
-    loopback: Loopback, acme: Any, any_address: None
+    loopback: Loopback, acme: Any
 ) -> None:
     with pytest.raises(Refused, match="401"):
         acme.send_sms(sms("+919999911111"), {"api_key": "WRONG-KEY", "base_url": loopback.address})

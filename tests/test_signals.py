@@ -28,7 +28,7 @@ def heard() -> Iterator[Heard]:
     """Connect three receivers to every signal, of which the first raises."""
     heard: Heard = {name: [] for name in SIGNALS}
 
-    def fail(sender: Flask, **fields: Any) -> None:
+    def fail(_sender: Flask, **_fields: Any) -> None:
         raise RuntimeError("this receiver is broken")
 
     def hear_as(name: str) -> Callable[..., None]:
@@ -45,11 +45,11 @@ def heard() -> Iterator[Heard]:
         yield heard
 
 
-def refuse(sms: Any) -> Any:
+def refuse(_sms: Any) -> Any:
     raise Denied("wrong password")
 
 
-def lose(sms: Any) -> Any:
+def lose(_sms: Any) -> Any:
     raise OutcomeUnknown("read timeout")
 
 

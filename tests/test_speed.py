@@ -179,7 +179,7 @@ def steps(app: Flask, act: Callable[[], Any]) -> int:
     """Count, in hundreds, the steps that SQLite takes; no clock is as steady."""
     counted: list[int] = []
 
-    def listen(dbapi: Any, record: Any, proxy: Any) -> None:
+    def listen(dbapi: Any, _record: Any, _proxy: Any) -> None:
         dbapi.set_progress_handler(lambda: counted.append(1), 100)
 
     engine = state_of(app).database.engine
@@ -203,7 +203,7 @@ PAGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("filters", PAGES.values(), ids=list(PAGES))
 def test_a_page_does_not_grow_with_the_history(
-    make_app: MakeApp, tmp_path: Path, upgraded_sqlite_url: str, filters: dict[str, Any]
+    make_app: MakeApp, upgraded_sqlite_url: str, filters: dict[str, Any]
 ) -> None:
     app = make_app(upgraded_sqlite_url)
     history(app, 2000)

@@ -100,12 +100,12 @@ MUTANTS: dict[str, tuple[Rules, str]] = {
     "naive rescue": (mutate(stranding=naive_rescue), "a key rang twice|it rang, and is shown as"),
     "settle without fence": (mutate(moves=unfenced("accept")), "rang twice|forgotten|shown as"),
     "late truth dropped": (mutate(moves=NO_LATE_TRUTH), "it was accepted, and that is forgotten"),
-    "non-monotone reports": (mutate(applies=lambda said, current: True), "went back to"),
+    "non-monotone reports": (mutate(applies=lambda _said, _current: True), "went back to"),
     "checkpoint by cursor": (mutate(leased=NEVER), "queued for ever"),
     "start without fence": (mutate(moves=unfenced("start")), "rang twice|forgotten|shown as"),
     "repeat outside of the window": (mutate(dismissal=careless_dismissal), "a key rang twice"),
     "careless retry by a person": (
-        mutate(besides=lambda move, world: True),
+        mutate(besides=lambda _move, _world: True),
         "careful retry|shown as",
     ),
 }

@@ -95,7 +95,7 @@ def _ours(ground: Ground, kind: str, port: int, number: int, size: int) -> float
     env = {"BENCH_DATABASE": url, "BENCH_STUB": f"{ground.stub}/plain", "BENCH_CONCURRENCY": "50"}
     with running(ground, contest.WORKER, WORKER_CPUS, **env):
         until(lambda: _ask(port, "STAT")[0] >= number, every=0.05)
-        until(lambda: contest._ours_left(state_of(app).database.engine) == 0, every=0.005)
+        until(lambda: contest.ours_left(state_of(app).database.engine) == 0, every=0.005)
         seconds = time.monotonic() - _ask(port, "STAT")[1]
     app.extensions["communication"].database.engine.dispose()
     return number / seconds

@@ -43,7 +43,7 @@ def _taker(app: Flask, look: Callable[[Flask], object]) -> Callable[[], float]:
 
 
 def _counted_anew(app: Flask) -> None:
-    health._counted.pop(state_of(app), None)
+    health._counted.pop(state_of(app), None)  # noqa: SLF001
     metrics.expose(state_of(app))
 
 

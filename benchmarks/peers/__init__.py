@@ -24,7 +24,7 @@ def engine_of(url: str) -> Engine:
     return engine
 
 
-def _prepare(dbapi: Any, record: Any) -> None:
+def _prepare(dbapi: Any, _record: Any) -> None:
     cursor = dbapi.cursor()
     for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")

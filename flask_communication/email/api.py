@@ -161,7 +161,7 @@ class Email(MessageAPI):
 
     @staticmethod
     def sync_inbox(
-        key: str | int | None = None, progress: Callable[[int], None] = lambda fetched: None
+        key: str | int | None = None, progress: Callable[[int], None] = lambda _: None
     ) -> InboxResult:
         """Read the new mails of one mailbox, or of all, now and in this process.
 

@@ -168,7 +168,7 @@ class MailboxReader:
 def sync(
     state: State,
     key: str | int | None = None,
-    progress: Callable[[int], None] = lambda fetched: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> InboxResult:
     """Read one mailbox, or all of them, to the end, now and in this process.
 

@@ -212,9 +212,7 @@ def report(connection: Connection, config_id: int, found: Sequence[Report]) -> A
     news: list[Report] = []
     follows: list[Report] = []
     for one in found:
-        moved = connection.execute(
-            _report(dialect_of(connection)), _reported(config_id, one)
-        ).scalar()
+        moved = connection.execute(_REPORT, _reported(config_id, one)).scalar()
         if moved is not None:
             news.append(one)
             states = connection.execute(_STATES, {"id": moved}).scalars().all()
@@ -237,18 +235,14 @@ def _reported(config_id: int, one: Report) -> dict[str, Any]:
     }
 
 
-@cache
-def _report(dialect: Dialect) -> TextClause:
-    ranks = " ".join(f"WHEN '{name}' THEN {rank}" for name, rank in status.RANK.items())
-    return text(
-        "UPDATE communication_recipient SET status = :status, error = :error, error_code = :code"
-        " WHERE message_id IN (SELECT id FROM communication_message"
-        " WHERE config_id = :config_id AND provider_ref = :ref)"
-        f" AND lower(address) = lower(:address) AND COALESCE(CASE status {ranks} END, 0) < :rank"
-        " RETURNING message_id"
-    )
-
-
+_RANKS = " ".join(f"WHEN '{name}' THEN {rank}" for name, rank in status.RANK.items())
+_REPORT = text(
+    "UPDATE communication_recipient SET status = :status, error = :error, error_code = :code"
+    " WHERE message_id IN (SELECT id FROM communication_message"
+    " WHERE config_id = :config_id AND provider_ref = :ref)"
+    f" AND lower(address) = lower(:address) AND COALESCE(CASE status {_RANKS} END, 0) < :rank"
+    " RETURNING message_id"
+)
 _STATES = text("SELECT status FROM communication_recipient WHERE message_id = :id")
 
 

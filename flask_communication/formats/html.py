@@ -312,7 +312,7 @@ def sanitize(html: str, images: Mapping[str, str], *, remote: bool = False) -> s
     """
     import nh3
 
-    def keep(tag: str, name: str, value: str) -> str | None:
+    def keep(_tag: str, name: str, value: str) -> str | None:
         if name == "href":
             return value if _LINK.match(value.strip()) else None
         if name == "src":

@@ -230,7 +230,7 @@ def _own_engine(url: URL) -> Engine:
     return engine
 
 
-def _prepare_sqlite(dbapi: sqlite3.Connection, record: object) -> None:
+def _prepare_sqlite(dbapi: sqlite3.Connection, _record: object) -> None:
     # The driver would begin a transaction at the first write, which is too late.
     dbapi.isolation_level = None
     cursor = dbapi.cursor()

@@ -117,7 +117,7 @@ def guard_autogenerate(app: Flask) -> None:
         return
     from flask import appcontext_pushed
 
-    def later(sender: Flask, **kwargs: object) -> None:
+    def later(sender: Flask, **_: object) -> None:
         # The host may push a context before it initialises Flask-Migrate.
         if "migrate" in sender.extensions:
             appcontext_pushed.disconnect(later, sender)
@@ -137,7 +137,7 @@ def _wrap(app: Flask) -> None:
 
 
 def include_object(
-    thing: Any, name: str | None, kind: str, reflected: bool, compare_to: object
+    thing: Any, name: str | None, kind: str, _reflected: bool, _compare_to: object
 ) -> bool:
     """Tell Alembic whether an object is the host's: not one of our tables, nor part of one."""
     table = name if kind == "table" else getattr(getattr(thing, "table", None), "name", None)

@@ -33,10 +33,10 @@ def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
 def told(app: Flask) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     heard: list[tuple[str, dict[str, Any]]] = []
 
-    def paused(sender: Flask, **kwargs: Any) -> None:
+    def paused(_sender: Flask, **kwargs: Any) -> None:
         heard.append(("paused", kwargs))
 
-    def resumed(sender: Flask, **kwargs: Any) -> None:
+    def resumed(_sender: Flask, **kwargs: Any) -> None:
         heard.append(("resumed", kwargs))
 
     with (
@@ -237,7 +237,7 @@ def test_who_refuses_us_is_not_asked_again_until_the_configuration_changes(
 def test_a_late_refusal_of_the_old_password_does_not_stop_the_new_one(
     app: Flask, provider: Scripted
 ) -> None:
-    def change_meanwhile(sms: Any) -> Any:
+    def change_meanwhile(_sms: Any) -> Any:
         store.change(state_of(app), "1", {"config": {"password": None}})
         raise Refused("wrong password", http_status=403)
 
@@ -267,7 +267,7 @@ def test_too_many_requests_pause_everybody_for_as_long_as_asked(
         assert {SMS.get(uuid).status for uuid in uuids} == {"sent"}
 
 
-def test_while_all_goes_well_nothing_is_written(app: Flask, provider: Scripted) -> None:
+def test_while_all_goes_well_nothing_is_written(app: Flask) -> None:
     with app.app_context():
         send(50)
         work(app)

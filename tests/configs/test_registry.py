@@ -99,7 +99,8 @@ def test_an_installed_package_that_is_broken_says_so(
         registry(app).find("carrier")
 
 
-def test_an_address_of_the_operator_is_found(app: Flask, any_address: None) -> None:
+@pytest.mark.usefixtures("any_address")
+def test_an_address_of_the_operator_is_found(app: Flask) -> None:
     memory = SeedProvider()
     with served(seed_app(memory)) as url:
         known = registry(app, providers={"acme": RemoteAddress(f"{url}/seedsms")})

@@ -156,7 +156,7 @@ def test_use_is_noted_but_not_at_every_use(state: State) -> None:
     written: list[str] = []
 
     @event.listens_for(state.database.engine, "before_cursor_execute")
-    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
         written.extend([statement] if statement.startswith("UPDATE") else [])
 
     for _ in range(5):

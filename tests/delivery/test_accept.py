@@ -182,7 +182,7 @@ def test_in_memory_a_look_does_not_undo_the_hosts_rows(make_app: MakeApp) -> Non
         assert SMS.get(uuid).status == "queued"
 
 
-def test_a_session_of_another_database_is_refused(host: Host, sqlite_url: str) -> None:
+def test_a_session_of_another_database_is_refused(host: Host) -> None:
     other = create_engine("sqlite://")
     with host.app.app_context(), Session(other) as session, pytest.raises(SessionConflict):
         SMS.send_msg(TO, "Hello", session=session)
@@ -245,9 +245,7 @@ def test_two_applications_do_not_see_each_other(
         Communication(one)
 
 
-def test_one_extension_serves_applications_with_other_prefixes(
-    upgraded_sqlite_url: str, tmp_path: Any
-) -> None:
+def test_one_extension_serves_applications_with_other_prefixes(upgraded_sqlite_url: str) -> None:
     from flask_communication import Communication
 
     communication, db = Communication(), SQLAlchemy()

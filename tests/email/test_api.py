@@ -106,7 +106,7 @@ def test_an_email_arrives_with_all_it_was_given(app: Flask, post: Post) -> None:
     )
 
 
-def test_the_seed_writes_it_so(app: Flask, post: Post) -> None:
+def test_the_seed_writes_it_so(app: Flask) -> None:
     with app.app_context():
         email = Email()
         email.to, email.subject, email.body = ANN, "Hello", "World"
@@ -118,7 +118,8 @@ def test_the_seed_writes_it_so(app: Flask, post: Post) -> None:
             Email().send()
 
 
-def test_what_can_be_attached(app: Flask, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("app")
+def test_what_can_be_attached(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(b"on disk")
     upload = FileStorage(
@@ -182,7 +183,7 @@ def test_a_mail_and_a_type_with_parameters_can_be_attached(app: Flask, post: Pos
     ]
 
 
-def test_what_exceeds_the_limits_is_not_attached(app: Flask, post: Post) -> None:
+def test_what_exceeds_the_limits_is_not_attached(app: Flask) -> None:
     large, many = Email(to=ANN), Email(to=ANN)
     large.attach(b"x" * (10 * 1024 * 1024), "x")
     with pytest.raises(InvalidMessage, match="at most 18874368 go"):
@@ -234,7 +235,7 @@ LINES = [
 @pytest.mark.parametrize(
     "field", ["subject", "to", "cc", "sender", "reply_to", "in_reply_to", "headers"]
 )
-def test_nothing_breaks_out_of_a_header(app: Flask, post: Post, field: str, bad: str) -> None:
+def test_nothing_breaks_out_of_a_header(app: Flask, field: str, bad: str) -> None:
     fields: dict[str, Any] = {"to": ANN, "body": "Hello"}
     fields[field] = {"X-Order": f"17{bad}"} if field == "headers" else f"Ann{bad} <ann@example.com>"
     with app.app_context(), pytest.raises(InvalidMessage):
@@ -471,7 +472,7 @@ def test_the_same_key_is_one_email(app: Flask) -> None:
             Email(to=ANN, bcc=BOB, body="Hello").attach(b"1", "a.txt").send(idempotency_key="k")
 
 
-def test_many_are_one_transaction(app: Flask, post: Post) -> None:
+def test_many_are_one_transaction(app: Flask) -> None:
     with app.app_context():
         with pytest.raises(InvalidMessage, match=r"\[1\]\.to"):
             Email.send_bulk([{"to": ANN, "body": "a"}, {"to": "nobody", "body": "b"}])

@@ -24,7 +24,7 @@ from tests.support.postbox import ANN, BOB, Postbox, bounce, mail, received, sen
 def test_a_bounce_makes_the_email_undelivered_with_its_reason(app: Flask, postbox: Postbox) -> None:
     heard: list[str] = []
 
-    def hear(sender: Flask, message_uuid: str, **told: Any) -> None:
+    def hear(_sender: Flask, message_uuid: str, **_told: Any) -> None:
         heard.append(message_uuid)
 
     with app.app_context(), message_undelivered.connected_to(hear):

@@ -121,11 +121,11 @@ def test_what_is_to_be_sent_does_not_wait_for_a_slow_mailbox(app: Flask, postbox
     with app.app_context():
         Email(to=ANN, subject="Hi", body="Hi").send()
 
-        def send(email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+        def send(email: OutboundEmail, _config: Mapping[str, Any]) -> Accepted:
             arrived.set()
             return Accepted(email.message_id)
 
-        postbox.send_email = send  # type: ignore[method-assign]
+        postbox.send_email = send  # type: ignore[method-assign,assignment]
         work(app)
     assert seen == [True]
 
@@ -150,11 +150,11 @@ def test_who_was_overtaken_stores_nothing_more(app: Flask, postbox: Postbox) -> 
 def test_a_provider_that_promises_more_and_brings_nothing_is_left(
     app: Flask, postbox: Postbox
 ) -> None:
-    def nothing(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def nothing(_cursor: Mapping[str, Any], _limit: int, _config: Mapping[str, Any]) -> Inbox:
         postbox.visits += 1
         return Inbox([], {"read": 1}, more=True)
 
-    postbox.fetch_inbox = nothing  # type: ignore[method-assign]
+    postbox.fetch_inbox = nothing  # type: ignore[method-assign,assignment]
     with app.app_context():
         assert Email.sync_inbox() == (0, 0, 0)
     assert postbox.visits == 2

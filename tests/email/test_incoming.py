@@ -24,7 +24,7 @@ from tests.support.postbox import ANN, BOB, Postbox, mail, received, sent, threa
 def test_new_mail_is_kept_with_all_that_belongs_to_it(app: Flask, postbox: Postbox) -> None:
     heard: list[str] = []
 
-    def hear(sender: Flask, message_uuid: str, **told: Any) -> None:
+    def hear(_sender: Flask, message_uuid: str, **_told: Any) -> None:
         heard.append(message_uuid)
 
     postbox.mails.append(mail("Where is it?", Message_ID="<1@example.com>"))
@@ -98,7 +98,7 @@ def test_a_mail_as_it_came_is_served_to_be_saved_and_nothing_else(
 ) -> None:
     asked: list[str] = []
 
-    def authorize(action: str, resource: Any = None) -> bool:
+    def authorize(action: str, _resource: Any = None) -> bool:
         asked.append(action)
         return "closed" not in asked
 

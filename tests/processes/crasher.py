@@ -103,17 +103,17 @@ def send_and_work(app: Flask, count: int) -> None:
     work(app)
 
 
-def only_work(app: Flask, count: int) -> None:
+def only_work(app: Flask, _count: int) -> None:
     work(app)
 
 
-def retry(app: Flask, count: int) -> None:
+def retry(app: Flask, _count: int) -> None:
     """A person sends again what the provider refused."""
     with app.app_context():
         SMS.retry_send(SMS.messages().items[0].uuid)
 
 
-def read_inbox(app: Flask, count: int) -> None:
+def read_inbox(app: Flask, _count: int) -> None:
     with app.app_context():
         Email.sync_inbox()
 

@@ -163,7 +163,7 @@ def test_the_same_key_twice_in_one_bulk_is_one_message(app: Flask) -> None:
         assert len(SMS.messages().items) == 1
 
 
-def test_a_scheduled_message_waits_for_its_time(app: Flask, provider: Scripted) -> None:
+def test_a_scheduled_message_waits_for_its_time(app: Flask) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello", send_at=datetime.now(UTC) + timedelta(hours=1))
         work(app)
@@ -207,7 +207,7 @@ def test_a_cancelled_message_is_never_sent(app: Flask, provider: Scripted) -> No
 
 
 def test_a_refused_message_says_why_and_can_be_sent_again(app: Flask, provider: Scripted) -> None:
-    def refuse(sms: Any) -> Any:
+    def refuse(_sms: Any) -> Any:
         raise Refused("not a mobile number", code="21614", http_status=400)
 
     provider.answer = refuse
@@ -244,7 +244,7 @@ def test_an_undelivered_message_is_retried_under_the_providers_own_id(
 
 
 @pytest.mark.parametrize("status", ["sent", "delivered", "sending"])
-def test_what_could_ring_twice_is_not_retried(app: Flask, provider: Scripted, status: str) -> None:
+def test_what_could_ring_twice_is_not_retried(app: Flask, status: str) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         work(app)
@@ -274,7 +274,7 @@ def test_retrying_what_waits_sends_it_now(app: Flask, provider: Scripted) -> Non
 
 
 def test_an_unknown_message_waits_for_a_person(app: Flask, provider: Scripted) -> None:
-    def vanish(sms: Any) -> Any:
+    def vanish(_sms: Any) -> Any:
         raise OutcomeUnknown("the line went dead")
 
     provider.answer = vanish

@@ -71,7 +71,7 @@ def test_models_equal_migrations(database: Database) -> None:
         options = {
             "version_table": migrations.VERSION_TABLE,
             "compare_type": True,
-            "include_object": lambda thing, name, kind, *rest: name != migrations.VERSION_TABLE,
+            "include_object": lambda _thing, name, _kind, *_rest: name != migrations.VERSION_TABLE,
         }
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, whole_metadata()) == []
@@ -174,7 +174,7 @@ def test_the_hosts_autogenerate_never_drops_our_tables(
 
 
 def test_a_host_may_take_our_tables_into_its_own_history(database_url: str, tmp_path: Path) -> None:
-    app, db = host_with_history(database_url, tmp_path, "migrate", COMMUNICATION_MIGRATIONS="host")
+    app, _ = host_with_history(database_url, tmp_path, "migrate", COMMUNICATION_MIGRATIONS="host")
     database = state_of(app).database
     with pytest.raises(DatabaseError, match="flask db upgrade"):
         migrations.upgrade(database)

@@ -21,7 +21,7 @@ MakeApp = Callable[..., Flask]
 TO = "+919999911111"
 
 
-def allow(action: str, resource: Any = None) -> bool:
+def allow(_action: str, _resource: Any = None) -> bool:
     """Allow everybody everything: what ``authorize`` is in most tests."""
     return True
 
@@ -47,7 +47,7 @@ def statements_of(app: Flask) -> Iterator[list[str]]:
     """Give a list that fills with the SQL of our own transactions, as long as the block lasts."""
     said: list[str] = []
 
-    def hear(conn: Any, cursor: Any, statement: str, *more: Any) -> None:
+    def hear(_conn: Any, _cursor: Any, statement: str, *_more: Any) -> None:
         said.append(statement)
 
     engine = state_of(app).database.engine

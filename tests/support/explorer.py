@@ -76,7 +76,7 @@ class World(NamedTuple):
     doubt: bool = False
     stale: bool = False
     ref: bool = False
-    # (fence, key, state)
+    # Of each attempt: fence, key and state.
     attempts: frozenset[tuple[int, int, str]] = frozenset()
     workers: tuple[Hold | None, ...] = (None, None)
     # How often each key rang; whether an acceptance was written down since a person last sent it

@@ -121,10 +121,10 @@ def mixed(*parts: bytes) -> bytes:
 
 def nested(depth: int, kind: str = "mixed") -> bytes:
     lines = [MIME + b"Content-Type: multipart/%s; boundary=b0\r\n\r\n" % kind.encode()]
-    for n in range(depth):
-        lines.append(
-            b"--b%d\r\nContent-Type: multipart/%s; boundary=b%d\r\n\r\n" % (n, kind.encode(), n + 1)
-        )
+    lines += [
+        b"--b%d\r\nContent-Type: multipart/%s; boundary=b%d\r\n\r\n" % (n, kind.encode(), n + 1)
+        for n in range(depth)
+    ]
     return b"".join(lines) + b"--b%d\r\n\r\nThe end\r\n" % depth
 
 

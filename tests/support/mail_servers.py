@@ -117,7 +117,7 @@ class SlowPost(Post):
 
 
 def _authenticate(
-    server: Any, session: Any, envelope: Any, mechanism: str, data: Any
+    _server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any
 ) -> AuthResult:
     right = isinstance(data, LoginPassword) and (data.login, data.password) == (
         USER.encode(),

@@ -22,7 +22,7 @@ Answer = Callable[[OutboundSMS], Accepted]
 def raising(failure: Exception) -> Answer:
     """Return an answer that raises."""
 
-    def answer(sms: OutboundSMS) -> Accepted:
+    def answer(_sms: OutboundSMS) -> Accepted:
         raise failure
 
     return answer

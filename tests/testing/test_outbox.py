@@ -218,9 +218,8 @@ def test_what_was_there_before_is_not_listed(url: str, request: pytest.FixtureRe
         assert [one.msg for one in communication_outbox.sms] == ["Hello"]
 
 
-def test_a_channel_without_a_configuration_gets_one_and_a_wrong_key_none(
-    communication_outbox: Outbox, app: Flask
-) -> None:
+@pytest.mark.usefixtures("communication_outbox")
+def test_a_channel_without_a_configuration_gets_one_and_a_wrong_key_none(app: Flask) -> None:
     with app.app_context():
         with pytest.raises(ConfigNotFound):
             SMS.send_msg(TO, "Hello", key="misspelt")
@@ -261,7 +260,7 @@ def test_deliver_moves_statuses_and_reaches_nobody(
     install(app, provider)
     told: list[str] = []
 
-    def hear(sender: Flask, status: str, **more: Any) -> None:
+    def hear(_sender: Flask, status: str, **_more: Any) -> None:
         told.append(status)
 
     with (
@@ -388,7 +387,7 @@ def test_a_worker_of_the_host_meets_stand_ins_only(
 def test_no_remote_provider_is_called(communication_outbox: Outbox, upgraded_url: str) -> None:
     called: list[str] = []
 
-    def behave(connection: socket.socket) -> None:
+    def behave(_connection: socket.socket) -> None:
         called.append("called")
 
     with server(behave) as address:

@@ -53,7 +53,7 @@ def test_nobody_may_until_the_host_says_who(make_app: MakeApp, upgraded_sqlite_u
 
 
 def test_an_authorize_that_fails_denies(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
-    def fail(action: str, resource: Any = None) -> bool:
+    def fail(_action: str, _resource: Any = None) -> bool:
         raise KeyError("user")
 
     client = make_app(upgraded_sqlite_url, authorize=fail).test_client()
@@ -63,7 +63,7 @@ def test_an_authorize_that_fails_denies(make_app: MakeApp, upgraded_sqlite_url: 
 def test_authorize_is_asked_for_the_action(make_app: MakeApp, upgraded_sqlite_url: str) -> None:
     asked: list[str] = []
 
-    def authorize(action: str, resource: Any = None) -> bool:
+    def authorize(action: str, _resource: Any = None) -> bool:
         asked.append(action)
         return action == "message.read"
 
@@ -202,7 +202,7 @@ def rows(app: Flask) -> int:
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_host_that_checks_csrf_itself_does_not_check_us(
-    make_app: MakeApp, upgraded_sqlite_url: str, first: bool
+    upgraded_sqlite_url: str, first: bool
 ) -> None:
     from flask_wtf import CSRFProtect
 

@@ -100,7 +100,7 @@ def test_nobody_attends(app: Flask) -> None:
 def test_what_waits_for_a_person_is_counted(make_app: MakeApp, upgraded_url: str) -> None:
     app = make_app(upgraded_url, COMMUNICATION_ALLOWED_COUNTRIES=["+91"])
 
-    def lose(sms: object) -> Any:
+    def lose(_sms: object) -> Any:
         raise OutcomeUnknown("the connection broke")
 
     install(app, Scripted(lose))
@@ -149,7 +149,7 @@ def test_providers_fallbacks_and_defaults_that_do_not_exist_are_found(app: Flask
 
 
 def test_a_stopped_circuit_fails_and_a_pause_warns(app: Flask) -> None:
-    def refuse(sms: object) -> Any:
+    def refuse(_sms: object) -> Any:
         raise Refused("wrong password", http_status=401)
 
     install(app, Scripted(refuse))

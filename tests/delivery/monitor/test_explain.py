@@ -164,7 +164,7 @@ def test_weights_say_how_many_begin_where(make: MakeApp) -> None:
 def test_a_paused_circuit_sends_it_by_the_fallback(make: MakeApp) -> None:
     app = make()
 
-    def refuse(sms: object) -> Any:
+    def refuse(_sms: object) -> Any:
         raise Refused("wrong password", http_status=401)
 
     class Bad(Scripted):

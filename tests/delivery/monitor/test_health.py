@@ -155,7 +155,7 @@ def test_a_heart_without_a_database_beats_on(make_app: MakeApp, database_url: st
 def test_health_names_what_is_paused_and_why(app: Flask) -> None:
     provider = Scripted()
 
-    def refuse(sms: object) -> None:
+    def refuse(_sms: object) -> None:
         raise Refused("wrong password", http_status=401)
 
     provider.answer = refuse  # type: ignore[assignment]

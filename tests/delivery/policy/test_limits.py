@@ -59,7 +59,7 @@ def reasons(app: Flask) -> set[str | None]:
 def alerts() -> Iterator[list[dict[str, Any]]]:
     heard: list[dict[str, Any]] = []
 
-    def hear(sender: Flask, **told: Any) -> None:
+    def hear(_sender: Flask, **told: Any) -> None:
         heard.append(told)
 
     with signals.limit_reached.connected_to(hear):
@@ -214,7 +214,7 @@ def test_one_limit_that_is_reached_does_not_use_up_the_others(host: Hosts) -> No
 def test_a_message_is_counted_once_however_often_it_is_tried(host: Hosts) -> None:
     app, provider = host(LIMIT_PER_RECIPIENT=[(1, 3600)], LIMIT_PER_DAY=1)
 
-    def refuse(batch: Any, config: Any) -> Any:
+    def refuse(_batch: Any, _config: Any) -> Any:
         raise NotSent("connection refused")
 
     provider.answer = lambda sms: refuse([sms], {})

@@ -32,7 +32,7 @@ OTHER = "+919999922222"
 OURS = "+15550101234"
 
 
-def opted_out(sms: Any) -> Accepted:
+def opted_out(_sms: Any) -> Accepted:
     raise Refused("21610: unsubscribed recipient", code="21610", opted_out=True)
 
 
@@ -63,7 +63,7 @@ def test_who_is_suppressed_is_rejected_without_a_call_and_the_reason_is_told(
 ) -> None:
     told: list[str] = []
 
-    def hear(sender: Flask, *, message_uuid: str, status: str, **more: Any) -> None:
+    def hear(_sender: Flask, *, message_uuid: str, status: str, **_more: Any) -> None:
         told.append(f"{message_uuid} {status}")
 
     with app.app_context(), signals.message_failed.connected_to(hear):
@@ -132,7 +132,7 @@ def test_what_a_provider_says_of_a_recipient_is_learnt(app: Flask, provider: Scr
 
 
 def test_an_opt_out_says_nothing_against_the_configuration(app: Flask, provider: Scripted) -> None:
-    def forbid(sms: Any) -> Accepted:
+    def forbid(_sms: Any) -> Accepted:
         raise Refused("forbidden by the recipient", http_status=403, opted_out=True)
 
     provider.answer = forbid
@@ -142,7 +142,7 @@ def test_an_opt_out_says_nothing_against_the_configuration(app: Flask, provider:
 
 
 def test_a_refusal_for_another_reason_suppresses_nobody(app: Flask, provider: Scripted) -> None:
-    def refuse(sms: Any) -> Accepted:
+    def refuse(_sms: Any) -> Accepted:
         raise Refused("no such number")
 
     provider.answer = refuse
@@ -182,10 +182,10 @@ def test_where_another_is_rung_in_their_place_nothing_is_learnt(
 
 
 def test_a_report_can_say_it_too(app: Flask, provider: Scripted) -> None:
-    def reports(refs: Any, config: Any) -> list[Report]:
+    def reports(refs: Any, _config: Any) -> list[Report]:
         return [Report(ref, "undelivered", "the handset said STOP", opted_out=True) for ref in refs]
 
-    provider.sms_reports = reports  # type: ignore[method-assign]
+    provider.sms_reports = reports  # type: ignore[method-assign,assignment]
     with app.app_context():
         for sender in (None, "BANK"):
             SMS.send_msg(TO, "Hello", sender=sender)
@@ -216,7 +216,7 @@ def test_the_simulator_rehearses_it_over_the_http_contract(
 def test_who_may_have_been_reached_already_is_not_called_rejected(
     app: Flask, provider: Scripted
 ) -> None:
-    def doubt(sms: Any) -> Accepted:
+    def doubt(_sms: Any) -> Accepted:
         raise OutcomeUnknown("read timeout")
 
     provider.idempotency_window = 3600.0
@@ -285,9 +285,7 @@ def test_only_a_message_that_is_nothing_but_the_word_is_obeyed(body: str, word: 
     assert incoming.word(body) == word
 
 
-def test_stop_silences_the_number_it_was_sent_to_and_start_lifts_it(
-    app: Flask, provider: Scripted
-) -> None:
+def test_stop_silences_the_number_it_was_sent_to_and_start_lifts_it(app: Flask) -> None:
     with app.app_context():
         SMS.receive(TO, OURS, "Stop.")
     assert scopes(app) == {f"sender:{OURS}", "config:1"}
@@ -339,7 +337,7 @@ def test_start_does_not_undo_what_a_person_decided(app: Flask) -> None:
 def test_what_comes_in_is_stored_and_announced_once(app: Flask) -> None:
     told: list[tuple[str, str]] = []
 
-    def hear(sender: Flask, *, message_uuid: str, status: str, **more: Any) -> None:
+    def hear(_sender: Flask, *, message_uuid: str, status: str, **_more: Any) -> None:
         told.append((message_uuid, status))
 
     with app.app_context(), signals.message_received.connected_to(hear):

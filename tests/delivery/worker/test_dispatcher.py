@@ -276,7 +276,7 @@ def start_one(app: Flask) -> Claim:
     return claim
 
 
-def test_a_stale_worker_cannot_settle_what_another_holds(app: Flask, provider: Scripted) -> None:
+def test_a_stale_worker_cannot_settle_what_another_holds(app: Flask) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         stale = start_one(app)
@@ -309,7 +309,7 @@ def test_a_refusal_of_an_earlier_try_does_not_clear_a_later_one(
             SMS.retry_send(uuid)
 
 
-def test_late_truth_wins_over_what_was_guessed(app: Flask, provider: Scripted) -> None:
+def test_late_truth_wins_over_what_was_guessed(app: Flask) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         stale = start_one(app)
@@ -322,9 +322,7 @@ def test_late_truth_wins_over_what_was_guessed(app: Flask, provider: Scripted) -
     assert [one.state for one in message.attempts] == ["accepted"]
 
 
-def test_late_truth_reaches_a_message_that_another_is_sending(
-    app: Flask, provider: Scripted
-) -> None:
+def test_late_truth_reaches_a_message_that_another_is_sending(app: Flask) -> None:
     with app.app_context():
         uuid = SMS.send_msg(TO, "Hello")
         stale = start_one(app)
@@ -427,9 +425,7 @@ def test_what_a_slow_provider_cannot_take_soon_is_left_to_other_workers(
     assert held[0] < 70, held
 
 
-def test_a_disabled_configuration_keeps_its_messages_waiting(
-    app: Flask, provider: Scripted
-) -> None:
+def test_a_disabled_configuration_keeps_its_messages_waiting(app: Flask) -> None:
     from flask_communication.configs import store
 
     with app.app_context():
@@ -496,11 +492,11 @@ def test_everything_is_redirected_where_the_host_says(make_app: MakeApp, upgrade
 def test_the_host_is_told_by_signals(app: Flask, provider: Scripted) -> None:
     told: list[tuple[str, str]] = []
 
-    def listen(sender: Flask, *, message_uuid: str, status: str, **kwargs: Any) -> None:
+    def listen(sender: Flask, *, message_uuid: str, status: str, **_kwargs: Any) -> None:
         assert sender is app
         told.append((message_uuid, status))
 
-    def fail(sender: Flask, **kwargs: Any) -> None:
+    def fail(_sender: Flask, **_kwargs: Any) -> None:
         raise RuntimeError("a receiver of the host")
 
     with (
@@ -519,7 +515,7 @@ def test_the_host_is_told_by_signals(app: Flask, provider: Scripted) -> None:
 def test_a_provider_that_gives_two_messages_one_id_is_complained_of(
     app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    provider = Scripted(lambda sms: Accepted("the same"))
+    provider = Scripted(lambda _sms: Accepted("the same"))
     install(app, provider)
     with app.app_context():
         SMS.send_bulk([{"destination": TO, "msg": text} for text in ("one", "two")])

@@ -282,12 +282,12 @@ def test_who_brings_more_than_fits_is_asked_mail_by_mail(
 ) -> None:
     large = [InboundEmail(str(n), b"x" * 20_000_000) for n in range(3)]
 
-    def fetch(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch(cursor: Mapping[str, Any], limit: int, _config: Mapping[str, Any]) -> Inbox:
         read = int(cursor.get("read", 0))
         found = large[read : read + limit]
         return Inbox(found, {"read": read + len(found)}, read + len(found) < len(large))
 
-    post.fetch_inbox = fetch  # type: ignore[method-assign]
+    post.fetch_inbox = fetch  # type: ignore[method-assign,assignment]
     assert remote.fetch_inbox({}, 50, CONFIG) == Inbox(large[:1], {"read": 1}, more=True)
 
 
@@ -372,7 +372,7 @@ def test_what_a_provider_does_not_do_is_not_found(path: str) -> None:
 def saying(data: Any) -> Flask:
     app = Flask("hostile")
     app.add_url_rule(
-        "/<path:path>", view_func=lambda path: jsonify(success=True, data=data), methods=["POST"]
+        "/<path:path>", view_func=lambda **_: jsonify(success=True, data=data), methods=["POST"]
     )
     return app
 

@@ -103,8 +103,11 @@ def test_a_name_with_one_private_address_is_not_dialled_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = [(socket.AF_INET, 1, 6, "", (one, 80)) for one in ("8.8.8.8", "127.0.0.1")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
-    with hosts.guarded([]), pytest.raises(hosts.Forbidden, match="evil.example is at 127.0.0.1"):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: answers)
+    with (
+        hosts.guarded([]),
+        pytest.raises(hosts.Forbidden, match=r"evil\.example is at 127\.0\.0\.1"),
+    ):
         sockets.addresses("evil.example", 80)
 
 
@@ -113,7 +116,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(
 ) -> None:
     asked = []
 
-    def rebinding(*args: object, **kwargs: object) -> list[object]:
+    def rebinding(*args: object, **_kwargs: object) -> list[object]:
         asked.append(args)
         return [(socket.AF_INET, 1, 6, "", ("203.0.113.9" if len(asked) > 1 else "8.8.8.8", 80))]
 

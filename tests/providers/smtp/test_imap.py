@@ -216,6 +216,19 @@ Say = Callable[[str], bytes | None]
 MAIL = b"Subject: hello\r\n\r\nhello\r\n"
 
 
+def respond(connection: socket.socket, tag: str, said: bytes | None) -> None:
+    """Answer a command; hang up (EOFError) after an answer without its end."""
+    if said is None:
+        until_closed(connection)
+    elif said.startswith((b"NO", b"BAD")):
+        connection.sendall(f"{tag} ".encode() + said + b"\r\n")
+    elif said.endswith(b"\r\n") or not said:
+        connection.sendall(said + f"{tag} OK done\r\n".encode())
+    else:
+        connection.sendall(said)
+        raise EOFError
+
+
 def server(
     say: Say,
     *,
@@ -240,16 +253,7 @@ def server(
                 connection.sendall(b"+ \r\n")
                 line_of(connection)
             said = b"" if command == "AUTHENTICATE PLAIN" else answer(command)
-            if said is None:
-                until_closed(connection)
-            elif said.startswith((b"NO", b"BAD")):
-                connection.sendall(f"{tag} ".encode() + said + b"\r\n")
-            elif said.endswith(b"\r\n") or not said:
-                connection.sendall(said + f"{tag} OK done\r\n".encode())
-            else:
-                # An answer without its end: the connection drops in the middle.
-                connection.sendall(said)
-                return
+            respond(connection, tag, said)
 
     return scripted(talk)
 

@@ -208,7 +208,7 @@ def test_a_wrong_name_and_an_old_certificate_are_refused(
     monkeypatch.setenv("SSL_CERT_FILE", str(shown))
     with (
         sink(Post(), tls_context=context) as port,
-        pytest.raises(NotSent, match="mismatch|expired"),
+        pytest.raises(NotSent, match=r"mismatch|expired"),
     ):
         send(port, {**LOGIN, "security": "starttls"})
 
@@ -225,9 +225,8 @@ def test_a_server_without_starttls_is_told_nothing() -> None:
     assert [line.split()[0] for line in heard] == [b"EHLO"]
 
 
-def test_what_was_injected_before_tls_is_not_taken_for_what_was_said_inside(
-    trusted: ssl.SSLContext,
-) -> None:
+@pytest.mark.usefixtures("trusted")
+def test_what_was_injected_before_tls_is_not_taken_for_what_was_said_inside() -> None:
     def talk(connection: socket.socket) -> None:
         connection.sendall(b"220 hello\r\n")
         line_of(connection)
@@ -280,6 +279,28 @@ def pipelined(answers: Mapping[str, bytes]) -> dict[str, bytes]:
     return {**answers, "EHLO": b"250-here\r\n250 PIPELINING\r\n"}
 
 
+def respond(connection: socket.socket, said: bytes | None) -> None:
+    """Send a reply; hang up after b"" and 421, say nothing any more after None."""
+    if said is None:
+        until_closed(connection)
+    if not said:
+        raise EOFError
+    connection.sendall(said)
+    if said.startswith(b"421"):
+        # Closing with something unread would throw away the reply too.
+        connection.shutdown(socket.SHUT_WR)
+        until_closed(connection)
+        raise EOFError
+
+
+def mail_of(connection: socket.socket) -> bytes:
+    """Read what follows DATA, with the dot."""
+    mail = b""
+    while not mail.endswith(b"\r\n.\r\n"):
+        mail += line_of(connection)
+    return mail
+
+
 def server(
     changed: Mapping[str, bytes | None] = {},
     heard: list[bytes] | None = None,
@@ -288,34 +309,18 @@ def server(
     """Script a server: an answer of b"" hangs up, one of None says nothing any more."""
     answers: dict[str, bytes | None] = {**OK, **changed}
 
-    def answer(connection: socket.socket, verb: str) -> None:
-        said = answers[verb]
-        if said is None:
-            until_closed(connection)
-        if not said:
-            raise EOFError
-        connection.sendall(said)
-        if said.startswith(b"421"):
-            # Closing with something unread would throw away the reply too.
-            connection.shutdown(socket.SHUT_WR)
-            until_closed(connection)
-            raise EOFError
+    heard = [] if heard is None else heard
+    mails = [] if mails is None else mails
 
     def talk(connection: socket.socket) -> None:
-        answer(connection, "greeting")
+        respond(connection, answers["greeting"])
         while True:
-            line = line_of(connection)
-            if heard is not None:
-                heard.append(line)
-            verb = line.split()[0].decode().upper()
-            answer(connection, verb)
+            heard.append(line_of(connection))
+            verb = heard[-1].split()[0].decode().upper()
+            respond(connection, answers[verb])
             if verb == "DATA" and (answers["DATA"] or b"").startswith(b"354"):
-                text = b""
-                while not text.endswith(b"\r\n.\r\n"):
-                    text += line_of(connection)
-                if mails is not None:
-                    mails.append(text)
-                answer(connection, ".")
+                mails.append(mail_of(connection))
+                respond(connection, answers["."])
 
     return scripted(talk)
 
@@ -428,7 +433,7 @@ def test_a_refused_connection_and_an_unknown_name_are_not_sent() -> None:
     [{"host": ""}, {"port": "x"}, {"port": -1}, {"security": "maybe"}, {"ehlo_name": "a\r\nMAIL"}],
 )
 def test_a_wrong_configuration_says_what_to_mend(wrong: dict[str, Any]) -> None:
-    with pytest.raises(NotSent, match="correct|must be"):
+    with pytest.raises(NotSent, match=r"correct|must be"):
         send(25, wrong)
 
 
@@ -469,7 +474,7 @@ def test_addresses_that_are_not_ascii_need_a_server_that_takes_them() -> None:
             "offer SMTPUTF8; write to another address of theirs"
         }
         for wrong in ({"sender": "jörg@x.example"}, {"reply_to": ["jörg@x.example"]}):
-            with pytest.raises(Refused, match="jörg@x.example, is not ASCII before the @"):
+            with pytest.raises(Refused, match=r"jörg@x\.example, is not ASCII before the @"):
                 send(port, **wrong)
     ((_, recipients, raw),) = plain.mails
     assert recipients == ["ann@x.example"]
