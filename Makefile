@@ -4,13 +4,14 @@
 # make lint    only what reads the code: style, types, who imports whom, spelling, templates
 # make test-low      the tests with the oldest versions that pyproject.toml allows, on the oldest Python
 # make test-pythons  the tests on every Python at hand  (PYTHONS="3.12 3.13")
+# make changes collect the files of changes/ in CHANGES.md  (VERSION=0.1.0; without it, only show them)
 # make bench   how fast it is, beside its peers    (QUICK=1, ONLY=throughput,latency, DATABASE=sqlite)
 
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 PYTHONS ?= 3.11 3.12 3.13
 
-.PHONY: demo test test-low test-pythons chaos bench lint format clean postgresql browser
+.PHONY: demo test test-low test-pythons chaos bench lint format changes clean postgresql browser
 
 demo: .venv/made
 	$(BIN)/python examples/quickstart.py
@@ -42,6 +43,9 @@ lint: .venv/tested
 format: .venv/tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+changes: .venv/tested
+	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version Unreleased)
 
 bench: benchmarks/.venv/made postgresql
 	benchmarks/.venv/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
