@@ -1,5 +1,5 @@
-"""Who sends: our worker, the peers, the limits; each takes N rows from queued to sent, timed from the first
-call that reaches the provider to the moment the last row says ``sent``."""
+"""The senders: our worker, the peers, the limits. Each takes N rows from queued to sent, timed from
+the first call that reaches the provider to the moment the last row says ``sent``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def threads(number: int) -> dict[str, Contestant]:
         ),
         Contestant(
             f"Celery, {number} threads", "with_celery",
-            ["celery", "-A", f"{at}celery", "worker", "-P", "threads", "-c", str(number), "-l", "WARNING"],
+            [
+                *("celery", "-A", f"{at}celery", "worker", "-P", "threads"),
+                *("-c", str(number), "-l", "WARNING"),
+            ],
             "none: a job is lost with its worker (acks early, the default)",
         ),
         Contestant(

@@ -53,7 +53,9 @@ class Figure:
 
 
 def judged(figures: Sequence[Figure], targets: Mapping[str, str]) -> list[Figure]:
-    """Give each figure but the first, which is ours, the ratio of ours to it, and its target by name."""
+    """Give each figure but the first, which is ours, the ratio of ours to it, and its target by
+    name.
+    """
     for one in figures[1:]:
         one.ratio = figures[0].value / one.value
         one.target = targets.get(one.name, "")
@@ -81,7 +83,9 @@ def _short(value: float) -> str:
 
 
 def alternated(runs: int, takers: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Take every measurement in turn, ``runs`` times round: noise of the machine then hits all alike."""
+    """Take every measurement in turn, ``runs`` times round: noise of the machine then hits all
+    alike.
+    """
     taken: dict[str, list[float]] = {name: [] for name in takers}
     for turn in range(runs):
         names = list(takers) if turn % 2 == 0 else list(takers)[::-1]

@@ -1,4 +1,4 @@
-"""What the measures stand on: PostgreSQL, Redis, the provider stub, fresh databases, and processes."""
+"""What the measures need: PostgreSQL, Redis, the provider stub, databases and processes."""
 
 from __future__ import annotations
 

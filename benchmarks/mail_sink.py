@@ -1,4 +1,6 @@
-"""An SMTP server that takes everything at once, a thread a connection: python benchmarks/mail_sink.py PORT.
+"""An SMTP server that takes everything at once, a thread a connection.
+
+Run it by: python benchmarks/mail_sink.py PORT.
 
 ``STAT`` answers how many mails came, and when (monotonic seconds) the first of them began; ``RSET
 ALL`` forgets.

@@ -1,4 +1,4 @@
-"""The application, made when this is imported: for a plain ``rq worker -c benchmarks.preloaded``."""
+"""The application, made when it is imported: for ``rq worker -c benchmarks.preloaded``."""
 
 from .host import create_app
 

@@ -6,4 +6,4 @@ from .extension import Communication
 from .providers.base import Provider
 from .sms import SMS
 
-__all__ = ["Communication", "CommunicationError", "Email", "Provider", "SMS"]
+__all__ = ["SMS", "Communication", "CommunicationError", "Email", "Provider"]

@@ -143,8 +143,8 @@ def _migrations(app: Flask, state: State) -> None:
     if state.settings.migrations == "host":
         if state.database.host is None:
             raise SettingError(
-                'COMMUNICATION_MIGRATIONS="host" needs the SQLAlchemy object of the host: initialise '
-                "it first, or pass it as Communication(app, db)"
+                'COMMUNICATION_MIGRATIONS="host" needs the SQLAlchemy object of the host: '
+                "initialise it first, or pass it as Communication(app, db)"
             )
         migrations.adopt(state.database.host.metadata)
     else:
@@ -203,7 +203,7 @@ def _unless_testing(*steps: Callable[[], None]) -> Callable[[], None]:
 
 
 def _at_first_request(app: Flask, start: Callable[[], None]) -> None:
-    def receive(sender: Flask, **kwargs: object) -> None:
+    def receive(_sender: Flask, **_fields: object) -> None:
         start()
 
     # Not one of the app's before_request functions: those are the host's.

@@ -1,4 +1,6 @@
-"""The short form of ``make chaos``: workers killed and paused under load, and nothing lost or doubled."""
+"""The short form of ``make chaos``: workers killed and paused under load, and nothing lost or
+doubled.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from flask_communication.providers.simulator import Simulator
 from flask_communication.storage.crashpoints import POINTS
 from flask_communication.storage.models import status
 from flask_communication.web.endpoints import ENDPOINTS
-from tests.support.apps import install, work
+from tests.support.apps import MakeApp, install, work
 
 HOME = Path(__file__).parent.parent
 DOCS = HOME / "docs"

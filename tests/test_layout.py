@@ -1,4 +1,4 @@
-"""One folder a noun: few entries, small modules, short functions; import-linter checks the doors."""
+"""One folder a noun: few entries, small modules; import-linter checks the doors."""
 
 from __future__ import annotations
 

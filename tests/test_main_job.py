@@ -1,4 +1,4 @@
-"""The main job on real parts: web, `rq worker`, PostgreSQL, Redis and a provider, each a process."""
+"""The main job on real parts: web, `rq worker`, PostgreSQL, Redis, provider: each a process."""
 
 from __future__ import annotations
 

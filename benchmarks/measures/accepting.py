@@ -77,9 +77,11 @@ def _bare(engine: Engine) -> float:
     with Session(engine) as session:
         session.add(
             Message(
-                uuid=str(uuid4()), channel="sms", direction="out", status="queued", config_id=1, priority=5,
-                destination="+919999911111", body="Hello from the benchmark", due_at=now, fence=0, tries=0,
-                crashes=0, resends=0, expires_at=now + timedelta(hours=4), created_at=now, updated_at=now,
+                uuid=str(uuid4()), channel="sms", direction="out", status="queued", config_id=1,
+                destination="+919999911111", body="Hello from the benchmark", due_at=now, fence=0,
+                priority=5, tries=0,
+                crashes=0, resends=0, expires_at=now + timedelta(hours=4), created_at=now,
+                updated_at=now,
             )
         )  # fmt: skip
         session.commit()

@@ -14,7 +14,8 @@ import sys, time, flask, flask_sqlalchemy
 begun = time.perf_counter()
 import flask_communication
 print((time.perf_counter() - begun) * 1000)
-heavy = {name.split(".")[0] for name in sys.modules} & {"rq", "alembic", "flask_migrate", "phonenumbers"}
+heavy = {"rq", "alembic", "flask_migrate", "phonenumbers"}
+heavy &= {name.split(".")[0] for name in sys.modules}
 assert not heavy, heavy
 """
 

@@ -1,4 +1,4 @@
-"""Asking for every open delivery report: many open in a long history, against few in a short one."""
+"""Ask for every open delivery report: many open in a long history, against few in a short one."""
 
 from __future__ import annotations
 

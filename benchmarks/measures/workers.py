@@ -13,7 +13,7 @@ from . import Run
 
 
 def measure(run: Run) -> list[Figure]:
-    """Compare at the default of 20 calls at once, where the provider and no processor is the limit."""
+    """Compare at 20 requests at once, where the provider is the limit."""
     if "postgresql" not in run.databases:
         return []
     number = run.number(6000, 1500)

@@ -1,4 +1,6 @@
-"""Email by others: python -m benchmarks.peers.mailing NAME NUMBER FILE_BYTES; NAME as in ``by_NAME``.
+"""Email by others: python -m benchmarks.peers.mailing NAME NUMBER FILE_BYTES.
+
+NAME is that of a function ``by_NAME``.
 
 Each sends so many mails, of 5 kB of text and HTML and a file of so many bytes (0: none), to the
 sink, and prints how many seconds that took.

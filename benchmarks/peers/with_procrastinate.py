@@ -1,4 +1,6 @@
-"""Procrastinate: procrastinate --app=benchmarks.peers.with_procrastinate.app worker -c 50 (on PostgreSQL)."""
+"""Procrastinate: procrastinate --app=benchmarks.peers.with_procrastinate.app worker -c 50 (on
+PostgreSQL).
+"""
 
 import os
 

@@ -107,7 +107,7 @@ class MessageAPI:
 
     @classmethod
     def sync_delivery_report(
-        cls, progress: Callable[[int], None] = lambda asked: None
+        cls, progress: Callable[[int], None] = lambda _asked: None
     ) -> SyncResult:
         """Ask the providers now, in this process, about every message without a final report.
 

@@ -69,7 +69,8 @@ def _accept(dialect: Dialect) -> TextClause:
         f"r.priority, COALESCE(r.send_at, {dialect.now}), COALESCE(r.expires_at, "
         f"{dialect.later('r.lifetime')}), r.idempotency_key, r.body_hash, r.meta, 0, 0, 0, 0, "
         f"{dialect.now}, {dialect.now} FROM {dialect.rows(NewMessage)} AS r WHERE true"
-        " ON CONFLICT (channel, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING uuid"
+        " ON CONFLICT (channel, idempotency_key) WHERE idempotency_key IS NOT NULL"
+        " DO NOTHING RETURNING uuid"
     )
 
 

@@ -232,7 +232,7 @@ def _event(config_id: int, report: Report, applied: set[_Told]) -> dict[str, Any
 
 
 def sync(
-    state: State, channel: Channel, progress: Callable[[int], None] = lambda asked: None
+    state: State, channel: Channel, progress: Callable[[int], None] = lambda _asked: None
 ) -> tuple[SyncResult, list[Row[Any]]]:
     """Ask now about every message of a channel without a final report; also return who moved."""
     routes, asked, last = Routes(state), 0, 0

@@ -241,7 +241,7 @@ class Provider:
         return ()
 
     def has_inbox(self, config: Mapping[str, Any]) -> bool:
-        """Tell whether there is a mailbox to fetch from; by default the feature ``inbox`` says so."""
+        """Tell whether there is a mailbox to fetch from: by default, by the feature ``inbox``."""
         return "inbox" in self.capabilities.features
 
     def fetch_inbox(

@@ -1,7 +1,7 @@
 """Test mode: while it is on, no message leaves this process.
 
-Workers rest, and every provider has a stand-in. The fixture of ``flask_communication.testing`` turns
-it on; what would send asks :func:`is_on` first.
+Workers rest, and every provider has a stand-in. The fixture of ``flask_communication.testing``
+turns it on; what would send asks :func:`is_on` first.
 """
 
 from __future__ import annotations

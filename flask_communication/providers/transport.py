@@ -1,4 +1,4 @@
-"""Calls that go by an httpx transport instead of the network: into a WSGI application, or a test."""
+"""Requests by an httpx transport instead of the network: to a WSGI application, or a test."""
 
 from __future__ import annotations
 

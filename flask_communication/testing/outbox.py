@@ -1,4 +1,4 @@
-"""What would have left, in the order in which it was accepted: the fixture ``communication_outbox``."""
+"""The fixture ``communication_outbox``: the messages that would have left, in their order."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class _Accepted:
 
     @property
     def within(self) -> Connection | None:
-        """The connection of a session that lives in a transaction of its test: no other sees its rows."""
+        """The connection of a session inside a transaction of its test, whose rows only it sees."""
         lasts = (
             isinstance(self._bind, Connection)
             and not self._bind.closed
@@ -266,7 +266,7 @@ def _shown(message: Message) -> Sent:
 
 @pytest.fixture
 def communication_outbox() -> Iterator[Outbox]:
-    """Let nothing leave this process, and give what would have: ``.sms``, ``.email``, or all in order.
+    """Let nothing leave this process, and give the messages: ``.sms``, ``.email``, or all in order.
 
     It needs no application, whatever your fixture of one is called and whenever it is made; no
     stored configuration, because a channel without a default one gets the simulator; and starts no

@@ -152,7 +152,7 @@ def _set_cookie(response: Response) -> Response:
 def exempt_from_the_hosts_csrf(blueprint: Blueprint) -> None:
     """Exempt our views, which have their own CSRF check, from that of the host's Flask-WTF."""
 
-    def exempt(endpoint: str | None, values: object) -> None:
+    def exempt(endpoint: str | None, _values: object) -> None:
         # Flask-WTF checks in a before_request of the app, and asks for the names it has exempted.
         protection = current_app.extensions.get("csrf")
         if protection is not None and endpoint is not None:

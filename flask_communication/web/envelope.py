@@ -252,13 +252,13 @@ def _answer_other_paths(setup: BlueprintSetupState) -> None:
             )
 
 
-def wrong_method(**parts: str) -> NoReturn:
+def wrong_method(**_parts: str) -> NoReturn:
     """Raise 405, and name the methods that this path has."""
     assert request.url_rule is not None
     has = sorted(METHODS - (request.url_rule.methods or set()))
     raise MethodNotAllowed(has, f"this call has no {request.method}; use {' or '.join(has)}")
 
 
-def no_such_call(**parts: str) -> NoReturn:
+def no_such_call(**_parts: str) -> NoReturn:
     """Raise 404, and name the list of all endpoints."""
     raise NotFound("there is no such call; GET openapi.json lists them all")

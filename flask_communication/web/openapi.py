@@ -57,7 +57,7 @@ def _document(channels: tuple[str, ...]) -> dict[str, Any]:
         info={"description": "SMS, email and telephony through interchangeable providers."},
     )
 
-    def name_channels(_: object, field: fields.Field[Any], **kwargs: object) -> dict[str, Any]:
+    def name_channels(_: object, field: fields.Field[Any], **_options: object) -> dict[str, Any]:
         is_channel = field.metadata.get("enum") == list(CHANNELS)
         return {"enum": list(channels)} if is_channel else {}
 

@@ -71,8 +71,8 @@ def test_a_configuration_is_changed_shown_and_deleted(app: Flask) -> None:
     assert not stored(app, 2)["is_default"]
     assert run(app, "config", "delete", "1", input="n\n", expect=1)
     assert "sms first (1) is deleted" in run(app, "config", "delete", "1", "--yes")
-    for words in (["show", "1"], ["update", "1"], ["delete", "1", "--yes"], ["update", "otp"]):
-        assert run(app, "config", *words, expect=1).startswith("Error: ")
+    for given in (["show", "1"], ["update", "1"], ["delete", "1", "--yes"], ["update", "otp"]):
+        assert run(app, "config", *given, expect=1).startswith("Error: ")
 
 
 def test_a_changed_secret_is_asked_for(app: Flask) -> None:

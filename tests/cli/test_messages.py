@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from flask import Flask
 
 from flask_communication import SMS, Email
 from flask_communication.errors import OutcomeUnknown, Refused
+from flask_communication.providers.base import Accepted, OutboundEmail, OutboundSMS
 from tests.support.apps import install, work
 from tests.support.commands import run
 from tests.support.providers import Scripted
@@ -65,12 +66,14 @@ def test_explain_says_by_which_configuration_and_why(app: Flask) -> None:
 def in_doubt(app: Flask, request: pytest.FixtureRequest) -> str:
     """Give the uuid of an SMS, or an email, of which nobody knows whether it has arrived."""
 
-    def lose(message: Any) -> Any:
-        raise OutcomeUnknown("the connection broke")
-
     class Lossy(Scripted):
         name = "lossy"
-        send_email = send_sms = lambda self, message, config: lose(message)
+
+        def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
+            raise OutcomeUnknown("the connection broke")
+
+        def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
+            raise OutcomeUnknown("the connection broke")
 
     install(app, Lossy(), type=request.param)
     with app.app_context():

@@ -30,6 +30,7 @@ def test_an_email_from_the_command_line(app: Flask, tmp_path: Path) -> None:
     with app.app_context():
         message = Email.get(uuid)
     assert message.body == "from standard input"
+    assert message.mail is not None
     assert [one.filename for one in message.mail.attachments] == ["notes.txt"]
 
 

@@ -16,7 +16,8 @@ from flask_communication.configs.registry import Registry
 from flask_communication.configs.settings import RemoteAddress, Settings
 from flask_communication.errors import OutcomeUnknown, ProviderNotFound, Refused, SettingError
 from flask_communication.providers.base import Accepted, OutboundSMS, Provider
-from flask_communication.providers.blueprint import INTERNAL, provider_blueprint
+from flask_communication.providers.blueprint import provider_blueprint
+from flask_communication.providers.net.in_process import INTERNAL
 from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.simulator import Simulator
 from tests.support.seed_provider import SeedProvider, seed_app, seed_blueprint, served

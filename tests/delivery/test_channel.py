@@ -19,7 +19,7 @@ from flask_communication.delivery.api import MessageAPI
 from flask_communication.delivery.channel import Channel
 from flask_communication.delivery.outcomes import Dispatch, Result
 from flask_communication.providers.base import Accepted, NotSent, Provider
-from tests.support.apps import make_due, work
+from tests.support.apps import allow, make_due, work
 
 
 # --- The channel: what a folder `fax/` would hold
@@ -90,7 +90,7 @@ def app(upgraded_url: str, machine: FaxMachine) -> Flask:
         COMMUNICATION_EMBEDDED_WORKER=False,
         COMMUNICATION_ENCRYPTION_KEYS=[Fernet.generate_key().decode()],
     )
-    communication = Communication(authorize=lambda action, resource=None: True)
+    communication = Communication(authorize=allow)
     communication.register_channel(Fax.channel)
     communication.register_provider(machine)
     communication.init_app(app)

@@ -1,4 +1,6 @@
-"""A provider as a process of its own: the seed's contract over sockets, and a manifest that promises
+"""A provider as a process of its own: the contract of the seed over sockets.
+
+Its manifest promises
 to ignore repeats. It keeps what rang in a file, so that the test can count.
 """
 

@@ -1,4 +1,6 @@
-"""The web application of the main job's test: what FLASK_APP names, in the web process and the workers."""
+"""The web application of the main job's test: what FLASK_APP names, in the web process and the
+workers.
+"""
 
 import os
 

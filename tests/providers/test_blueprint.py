@@ -23,8 +23,9 @@ from flask_communication.errors import (
     SettingError,
 )
 from flask_communication.providers.base import Accepted, OutboundSMS, Provider, Report
-from flask_communication.providers.blueprint import INTERNAL, provider_blueprint
+from flask_communication.providers.blueprint import provider_blueprint
 from flask_communication.providers.contract import signatures
+from flask_communication.providers.net.in_process import INTERNAL
 from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.simulator import Simulator
 from tests.support.seed_provider import served

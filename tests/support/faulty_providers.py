@@ -1,4 +1,4 @@
-"""A sound provider, and the same with one fault each, to see whether the tests for authors find it."""
+"""A sound provider, and the same with one fault each, for the tests of conformance tests."""
 
 from __future__ import annotations
 

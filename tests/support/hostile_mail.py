@@ -1,4 +1,6 @@
-"""Mails that nobody should have written: a corpus of some hundred kinds, each made by hand or by rule."""
+"""Mails that nobody should have written: a corpus of some hundred kinds, each made by hand or by
+rule.
+"""
 
 from __future__ import annotations
 

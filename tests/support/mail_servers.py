@@ -1,4 +1,4 @@
-"""Mail servers on the loopback: aiosmtpd as the world's, and scripted ones that misbehave to order."""
+"""Mail servers on the loopback: aiosmtpd, and scripted ones that misbehave on order."""
 
 from __future__ import annotations
 

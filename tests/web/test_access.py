@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from flask_communication.configs import tokens
 from flask_communication.configs.state import state_of
-from tests.support.apps import install
+from tests.support.apps import allow, install
 from tests.support.endpoints import PUBLIC, ours
 from tests.support.providers import Scripted
 
@@ -45,7 +45,7 @@ def test_nobody_may_until_the_host_says_who(make_app: MakeApp, upgraded_sqlite_u
     for rule in ours(app):
         if rule.endpoint in PUBLIC:
             continue
-        for method in rule.methods:
+        for method in rule.methods or ():
             answer = client.open(rule.rule.replace("<uuid>", "x"), method=method)
             assert answer.status_code in (401, 403, 405), (rule, method)
             if answer.status_code == 405:
@@ -216,7 +216,7 @@ def test_a_host_that_checks_csrf_itself_does_not_check_us(
     )
     if first:
         CSRFProtect(app)
-    Communication(app, authorize=lambda action, resource=None: True)
+    Communication(app, authorize=allow)
     if not first:
         CSRFProtect(app)
     install(app, Scripted())

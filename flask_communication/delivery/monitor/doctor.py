@@ -36,7 +36,7 @@ def examine(state: State) -> Iterator[Finding]:
     """Run all checks; a finding of level fail keeps messages from being sent."""
     yield from _database(state)
     found = health.read(state)
-    yield _bell(state, found["bell"])
+    yield _bell(found["bell"])
     yield _doors(state, is_there=found["database"]["ok"])
     if not found["database"]["ok"]:
         yield Finding(
@@ -44,7 +44,7 @@ def examine(state: State) -> Iterator[Finding]:
         )
         return
     yield Finding(OK, "tables", "up to date")
-    yield _workers(state, found)
+    yield _workers(found)
     yield from _waiting(found)
     with state.database.read() as connection:
         routes = Routes(state).load(connection)
@@ -84,7 +84,7 @@ def _file_system(file: Path, mounts: Path) -> str | None:
     return places[max(above, key=lambda place: len(place.parts))] if above else None
 
 
-def _bell(state: State, bell: Mapping[str, Any]) -> Finding:
+def _bell(bell: Mapping[str, Any]) -> Finding:
     if "problem" in bell:
         says = f"cannot be reached ({bell['problem']}); messages are late, not lost."
         says += " Start it, or correct "
@@ -108,7 +108,7 @@ def _doors(state: State, *, is_there: bool) -> Finding:
     return Finding(WARN, "access", says)
 
 
-def _workers(state: State, found: Mapping[str, Mapping[str, Any]]) -> Finding:
+def _workers(found: Mapping[str, Mapping[str, Any]]) -> Finding:
     workers = found["workers"]
     if not workers["ok"]:
         return Finding(FAIL, "workers", workers["problem"])
@@ -171,7 +171,7 @@ def _configs(state: State, routes: Mapping[int, Route]) -> Iterator[Finding]:
         for name in strangers.get(row["id"], ()):
             yield Finding(WARN, about, f"its fallback {name!r} is the key of no configuration")
         if state.settings.public_url is None and _wants_webhooks(route):
-            says = "its provider sends webhooks; set COMMUNICATION_PUBLIC_URL to this application's address"
+            says = "its provider sends webhooks; set COMMUNICATION_PUBLIC_URL to your own address"
             yield Finding(WARN, about, says)
 
 

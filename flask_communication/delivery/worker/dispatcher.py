@@ -132,7 +132,7 @@ class Dispatcher:
         self.schedule.claimed_urgent()
 
     def _claim(self, limit: int, before: int = BULK + 1) -> int:
-        """Claim messages, dismiss those that cannot go now, and keep the others; return how many."""
+        """Claim messages, dismiss what cannot go now, and keep the rest; return how many."""
         with self.state.database.write() as connection:
             claims = outbox.claim(connection, limit, before=before)
             if not claims:
@@ -158,7 +158,7 @@ class Dispatcher:
         by_priority = sorted([*self.waiting, *ready], key=lambda one: one.claim.priority)
         self.waiting = deque(by_priority)
 
-    def _put_back(self, those: Callable[[Dispatch], bool] = lambda one: True) -> None:
+    def _put_back(self, those: Callable[[Dispatch], bool] = lambda _one: True) -> None:
         rows = [Dismissal.returning(one.claim) for one in self.waiting if those(one)]
         if not rows:
             return

@@ -117,7 +117,7 @@ class Worker:
         return POLL_EVERY if due is None else max(0.0, min(POLL_EVERY, due))
 
     def burst(self, budget: float | None = None, linger: float = 0.0) -> int:
-        """Attend until nothing is due, or for ``budget`` seconds; return the number of messages sent.
+        """Attend until nothing is due, or for ``budget`` seconds; return how many were sent.
 
         With ``linger``, also wait for what becomes due within that many seconds.
         """

@@ -162,7 +162,8 @@ def _written(file: File) -> dict[str, Any]:
 
 def email_of(given: Mapping[str, Any], key: str) -> OutboundEmail:
     """Return the email that a loaded :class:`SendBody` is."""
-    same = "message_id sender recipients subject body html to cc reply_to headers in_reply_to references"
+    same = "message_id sender recipients subject body html to cc reply_to headers"
+    same += " in_reply_to references"
     return OutboundEmail(
         key=key,
         provider_ref=given["msg_uuid"],

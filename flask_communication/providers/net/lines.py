@@ -33,7 +33,7 @@ class Wire:
         self._buffer = bytearray()
         self._allowance = _READ_SIZE
         try:
-            self._sock = _dial(host, port, clock)
+            self._sock = _connect(host, port, clock)
         except (UnicodeError, ValueError, OverflowError) as exc:
             raise Broken(f"the name or port of the server is unusable ({exc})") from None
 
@@ -53,7 +53,7 @@ class Wire:
             raise Broken(f"the name of the server is unusable ({exc})") from None
 
     def allow(self, size: int) -> None:
-        """Let the server say ``size`` more bytes, and what of the last allowance is not used is void."""
+        """Let the server send ``size`` more bytes; what is left of the last allowance is void."""
         self._allowance = size
 
     def write(self, data: bytes) -> None:
@@ -81,7 +81,7 @@ class Wire:
 
     def is_quiet(self) -> bool:
         """Tell whether the server has neither left nor said anything since its last answer."""
-        return not self._buffer and not sockets._readable(self._sock)
+        return not self._buffer and not sockets.is_readable(self._sock)
 
     def local_address(self) -> str:
         """Return our address on this connection as SMTP writes it (RFC 5321 §4.1.3)."""
@@ -108,9 +108,9 @@ class Wire:
         return taken
 
 
-def _dial(host: str, port: int, clock: Clock) -> socket.socket:
+def _connect(host: str, port: int, clock: Clock) -> socket.socket:
     # The only place here where a name becomes a connection.
-    return sockets._dial(sockets.addresses(host, port), clock)
+    return sockets.connect(sockets.addresses(host, port), clock)
 
 
 @functools.cache

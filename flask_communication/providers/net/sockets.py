@@ -144,7 +144,7 @@ class _Connection(http.client.HTTPConnection):
         self._written: list[bytes] = []
 
     def connect(self) -> None:
-        plain = _dial(addresses(self.host, self.port), self._clock)
+        plain = connect(addresses(self.host, self.port), self._clock)
         try:
             sock = self._secured(plain) if self._tls else _Socket(fileno=plain.detach())
         except BaseException:
@@ -177,7 +177,7 @@ class _Connection(http.client.HTTPConnection):
     def freshen(self) -> None:
         """Close it if the server has, or may have, closed it while it was idle."""
         idle = time.monotonic() - self._idle_since
-        if self.sock is not None and (idle > _KEEPALIVE or _readable(self.sock)):
+        if self.sock is not None and (idle > _KEEPALIVE or is_readable(self.sock)):
             self.close()
 
     def end(self, response: http.client.HTTPResponse) -> None:
@@ -258,7 +258,7 @@ def addresses(host: str, port: int) -> list[Address]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _dial(candidates: list[Address], clock: Clock) -> socket.socket:
+def connect(candidates: list[Address], clock: Clock) -> socket.socket:
     failure: OSError = OSError("the name has no address")
     for tried, (family, address) in enumerate(candidates):
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -274,7 +274,7 @@ def _dial(candidates: list[Address], clock: Clock) -> socket.socket:
     raise failure
 
 
-def _readable(sock: socket.socket) -> bool:
+def is_readable(sock: socket.socket) -> bool:
     # An idle connection with something to read was closed by the server. poll() and not select(),
     # which cannot look at descriptors above 1023.
     if sock.fileno() < 0:

@@ -48,7 +48,7 @@ class Kept:
         self._idle: list[tuple[float, Account, Box]] = []
 
     def take(self, account: Account, clock: Clock) -> Box | None:
-        """Return the connection that this very account has left, if it still stands, under a new clock."""
+        """Return the kept connection of this account under a new clock, None if there is none."""
         if self._pid != os.getpid():
             # Those of the parent of a fork are the parent's, and so may be the lock.
             self._start()
@@ -79,7 +79,7 @@ def fetch(
     deadline: float = DEADLINE,
     kept: Kept | None = None,
 ) -> Inbox:
-    """Return up to ``limit`` mails that are newer than ``cursor``; a visit takes ``deadline`` seconds.
+    """Return up to ``limit`` mails newer than ``cursor``, within ``deadline`` seconds a visit.
 
     The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed,
     the folder is new, and is read from its beginning. A mail larger than 25 MB, or that the server

@@ -60,7 +60,7 @@ class Mail:
 
 
 class Box(imaplib.IMAP4):
-    """imaplib over :class:`Wire`: its documented way to replace the connection are these five methods."""
+    """imaplib over :class:`Wire`, by the five methods that it documents for this."""
 
     def __init__(self, account: Account, clock: Clock) -> None:
         self._account = account
@@ -250,7 +250,7 @@ def _too_large(size: int) -> str:
 def _answers(
     said: Sequence[Any], wanted: frozenset[int]
 ) -> Iterator[tuple[int, bytes, bytes | None]]:
-    """Give the UID, the words and the body of each FETCH answer, which imaplib returns in pieces."""
+    """Give the UID, the words and the body of each FETCH answer that imaplib returns in parts."""
     words, body = b"", None
     for piece in said:
         if isinstance(piece, tuple):

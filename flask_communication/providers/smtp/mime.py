@@ -228,7 +228,7 @@ def _refuse_breaks(what: str, value: str) -> None:
 
 
 def _whole(email: OutboundEmail) -> _Part:
-    """Nest the parts as RFC 2046 §5.1 and RFC 2387 have it: mixed(alternative(text, related(html, …)), …)."""
+    """Nest the parts by RFC 2046 §5.1 and RFC 2387: mixed(alternative(text, related(html)), …)."""
     shows = email.html is not None
     inline = [file for file in email.files if shows and file.content_id]
     attached = [file for file in email.files if not (shows and file.content_id)]

@@ -23,7 +23,7 @@ class ConnectionPool:
         self._sweeper: threading.Timer | None = None
 
     def take(self, door: Door) -> Session | None:
-        """Return an open connection to this server and account, the last used first, if there is one."""
+        """Return an open connection to this server and account, the last used first; or None."""
         if self._pid != os.getpid():
             # Those of the parent of a fork are the parent's, and so may be the lock.
             self._start()

@@ -145,7 +145,7 @@ class SMTP(Provider):
 def _envelope(
     email: OutboundEmail,
 ) -> tuple[Envelope, dict[str, list[str]], dict[str, ProviderError]]:
-    """Return what is sent, the recipients by the address that is dialled, and those that are none."""
+    """Return the envelope, the recipients by their address in it, and those that are invalid."""
     sender, raw = mime.address_of(email.sender), mime.compose(email)
     reachable: dict[str, list[str]] = {}
     failed: dict[str, ProviderError] = {}

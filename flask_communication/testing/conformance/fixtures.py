@@ -56,7 +56,7 @@ class Bench:
 
     @pytest.fixture
     def served(self, provider: Provider) -> Flask:
-        """Serve the provider at ``/conformance/`` to those who sign with the secret of the bench."""
+        """Serve the provider at ``/conformance/``, to requests signed with the fixture's secret."""
         app = Flask("bench", root_path="/")
         app.config[hosts.SETTING] = ["0.0.0.0/0", "::/0"]
         app.register_blueprint(provider_blueprint(provider, name="conformance", secret=SECRET))
@@ -171,7 +171,7 @@ def fail(why: str, cause: Exception) -> NoReturn:
 
 
 def check(ended: Any, expected: Any) -> None:
-    """Compare how a call ended with a class of outcome, an ``Accepted``, or a ``NotSent`` with its time."""
+    """Compare a result with a class of outcome, an ``Accepted``, or a ``NotSent`` with its time."""
     if isinstance(expected, Accepted):
         assert isinstance(ended, Accepted), f"{ended!r} came instead of {expected!r}"
         assert ended.ref == expected.ref

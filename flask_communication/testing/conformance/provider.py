@@ -8,7 +8,7 @@ from .sending import Sending
 
 
 class ProviderConformance(Promises, Sending, Trouble):
-    """Tests of a provider, for its author to subclass; each runs on the object and over the contract.
+    """Tests of a provider, for its author to subclass: on the object, and over the HTTP contract.
 
     Give two fixtures: ``provider``, which makes it, and ``config``, with which the vendor accepts
     (its secrets are the canaries that must not be seen again). Where the vendor is reached by HTTP,

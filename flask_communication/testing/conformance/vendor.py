@@ -1,4 +1,4 @@
-"""The vendor behind a provider, played by a test: it answers what it is told, and keeps what it heard."""
+"""A scripted vendor behind a provider: it gives the answers of a test, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Played = Answer | Callable[[httpx.Request], httpx.Response]
 
 
 class Vendor(httpx.BaseTransport):
-    """A transport to give to the provider: ``Acme(vendor)``, or ``Http(transport=vendor)`` within it."""
+    """A transport for the provider: ``Acme(vendor)``, or ``Http(transport=vendor)`` within it."""
 
     def __init__(self, answer: Played | None = None) -> None:
         self.heard: list[httpx.Request] = []

@@ -1,4 +1,6 @@
-"""Limits: what exceeds them is held, once, strictly, with one alert, and passes when it is released."""
+"""Limits: what exceeds them is held, once, strictly, with one alert, and passes when it is
+released.
+"""
 
 from __future__ import annotations
 
@@ -135,8 +137,8 @@ def test_three_hundred_numbers_of_one_prefix_are_stopped_at_the_floor(host: Host
         work(app)
     assert statuses(app) == {"sent": 150, "held": 200}
     assert reasons(app) == {
-        "COMMUNICATION_PREFIX_GROWTH allows a prefix 10 times its mean of the last 7 days, or 100 a "
-        "day"
+        "COMMUNICATION_PREFIX_GROWTH allows a prefix 10 times its mean of the last 7 days, or 100 "
+        "a day"
     }
     assert len(heard) == 1
 

@@ -413,7 +413,10 @@ def test_what_a_slow_provider_cannot_take_soon_is_left_to_other_workers(
         time.sleep(0.0 if held else 0.05)
         if sms.msg == "150":
             with state_of(app).database.read() as connection:
-                taken = "SELECT count(*) FROM communication_message WHERE status = 'queued' AND fence > 0"
+                taken = (
+                    "SELECT count(*) FROM communication_message"
+                    " WHERE status = 'queued' AND fence > 0"
+                )
                 held.append(connection.execute(text(taken)).scalar_one())
         return Accepted(sms.key)
 

@@ -1,4 +1,4 @@
-"""Email over the HTTP contract: what one end writes, the other reads, whatever either makes of it."""
+"""Email over the HTTP contract: what one end writes, the other end reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The tests for authors of providers: the bundled providers pass them, and those with a fault do not."""
+"""The tests for authors of providers: the bundled providers pass them, and those with a fault do
+not.
+"""
 
 from __future__ import annotations
 

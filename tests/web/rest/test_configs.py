@@ -58,7 +58,8 @@ def test_the_seeds_four_calls_of_configurations(client: FlaskClient, slash: str)
 
 def test_the_list_is_filtered_by_type_and_provider(client: FlaskClient) -> None:
     for provider in ("msg91", "twilio"):
-        body = {"provider": provider, "provider_pkg_name": provider, "type": "sms", "config": {}}
+        names = {"provider": provider, "provider_pkg_name": provider}
+        body: dict[str, Any] = {**names, "type": "sms", "config": {}}
         assert client.post("/communication/config/create", json=body).status_code == 200
     found = client.get("/communication/config/list/?type=sms&provider=msg91").json
     assert [row["provider"] for row in found["data"]] == ["msg91"]  # type: ignore[index]
@@ -94,7 +95,7 @@ def test_one_type_has_one_default_and_one_of_each_key(app: Flask, client: FlaskC
 
 
 def test_what_is_masked_comes_back_masked_and_stays(app: Flask, client: FlaskClient) -> None:
-    from flask_communication.configs import store
+    from flask_communication.configs import schema
 
     body = {
         "provider": "x",
@@ -119,7 +120,7 @@ def test_what_is_masked_comes_back_masked_and_stays(app: Flask, client: FlaskCli
     assert opened(app) == {"a": "5", "b": "6"}
     stale = client.post("/communication/config/update", json={"id": 1, "version": 1})
     assert stale.status_code == 409
-    assert store.MASK == "********"
+    assert schema.MASK == "********"
 
 
 def opened(app: Flask) -> dict[str, Any]:
