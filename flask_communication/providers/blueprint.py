@@ -52,7 +52,7 @@ class _Answer(Exception):
         self,
         status: int,
         msg: str,
-        errors: Any = None,
+        errors: object = None,
         retry_after: float | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
@@ -140,7 +140,7 @@ class _Doors:
         self._check_type("email")
         return self._reported(self._provider.email_reports)
 
-    def _reported(self, ask: Callable[..., Any]) -> ResponseReturnValue:
+    def _reported(self, ask: Callable[..., object]) -> ResponseReturnValue:
         given = self._read(_REPORT)
         reports = _call(ask, given["msg_uuids"], given["config"])
         return jsonify(success=True, data=[_written(report) for report in reports])
@@ -278,7 +278,7 @@ def _key() -> str:
     return key if 1 <= len(key) <= LONGEST_REF and key.isprintable() else uuid.uuid4().hex
 
 
-def _call(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -> Any:
+def _call(method: Callable[..., object], subject: object, config: Mapping[str, Any]) -> Any:
     try:
         with _guard():
             return method(subject, config)

@@ -70,7 +70,7 @@ class Http:
         self._local = threading.local()
 
     def post_json(
-        self, url: str | httpx.URL, payload: Any, headers: Mapping[str, str] | None = None
+        self, url: str | httpx.URL, payload: object, headers: Mapping[str, str] | None = None
     ) -> Reply:
         """Post ``payload`` as JSON."""
         return self.post(url, encode_json(payload), "application/json", headers)
@@ -78,7 +78,7 @@ class Http:
     def post_form(
         self,
         url: str | httpx.URL,
-        fields: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        fields: Mapping[str, Any] | Iterable[tuple[str, object]],
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Post ``fields`` as an HTML form would; a value that is a list repeats its field."""
@@ -273,7 +273,7 @@ def _body(answer: Answer, cap: int, clock: Clock) -> tuple[bytes, str | None]:
     return b"".join(parts), None
 
 
-def _document(body: bytes) -> Any:
+def _document(body: bytes) -> object:
     try:
         value = parse_json(body)
     except ValueError:

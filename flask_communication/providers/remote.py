@@ -182,7 +182,7 @@ class RemoteProvider(Provider):
                 "the provider's inbox is not in the form of the contract; nothing was read"
             ) from None
 
-    def _inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Any:
+    def _inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> object:
         body = mail_contract.inbox_body(cursor, limit, config)
         return self._call(mail_contract.INBOX, body, uuid.uuid4().hex, config, self._mails)["data"]
 
@@ -204,7 +204,12 @@ class RemoteProvider(Provider):
         return reports
 
     def _call(
-        self, path: str, payload: Any, key: str, config: Mapping[str, Any], http: Http | None = None
+        self,
+        path: str,
+        payload: object,
+        key: str,
+        config: Mapping[str, Any],
+        http: Http | None = None,
     ) -> dict[str, Any]:
         body = encode_json(payload)
         headers = {"Idempotency-Key": key}
@@ -279,13 +284,13 @@ def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderEr
     return kind(reason, code=code, only_this=alone, opted_out=failed["opted_out"] is True)
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return None
     return min(float(value), LONGEST_RETRY_AFTER)
 
 
-def _word(value: Any) -> str | None:
+def _word(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return mask(str(value)) or None
@@ -301,7 +306,7 @@ def _accepted(data: Any) -> Accepted:
 
 
 def _failed(
-    given: Any, recipients: Sequence[str], config: Mapping[str, Any]
+    given: object, recipients: Sequence[str], config: Mapping[str, Any]
 ) -> Mapping[str, ProviderError]:
     """Read what became of single recipients.
 

@@ -176,7 +176,7 @@ def _story_of_address(address: str, config: Mapping[str, Any]) -> str:
     return name if name in STORIES else "delivered"
 
 
-def _rehearsed(story: Any) -> str:
+def _rehearsed(story: object) -> str:
     if story not in STORIES:
         raise Refused(f"story of the simulator must be one of {', '.join(STORIES)}")
     return str(story)

@@ -154,7 +154,7 @@ class Outbox(Sequence[Sent]):
             new = into(Config).values(created_at=now, updated_at=now, **row)
             connection.execute(new.on_conflict_do_nothing())
 
-    def accepted(self, state: State, uuids: Sequence[str], session: Any) -> None:
+    def accepted(self, state: State, uuids: Sequence[str], session: object) -> None:
         """List messages that were accepted; see :class:`.signals.AcceptListener`."""
         with self._lock:
             known = {one.uuid for one in self._accepted}

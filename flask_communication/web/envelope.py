@@ -47,7 +47,7 @@ class BadRequest(errors.CommunicationError):
         self.fields = fields
 
 
-def ok(msg: str | None = None, **more: Any) -> Response:
+def ok(msg: str | None = None, **more: object) -> Response:
     """Return the answer to a request that worked: success, msg, and what else there is."""
     return jsonify({"success": True, **({} if msg is None else {"msg": msg}), **more})
 
@@ -117,7 +117,7 @@ def _json_field(name: str, raw: str) -> object:
     return given
 
 
-def _named(messages: Any) -> dict[str, Any]:
+def _named(messages: object) -> dict[str, Any]:
     if not isinstance(messages, dict):
         return {"_": messages}
     return {str(name): why for name, why in messages.items()}

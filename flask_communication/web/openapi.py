@@ -57,7 +57,7 @@ def _document(channels: tuple[str, ...]) -> dict[str, Any]:
         info={"description": "SMS, email and telephony through interchangeable providers."},
     )
 
-    def name_channels(_: object, field: fields.Field[Any], **_options: object) -> dict[str, Any]:
+    def name_channels(_: object, field: fields.Field[object], **_options: object) -> dict[str, Any]:
         is_channel = field.metadata.get("enum") == list(CHANNELS)
         return {"enum": list(channels)} if is_channel else {}
 
@@ -134,7 +134,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     return parameters
 
 
-def _answer(says: str, schema: Any, media_type: str = "application/json") -> dict[str, Any]:
+def _answer(says: str, schema: object, media_type: str = "application/json") -> dict[str, Any]:
     return {"description": says, "content": {media_type: {"schema": schema}}}
 
 

@@ -41,7 +41,7 @@ class Line(fields.String):
         super().__init__(**kwargs)
         self._longest = longest
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
         if len(text) > self._longest or not is_line(text):
             raise ValidationError(
@@ -53,7 +53,7 @@ class Line(fields.String):
 class Bytes(fields.String):
     """Bytes, as base64."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         try:
             return base64.b64decode(text, validate=True)
@@ -70,7 +70,7 @@ class FileBody(Lenient):
     content_id = Line(255, load_default=None, allow_none=True)
 
 
-def _lines(most: int, **kwargs: Any) -> Any:
+def _lines(most: int, **kwargs: Any) -> object:
     return fields.List(Line(), validate=validate.Length(max=most), **kwargs)
 
 

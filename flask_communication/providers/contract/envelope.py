@@ -46,7 +46,7 @@ class Lenient(Schema):
 class Ref(fields.String):
     """A provider's id of a message: a string or whole number, 1 to 255 printable characters."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         text: str = super()._deserialize(value, attr, data, **kwargs)

@@ -57,7 +57,7 @@ def write(name: str, can: Capabilities) -> dict[str, Any]:
     }
 
 
-def read(status: int, document: Any) -> Capabilities:
+def read(status: int, document: object) -> Capabilities:
     """Read the answer to ``GET <root>/``; anything but a good manifest means the defaults.
 
     Raises :class:`OutcomeUnknown` where the provider should be asked again.
@@ -80,7 +80,7 @@ def _capabilities(given: Mapping[str, Any]) -> Capabilities:
     return Capabilities(**told)
 
 
-def describe(status: int, document: Any) -> str:
+def describe(status: int, document: object) -> str:
     """Describe the answer to ``GET <root>/`` to a person, in one line.
 
     Raises :class:`NotSent` if it is wrong.

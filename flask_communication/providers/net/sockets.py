@@ -200,11 +200,11 @@ class _Timed:
 
     clock: Clock
 
-    def recv_into(self, *args: Any) -> int:
+    def recv_into(self, *args: object) -> int:
         _limit(self, self.clock)
         return int(super().recv_into(*args))  # type: ignore[misc]
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
+    def sendall(self, data: object, flags: int = 0) -> None:
         self.clock.wrote = self.clock.wrote or bool(data)
         _limit(self, self.clock)
         super().sendall(data, flags)  # type: ignore[misc]
@@ -243,7 +243,7 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+Address = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
 def addresses(host: str, port: int) -> list[Address]:

@@ -25,7 +25,7 @@ from .fixtures import (
 )
 
 # What a setting may hold: lines of text, numbers, true, false and null.
-_STRANGE: tuple[Any, ...] = (None, "", True, 7, -1.5, "\u2603", "x\r\ny: z")
+_STRANGE: tuple[object, ...] = (None, "", True, 7, -1.5, "\u2603", "x\r\ny: z")
 
 
 class Trouble(Bench):
@@ -72,7 +72,7 @@ class Trouble(Bench):
         config: Mapping[str, Any],
         vendor: Any,
         channel: str,
-        hostile_case: tuple[Any, Any],
+        hostile_case: tuple[object, object],
     ) -> None:
         answer, expected = hostile_case
         vendor.plays(answer)
@@ -92,7 +92,7 @@ class Trouble(Bench):
         config: Mapping[str, Any],
         vendor: Any,
         channel: str,
-        hostile_case: tuple[Any, Any],
+        hostile_case: tuple[Any, object],
     ) -> None:
         vendor.plays(hostile_case[0])
         for method, subject in _others(provider, self.destinations[channel], channel):
@@ -128,7 +128,7 @@ class Trouble(Bench):
             check_no_secret(answer.text, "the answer", provider, config)
 
 
-def _others(provider: Provider, destination: str, channel: str) -> Iterator[tuple[Any, Any]]:
+def _others(provider: Provider, destination: str, channel: str) -> Iterator[tuple[object, object]]:
     if channel == "email":
         yield provider.send_email, email_to(destination, ref="conformance-1")
         yield provider.email_reports, ["conformance-1"]

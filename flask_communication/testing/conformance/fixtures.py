@@ -40,7 +40,7 @@ class Bench:
     hostile: Mapping[str, tuple[Played, Any]] = HOSTILE
 
     @pytest.fixture
-    def provider(self, vendor: Any) -> Provider:
+    def provider(self, vendor: object) -> Provider:
         """Make the provider, and let it talk to ``vendor``."""
         raise NotImplementedError(f"give {type(self).__name__} a fixture `provider`")
 
@@ -50,7 +50,7 @@ class Bench:
         raise NotImplementedError(f"give {type(self).__name__} a fixture `config`")
 
     @pytest.fixture
-    def vendor(self) -> Any:
+    def vendor(self) -> object:
         """Play the vendor; another one needs ``plays(answer)`` and ``heard`` too."""
         return Vendor(self.accepts)
 
@@ -151,7 +151,7 @@ def send(
     return ended
 
 
-def outcome(method: Any, subject: Any, config: Mapping[str, Any]) -> Any:
+def outcome(method: Any, subject: object, config: Mapping[str, Any]) -> Any:
     """Call a provider and return what it returned, or the ProviderError that it raised."""
     try:
         return method(subject, config)
@@ -170,7 +170,7 @@ def fail(why: str, cause: Exception) -> NoReturn:
     raise AssertionError(why) from cause
 
 
-def check(ended: Any, expected: Any) -> None:
+def check(ended: object, expected: object) -> None:
     """Compare a result with a class of outcome, an ``Accepted``, or a ``NotSent`` with its time."""
     if isinstance(expected, Accepted):
         assert isinstance(ended, Accepted), f"{ended!r} came instead of {expected!r}"
@@ -204,7 +204,7 @@ def check_no_secret(said: str, where: str, provider: Provider, config: Mapping[s
     assert not told, f"{where} repeats a secret of the configuration"
 
 
-def words_of(ended: Any) -> str:
+def words_of(ended: object) -> str:
     """Return all that an outcome would tell: in an answer, a log or a traceback."""
     if isinstance(ended, ProviderError):
         shown = "".join(traceback.format_exception(ended))

@@ -113,7 +113,7 @@ class Sending(Bench):
         return key in said
 
     def test_a_recipient_has_its_outcome(
-        self, door: Provider, config: Mapping[str, Any], recipient_case: tuple[str, Any]
+        self, door: Provider, config: Mapping[str, Any], recipient_case: tuple[str, object]
     ) -> None:
         recipient, expected = recipient_case
         check(send(door, recipient, config), expected)
@@ -148,11 +148,11 @@ class Sending(Bench):
 
     def _batch(
         self, door: Provider, config: Mapping[str, Any], people: Sequence[str]
-    ) -> Sequence[Any]:
+    ) -> Sequence[object]:
         if manifest.BULK not in door.learn().features or not people:
             pytest.skip("it takes one message a call, or there is no table of recipients")
         batch = [sms_to(to, f"conformance-{place}") for place, to in enumerate(people)]
-        results: Sequence[Any] = outcome(door.send_sms_bulk, batch, config)
+        results: Sequence[object] = outcome(door.send_sms_bulk, batch, config)
         assert not isinstance(results, ProviderError), results
         assert len(results) == len(batch), (
             f"{len(results)} results came back for {len(batch)} messages"
@@ -228,7 +228,7 @@ class Sending(Bench):
         assert not places[0] & places[1], "what was read came again"
 
 
-def _taken(ended: Any) -> Accepted:
+def _taken(ended: object) -> Accepted:
     assert isinstance(ended, Accepted), f"it should have been accepted: {words_of(ended)}"
     return ended
 
@@ -237,7 +237,7 @@ def _reports(door: Provider, channel: str, refs: Sequence[str], config: Mapping[
     return outcome(door.email_reports if channel == "email" else door.sms_reports, refs, config)
 
 
-def _inbox(door: Provider, cursor: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+def _inbox(door: Provider, cursor: Mapping[str, Any], config: Mapping[str, Any]) -> object:
     def fetch_inbox(cursor: Mapping[str, Any], config: Mapping[str, Any]) -> Inbox:
         return door.fetch_inbox(cursor, 10, config)
 

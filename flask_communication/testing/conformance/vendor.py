@@ -11,7 +11,7 @@ from ...errors import Denied, NotSent, OutcomeUnknown, Refused
 
 # (status, body), (status, body, headers), an exception of httpx, or a function of the request. A
 # body that is neither bytes nor str is sent as JSON.
-Answer = tuple[int, Any] | tuple[int, Any, Mapping[str, str]] | type[httpx.HTTPError]
+Answer = tuple[int, object] | tuple[int, object, Mapping[str, str]] | type[httpx.HTTPError]
 Played = Answer | Callable[[httpx.Request], httpx.Response]
 
 
@@ -38,7 +38,9 @@ class Vendor(httpx.BaseTransport):
         return answer(request)
 
 
-def _response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> httpx.Response:
+def _response(
+    status: int, body: object, headers: Mapping[str, str] | None = None
+) -> httpx.Response:
     if isinstance(body, bytes | str):
         return httpx.Response(status, content=body, headers=headers)
     return httpx.Response(status, json=body, headers=headers)
