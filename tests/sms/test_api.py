@@ -28,7 +28,8 @@ from tests.support.providers import Scripted
 
 
 @pytest.fixture
-def app(app: Flask, provider: Scripted) -> Flask:
+def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
+    app = make_app(upgraded_url)
     install(app, provider)
     return app
 

@@ -37,7 +37,8 @@ def opted_out(_sms: Any) -> Accepted:
 
 
 @pytest.fixture
-def app(app: Flask, provider: Scripted) -> Flask:
+def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
+    app = make_app(upgraded_url)
     install(app, provider, key="shop")
     install(app, provider, key="bank")
     return app

@@ -31,7 +31,8 @@ from tests.support.providers import Bulky, Scripted, raising
 
 
 @pytest.fixture
-def app(app: Flask, provider: Scripted) -> Flask:
+def app(make_app: MakeApp, upgraded_url: str, provider: Scripted) -> Flask:
+    app = make_app(upgraded_url)
     install(app, provider)
     return app
 
