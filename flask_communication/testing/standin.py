@@ -1,4 +1,4 @@
-"""Who answers in a provider's place while nothing may leave."""
+"""The stand-in of a provider in test mode: it answers in its place, and sends nothing."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ class StandIn(Simulator):
 
 
 def _story_of(ref: str) -> str:
-    # What was sent before the hush has a reference of the provider's own, and was delivered.
+    # A message from before test mode has a reference of its provider, and was delivered.
     word = ref.split("-")[1] if ref.startswith("sim-") and ref.count("-") == 3 else ""
     return word if word in STORIES else "delivered"
