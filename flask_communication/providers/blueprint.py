@@ -47,7 +47,7 @@ _RETRY_AFTER = 5
 _View = Callable[[], ResponseReturnValue]
 
 
-class _Answer(Exception):
+class _ErrorReply(Exception):
     def __init__(
         self,
         status: int,
@@ -86,7 +86,7 @@ def provider_blueprint(
     """
     name = name or provider.name
     secrets = (secret,) if isinstance(secret, str) else tuple(secret or ())
-    doors = _Doors(provider, [signatures.signature_key(one) for one in secrets], unsigned)
+    views = _Views(provider, [signatures.signature_key(one) for one in secrets], unsigned)
     blueprint = Blueprint(name, type(provider).__module__, url_prefix=f"/{name}")
 
     def serve(path: str, endpoint: str, view: _View, method: str) -> None:
@@ -95,19 +95,19 @@ def provider_blueprint(
             path, endpoint, _answering(view), methods=[method], strict_slashes=False
         )
 
-    serve("/", "manifest", doors.manifest, "GET")
-    serve(f"/{contract.SEND}", "send", doors.send, "POST")
-    serve(f"/{contract.RETRY}", "retry", doors.retry, "POST")
-    serve(f"/{contract.REPORT}", "delivery_report", doors.report, "POST")
-    serve(f"/{contract.BULK}", "send_bulk", doors.bulk, "POST")
-    serve(f"/{mail_contract.SEND}", "send_email", doors.send_email, "POST")
-    serve(f"/{mail_contract.RETRY}", "retry_email", doors.retry_email, "POST")
-    serve(f"/{mail_contract.REPORT}", "email_report", doors.email_report, "POST")
-    serve(f"/{mail_contract.INBOX}", "inbox", doors.inbox, "POST")
+    serve("/", "manifest", views.manifest, "GET")
+    serve(f"/{contract.SEND}", "send", views.send, "POST")
+    serve(f"/{contract.RETRY}", "retry", views.retry, "POST")
+    serve(f"/{contract.REPORT}", "delivery_report", views.report, "POST")
+    serve(f"/{contract.BULK}", "send_bulk", views.bulk, "POST")
+    serve(f"/{mail_contract.SEND}", "send_email", views.send_email, "POST")
+    serve(f"/{mail_contract.RETRY}", "retry_email", views.retry_email, "POST")
+    serve(f"/{mail_contract.REPORT}", "email_report", views.email_report, "POST")
+    serve(f"/{mail_contract.INBOX}", "inbox", views.inbox, "POST")
     return blueprint
 
 
-class _Doors:
+class _Views:
     def __init__(self, provider: Provider, keys: Sequence[bytes], unsigned: bool) -> None:
         self._provider = provider
         self._keys = keys
@@ -125,7 +125,7 @@ class _Doors:
         given = self._read(_RETRY)
         alone = given["destination"] is None or given["msg"] is None
         if alone and type(self._provider).retry_sms is Provider.retry_sms:
-            raise _Answer(
+            raise _ErrorReply(
                 422, "this provider is stateless: send msg, destination and config with a retry"
             )
         sms = OutboundSMS(
@@ -154,7 +154,7 @@ class _Doors:
         self._check_type("email")
         given = self._read(_SEND_EMAIL, mail_contract.LONGEST_BODY)
         if given["msg_uuid"] is None:
-            raise _Answer(422, "say which email: msg_uuid", {"msg_uuid": ["Missing."]})
+            raise _ErrorReply(422, "say which email: msg_uuid", {"msg_uuid": ["Missing."]})
         return self._emailed(given)
 
     def _emailed(self, given: Mapping[str, Any]) -> ResponseReturnValue:
@@ -167,7 +167,7 @@ class _Doors:
 
     def inbox(self) -> ResponseReturnValue:
         if manifest.INBOX not in self._can().features:
-            raise _Answer(404, "this provider has no inbox")
+            raise _ErrorReply(404, "this provider has no inbox")
         given = self._read(_INBOX)
 
         def fetch(cursor: Mapping[str, Any], config: Mapping[str, Any]) -> Inbox:
@@ -184,36 +184,38 @@ class _Doors:
 
     def _check_type(self, wanted: str) -> None:
         if wanted not in self._can().types:
-            raise _Answer(404, f"this provider does not send {wanted}")
+            raise _ErrorReply(404, f"this provider does not send {wanted}")
 
     def bulk(self) -> ResponseReturnValue:
         if manifest.BULK not in self._can().features:
-            raise _Answer(404, "this provider takes one message a call: post it to sms/send/")
+            raise _ErrorReply(404, "this provider takes one message a call: post it to sms/send/")
         given = self._read(_BULK, _LONGEST_BULK)
         limit = self._can().bulk_limit
         if len(given["messages"]) > limit:
-            raise _Answer(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
+            raise _ErrorReply(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
         batch = [
             OutboundSMS(one["idempotency_key"], one["destination"], one["msg"])
             for one in given["messages"]
         ]
         results = _call(self._provider.send_sms_bulk, batch, given["config"])
         if len(results) != len(batch):
-            raise _Answer(502, "the provider did not answer for every message; look them up there")
+            raise _ErrorReply(
+                502, "the provider did not answer for every message; look them up there"
+            )
         return jsonify(success=True, data=[_result(one, given["config"]) for one in results])
 
     def _read(self, schema: Schema, longest: int = _LONGEST_BODY) -> dict[str, Any]:
         raw = _body(longest)
         self._check_caller(raw)
         if not request.is_json:
-            raise _Answer(415, "send JSON, with Content-Type: application/json")
+            raise _ErrorReply(415, "send JSON, with Content-Type: application/json")
         try:
             loaded: dict[str, Any] = schema.load(parse_json(raw))
         except ValidationError as exc:
             wrong = "the body is not in the form of the contract"
-            raise _Answer(422, wrong, exc.messages) from None
+            raise _ErrorReply(422, wrong, exc.messages) from None
         except ValueError as exc:
-            raise _Answer(400, f"the body is not usable JSON ({mask(str(exc))})") from None
+            raise _ErrorReply(400, f"the body is not usable JSON ({mask(str(exc))})") from None
         return loaded
 
     def _check_caller(self, raw: bytes) -> None:
@@ -221,9 +223,9 @@ class _Doors:
             return
         if self._keys:
             if not _signed(self._keys, raw):
-                raise _Answer(401, "sign the body with the shared secret (Standard Webhooks)")
+                raise _ErrorReply(401, "sign the body with the shared secret (Standard Webhooks)")
         elif not self._unsigned:
-            raise _Answer(
+            raise _ErrorReply(
                 401, "closed: give provider_blueprint a secret, or unsigned=True to let anyone in"
             )
 
@@ -241,7 +243,7 @@ def _answering(view: _View) -> _View:
     def answered() -> ResponseReturnValue:
         try:
             return view()
-        except _Answer as answer:
+        except _ErrorReply as answer:
             headers = {}
             if answer.retry_after is not None:
                 headers["Retry-After"] = str(math.ceil(answer.retry_after))
@@ -252,14 +254,16 @@ def _answering(view: _View) -> _View:
 
 def _body(longest: int) -> bytes:
     if "Transfer-Encoding" in request.headers:
-        raise _Answer(411, "send the Content-Length of the body, and not in chunks")
+        raise _ErrorReply(411, "send the Content-Length of the body, and not in chunks")
     if (request.content_length or 0) > longest:
-        raise _Answer(413, f"send at most {longest} bytes")
+        raise _ErrorReply(413, f"send at most {longest} bytes")
     try:
         return request.get_data()
     except HTTPException as exc:
         # The host's own limits, such as MAX_CONTENT_LENGTH, or a client that hung up.
-        raise _Answer(exc.code or 400, exc.description or "the body could not be read") from None
+        raise _ErrorReply(
+            exc.code or 400, exc.description or "the body could not be read"
+        ) from None
 
 
 def _signed(keys: Sequence[bytes], raw: bytes) -> bool:
@@ -299,13 +303,13 @@ def _guard() -> AbstractContextManager[None]:
     return hosts.guarded([given] if isinstance(given, str) else given)
 
 
-def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _Answer:
+def _failed(exc: ProviderError, config: Mapping[str, Any]) -> _ErrorReply:
     status = (
         403
         if _denies(exc)
         else next(_STATUSES[kind] for kind in _STATUSES if isinstance(exc, kind))
     )
-    answer = _Answer(status, mask(exc.reason, config))
+    answer = _ErrorReply(status, mask(exc.reason, config))
     if isinstance(exc, NotSent):
         answer.retry_after = _RETRY_AFTER if exc.retry_after is None else max(exc.retry_after, 0)
     if exc.only_this:
@@ -330,7 +334,7 @@ def _queued(
     accepted: object, known_as: str | None = None, more: Mapping[str, Any] = {}
 ) -> ResponseReturnValue:
     if not isinstance(accepted, Accepted):
-        raise _Answer(502, "the provider did not say whether it took the message")
+        raise _ErrorReply(502, "the provider did not say whether it took the message")
     answer: dict[str, Any] = {"success": True, "msg": "Successfully queued"}
     # The seed's answer to a retry has no data; only a new reference is worth more than that.
     if accepted.ref != known_as:

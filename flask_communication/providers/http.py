@@ -1,7 +1,7 @@
-"""The one outbound HTTP client of all providers: a deadline, a size cap, no redirects.
+"""The outbound HTTP client of all providers: a total deadline, a size cap, no redirects.
 
-httpx's own timeouts are per read: a server that drips one byte every few seconds would hold a
-worker for ever. Here one clock runs over connecting, writing and reading.
+The timeouts of httpx are per read: a server that sends one byte every few seconds would hold a
+worker without end. Here one clock runs over connecting, writing and reading.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ..errors import NotSent, OutcomeUnknown, ProviderError, Refused
 from ..formats.strict_json import encode_json, parse_json
 from ..formats.text import mask
 from .net.hosts import Forbidden
-from .net.sockets import TROUBLE, Answer, Clock, Line
+from .net.sockets import NETWORK_ERRORS, Clock, Connections, RawReply
 
 if TYPE_CHECKING:
     import httpx
 
-# A provider that asks for more patience than this is asked again after it.
+# Seconds; a longer Retry-After is cut to this.
 LONGEST_RETRY_AFTER = 3600.0
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered: ``json`` is the parsed dict or list, None for anything else.
+    """The reply of a server: ``json`` is the parsed dict or list, None for anything else.
 
     ``text`` is the beginning of the body, for error messages. ``flaw`` says why the body could not
     be read (too long, or compressed although we asked for plain); :func:`classify` looks at it.
@@ -46,14 +46,15 @@ class Reply:
 
 
 class Http:
-    """Call a provider over HTTP, from any number of threads.
+    """An HTTP client for requests to a provider, from any number of threads.
 
-    ``deadline`` and ``connect`` are seconds, of the whole call and of connecting (TCP and TLS);
-    ``body_cap`` is the most bytes of an answer that are read. ``transport`` replaces the network,
-    for tests and for calls into a WSGI application. Every method returns a :class:`Reply` for any
-    complete answer, whatever its status, or raises :class:`NotSent` if no byte of the request can
-    have left, else :class:`OutcomeUnknown`. Proxies of the environment are not used; the variable
-    SSL_CERT_FILE, for a private certificate authority, is.
+    ``deadline`` and ``connect`` are seconds, of the whole request and of connecting (TCP and TLS);
+    ``body_cap`` is the most bytes of a body that are read. ``transport`` replaces the network, for
+    tests and for requests into a WSGI application. Every method returns a :class:`Reply` for any
+    complete reply, whatever its status, or raises :class:`NotSent` if no byte of the request can
+    have left, else :class:`OutcomeUnknown`. Private addresses are not reached unless they are
+    allowed (see :mod:`.hosts`). Proxies of the environment are not used; the variable SSL_CERT_FILE
+    names a private certificate authority.
     """
 
     def __init__(
@@ -113,16 +114,17 @@ class Http:
         headers: Mapping[str, str],
         deadline: float | None = None,
     ) -> Reply:
-        """Make one call; the other methods are spellings of this one."""
-        line = self._line()
-        line.clock.start(self.deadline if deadline is None else deadline, self.connect)
+        """Make one request; the other methods are short forms of this one."""
+        connections = self._connections()
+        clock = connections.clock
+        clock.start(self.deadline if deadline is None else deadline, self.connect)
         where, given = _parsed(url), {**_HEADERS, **headers}
         if self._transport is not None:
-            return self._by_transport(self._transport, line.clock, method, where, given, body)
+            return self._by_transport(self._transport, clock, method, where, given, body)
         try:
-            return self._read(line.exchange(method, where, given, body), line.clock)
-        except TROUBLE as exc:
-            raise _outcome(exc, not line.clock.wrote, where.host) from None
+            return self._read(connections.exchange(method, where, given, body), clock)
+        except NETWORK_ERRORS as exc:
+            raise _outcome(exc, not clock.wrote, where.host) from None
 
     def _by_transport(
         self,
@@ -133,37 +135,47 @@ class Http:
         headers: Mapping[str, str],
         body: bytes,
     ) -> Reply:
-        from . import transport as other
+        import httpx
 
+        # Their types say that nothing left.
+        unsent = (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.PoolTimeout,
+            httpx.UnsupportedProtocol,
+        )
         try:
-            return self._read(other.exchange(transport, method, where, headers, body), clock)
-        except other.TROUBLE as exc:
-            raise _outcome(exc, isinstance(exc, other.UNSENT), where.host) from None
+            reply = transport.handle_request(
+                httpx.Request(method, where, content=body, headers=dict(headers))
+            )
+            return self._read(_raw(reply), clock)
+        except (httpx.TransportError, httpx.StreamError, *NETWORK_ERRORS) as exc:
+            raise _outcome(exc, isinstance(exc, unsent), where.host) from None
 
-    def _read(self, answer: Answer, clock: Clock) -> Reply:
+    def _read(self, raw: RawReply, clock: Clock) -> Reply:
         try:
-            body, flaw = _body(answer, self.body_cap, clock)
+            body, flaw = _body(raw, self.body_cap, clock)
         finally:
-            answer.end()
-        return Reply(answer.status, answer.headers, _document(body), _prefix(body), flaw)
+            raw.end()
+        return Reply(raw.status, raw.headers, _document(body), _prefix(body), flaw)
 
-    def _line(self) -> Line:
-        line: Line | None = getattr(self._local, "line", None)
+    def _connections(self) -> Connections:
+        found: Connections | None = getattr(self._local, "connections", None)
         # A socket shared with the parent of a fork would mix two conversations.
-        if line is None or line.pid != os.getpid():
-            line = self._local.line = Line()
-        return line
+        if found is None or found.pid != os.getpid():
+            found = self._local.connections = Connections()
+        return found
 
 
 def classify(reply: Reply, config: Mapping[str, Any] | None = None) -> Reply:
     """Return a 2xx reply that could be read, else raise the outcome that its status means.
 
-    429, 425 (RFC 8470: not risked) and 503 with Retry-After are :class:`NotSent`; other 4xx are
-    :class:`Refused`; all else is :class:`OutcomeUnknown`. So is 408, although RFC 9110 §15.5.9
-    means "your request did not arrive": gateways also say it when a server behind them was slow.
-    What the answer says is quoted, without the strings of ``config`` that it repeats; ``only_this:
-    true`` in it says that the failure is this message's alone, ``opted_out: true`` that its
-    recipient wants none.
+    429, 425 (RFC 8470) and 503 with Retry-After are :class:`NotSent`. Other 4xx are
+    :class:`Refused`. Everything else is :class:`OutcomeUnknown`, also 408: by RFC 9110 §15.5.9 the
+    request did not arrive, but gateways also say it when a server behind them was slow. The error
+    quotes the reply, without the strings of ``config`` that it repeats. ``only_this: true`` in the
+    reply says that the failure is this message's alone, ``opted_out: true`` that its recipient
+    wants no messages.
     """
     status = reply.status
     if 200 <= status < 300 and reply.flaw is None:
@@ -221,7 +233,7 @@ def _parsed(url: str | httpx.URL) -> httpx.URL:
 
 @functools.lru_cache(maxsize=64)
 def _parsed_text(url: str) -> httpx.URL:
-    # A worker calls the same few addresses over and over.
+    # A worker uses the same few addresses over and over.
     import httpx
 
     try:
@@ -258,13 +270,19 @@ def _until(date: str) -> float | None:
         return None
 
 
-def _body(answer: Answer, cap: int, clock: Clock) -> tuple[bytes, str | None]:
-    coding = answer.headers.get("content-encoding", "identity").strip().lower()
+def _raw(reply: httpx.Response) -> RawReply:
+    # The stream of a response that was made in memory was read when it was made.
+    parts = iter([reply.content]) if reply.is_stream_consumed else reply.iter_raw()
+    return RawReply(reply.status_code, reply.headers, parts, reply.close)
+
+
+def _body(raw: RawReply, cap: int, clock: Clock) -> tuple[bytes, str | None]:
+    coding = raw.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         return b"", f"came compressed ({mask(coding)[:20]}) although plain was asked for"
     parts: list[bytes] = []
     size = 0
-    for part in answer.parts:
+    for part in raw.parts:
         size += len(part)
         if size > cap:
             return b"", f"is longer than {cap} bytes"

@@ -34,14 +34,14 @@ _LONGEST_ENVELOPE = 12 * (2 * _LONGEST_PLACE + _LONGEST_FLAW) + 200
 LONGEST_INBOX = MOST_MAIL_BYTES * 4 // 3 + MOST_MAILS * _LONGEST_ENVELOPE + LONGEST_CURSOR + 1000
 
 
-class Line(fields.String):
+class LineField(fields.String):
     """One line of text, as it goes into a header."""
 
     def __init__(self, longest: int = 998, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._longest = longest
 
-    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> str:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text: str = super()._deserialize(value, attr, data, **kwargs)
         if len(text) > self._longest or not is_line(text):
             raise ValidationError(
@@ -50,10 +50,10 @@ class Line(fields.String):
         return text
 
 
-class Bytes(fields.String):
-    """Bytes, as base64."""
+class Base64Field(fields.String):
+    """Base64Field, as base64."""
 
-    def _deserialize(self, value: object, attr: str | None, data: object, **kwargs: object) -> Any:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)
         try:
             return base64.b64decode(text, validate=True)
@@ -64,35 +64,35 @@ class Bytes(fields.String):
 class FileBody(Lenient):
     """A file of an email."""
 
-    filename = Line(255, required=True)
-    content_type = Line(127, load_default="application/octet-stream")
-    content = Bytes(required=True)
-    content_id = Line(255, load_default=None, allow_none=True)
+    filename = LineField(255, required=True)
+    content_type = LineField(127, load_default="application/octet-stream")
+    content = Base64Field(required=True)
+    content_id = LineField(255, load_default=None, allow_none=True)
 
 
-def _lines(most: int, **kwargs: Any) -> object:
-    return fields.List(Line(), validate=validate.Length(max=most), **kwargs)
+def _lines(most: int, **kwargs: Any) -> Any:
+    return fields.List(LineField(), validate=validate.Length(max=most), **kwargs)
 
 
 class SendBody(Lenient):
     """``email/send/``, and with ``msg_uuid`` ``email/retry/``."""
 
     msg_uuid = Ref(load_default=None, allow_none=True)
-    message_id = Line(required=True)
-    sender = Line(required=True, validate=validate.Length(min=3))
+    message_id = LineField(required=True)
+    sender = LineField(required=True, validate=validate.Length(min=3))
     recipients = fields.List(
-        Line(320, validate=validate.Length(min=3)),
+        LineField(320, validate=validate.Length(min=3)),
         required=True,
         validate=validate.Length(min=1, max=MOST_RECIPIENTS),
     )
-    subject = Line(load_default="")
+    subject = LineField(load_default="")
     body = fields.String(load_default="")
     html = fields.String(load_default=None, allow_none=True)
     to = _lines(MOST_RECIPIENTS, load_default=list)
     cc = _lines(MOST_RECIPIENTS, load_default=list)
     reply_to = _lines(MOST_RECIPIENTS, load_default=list)
-    headers = fields.Dict(keys=Line(76), values=Line(2000), load_default=dict)
-    in_reply_to = Line(load_default=None, allow_none=True)
+    headers = fields.Dict(keys=LineField(76), values=LineField(2000), load_default=dict)
+    in_reply_to = LineField(load_default=None, allow_none=True)
     references = _lines(100, load_default=list)
     attachments = fields.List(
         fields.Nested(FileBody), load_default=list, validate=validate.Length(max=100)
@@ -111,11 +111,11 @@ class InboxBody(Lenient):
 class MailItem(Lenient):
     """One mail of an inbox."""
 
-    uid = Line(_LONGEST_PLACE, required=True)
-    folder = Line(_LONGEST_PLACE, load_default="INBOX")
+    uid = LineField(_LONGEST_PLACE, required=True)
+    folder = LineField(_LONGEST_PLACE, load_default="INBOX")
     received_at = fields.String(load_default=None, allow_none=True)
-    flaw = Line(_LONGEST_FLAW, load_default=None, allow_none=True)
-    raw = Bytes(required=True)
+    flaw = LineField(_LONGEST_FLAW, load_default=None, allow_none=True)
+    raw = Base64Field(required=True)
 
 
 class InboxData(Lenient):
@@ -162,8 +162,7 @@ def _written(file: File) -> dict[str, Any]:
 
 def email_of(given: Mapping[str, Any], key: str) -> OutboundEmail:
     """Return the email that a loaded :class:`SendBody` is."""
-    same = "message_id sender recipients subject body html to cc reply_to headers"
-    same += " in_reply_to references"
+    same = "message_id sender recipients subject body html to cc reply_to headers in_reply_to references"
     return OutboundEmail(
         key=key,
         provider_ref=given["msg_uuid"],

@@ -1,7 +1,7 @@
-"""A connection for the old line protocols (SMTP, IMAP): one deadline over all of it, and caps.
+"""A connection for the line protocols (SMTP, IMAP), with one deadline over all of it, and caps.
 
-The standard library's timeouts are per socket operation, and its answers have no end: a server that
-drips, or never stops, would hold a worker and its memory.
+The standard library's timeouts are per socket operation, and its replies have no cap: a server that
+sends one byte at a time, or never stops, would hold a worker and its memory.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _READ_SIZE = 65536
 
 
 class Broken(OSError):
-    """The server left, or said what the protocol does not allow."""
+    """The server closed the connection, or said what the protocol does not allow."""
 
 
 class Wire:
-    """A connection to ``host`` whose every operation gets only what is left of ``clock``.
+    """A connection to ``host``; every operation gets only what is left of ``clock``.
 
     Every method raises OSError, which includes TLS failures, timeouts and :class:`Broken`.
     """
@@ -33,17 +33,17 @@ class Wire:
         self._buffer = bytearray()
         self._allowance = _READ_SIZE
         try:
-            self._sock = _connect(host, port, clock)
+            self._sock = sockets.connect(sockets.addresses(host, port), clock)
         except (UnicodeError, ValueError, OverflowError) as exc:
             raise Broken(f"the name or port of the server is unusable ({exc})") from None
 
     def start_tls(self) -> None:
-        """Go on in TLS, verified against the host's name; SSL_CERT_FILE names another authority."""
+        """Continue in TLS, verified against the host's name; SSL_CERT_FILE names an authority."""
         if self._buffer:
-            # Somebody on the way may have put it there, to be taken for what is said inside of TLS
+            # An attacker in between may have added it, to be taken for what is said inside of TLS
             # (CVE-2011-0411, CVE-2021-33515).
             raise Broken(
-                "the server said more than its answer before TLS began; somebody may be in between"
+                "the server said more than its reply before TLS began; somebody may be in between"
             )
         context = _tls(os.environ.get("SSL_CERT_FILE"))
         self._sock.settimeout(self.clock.connect_left())
@@ -53,7 +53,7 @@ class Wire:
             raise Broken(f"the name of the server is unusable ({exc})") from None
 
     def allow(self, size: int) -> None:
-        """Let the server send ``size`` more bytes; what is left of the last allowance is void."""
+        """Let the server send ``size`` bytes from now on; the rest of the last allowance is void."""
         self._allowance = size
 
     def write(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class Wire:
             view = view[self._sock.send(view) :]
 
     def readline(self) -> bytes:
-        """Return the next line with its end."""
+        """Return the next line, with its line end."""
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -72,7 +72,7 @@ class Wire:
         return self._take(end + 1)
 
     def read(self, size: int) -> bytes:
-        """Return the next ``size`` bytes; nothing is reserved for what has not come."""
+        """Return the next ``size`` bytes; memory is taken only for what has come."""
         if size > self._allowance + len(self._buffer):
             raise Broken(f"the server announced {size} bytes, which is more than is read")
         while len(self._buffer) < size:
@@ -80,7 +80,7 @@ class Wire:
         return self._take(size)
 
     def is_quiet(self) -> bool:
-        """Tell whether the server has neither left nor said anything since its last answer."""
+        """Tell whether the server has neither left nor said anything since its last reply."""
         return not self._buffer and not sockets.is_readable(self._sock)
 
     def local_address(self) -> str:
@@ -89,14 +89,14 @@ class Wire:
         return f"[IPv6:{address}]" if self._sock.family == socket.AF_INET6 else f"[{address}]"
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._sock.close()
 
     def _fill(self) -> None:
         self._sock.settimeout(self.clock.left())
         data = self._sock.recv(_READ_SIZE)
         if not data:
-            raise Broken("the server hung up")
+            raise Broken("the server closed the connection")
         self._allowance -= len(data)
         if self._allowance < 0:
             raise Broken("the server does not stop talking")
@@ -106,11 +106,6 @@ class Wire:
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken
-
-
-def _connect(host: str, port: int, clock: Clock) -> socket.socket:
-    # The only place here where a name becomes a connection.
-    return sockets.connect(sockets.addresses(host, port), clock)
 
 
 @functools.cache

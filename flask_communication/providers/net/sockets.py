@@ -1,6 +1,6 @@
-"""The connections below the HTTP client: every socket operation gets what is left of one deadline.
+"""The connections below the HTTP client: every socket operation gets the rest of one deadline.
 
-The clock of a call also remembers whether a byte of the request may have left, which is the whole
+The clock of a request also remembers whether a byte of it may have left: that is the whole
 difference between *not sent* and *unknown*.
 """
 
@@ -29,12 +29,12 @@ _PART = 65536
 # By how much one operation may miss the deadline, in seconds.
 _SLACK = 0.05
 
-# Not `Exception`: a job's time limit arrives as an exception too, and must pass.
-TROUBLE = (http.client.HTTPException, OSError, ValueError)
+# Not `Exception`: the time limit of an RQ job is an exception too, and must pass.
+NETWORK_ERRORS = (http.client.HTTPException, OSError, ValueError)
 
 
 class Clock:
-    """The time left of the call a thread is making, and whether a byte of it may have left.
+    """The time left of a thread's request, and whether a byte of it may have left.
 
     ``left`` and ``connect_left`` return seconds, or raise TimeoutError when there are none.
     """
@@ -61,8 +61,8 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-class Answer(NamedTuple):
-    """An answer whose body is still to be read; ``end`` must be called afterwards, read or not."""
+class RawReply(NamedTuple):
+    """A reply whose body is still to be read; ``end`` must be called afterwards, read or not."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,10 +70,11 @@ class Answer(NamedTuple):
     end: Callable[[], None]
 
 
-class Line:
-    """A thread's own open connections, one for each server, and its clock.
+class Connections:
+    """The open connections of one thread, one for each server, and its clock.
 
-    The standard library speaks HTTP here: httpx would take four times as long for a call.
+    The standard library speaks HTTP here. httpx takes 2.0 to 2.9 times as long for a request,
+    measured as a POST over the loopback.
     """
 
     def __init__(self) -> None:
@@ -86,8 +87,8 @@ class Line:
 
     def exchange(
         self, method: str, url: httpx.URL, headers: Mapping[str, str], body: bytes
-    ) -> Answer:
-        """Make a request and return the beginning of its answer; raise one of TROUBLE."""
+    ) -> RawReply:
+        """Make a request and return the beginning of its reply; raise one of NETWORK_ERRORS."""
         connection = self._connection(url)
         try:
             connection.put(method, url.raw_path.decode("ascii"), headers, body)
@@ -96,11 +97,13 @@ class Line:
             connection.close()
             raise
         headers = cast("Mapping[str, str]", response.headers)
-        return Answer(response.status, headers, _parts(response), lambda: connection.end(response))
+        return RawReply(
+            response.status, headers, _parts(response), lambda: connection.end(response)
+        )
 
     def _connection(self, url: httpx.URL) -> _Connection:
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError("an address begins with http:// or https://, and has a host")
+            raise ValueError("the address must begin with http:// or https:// and have a host")
         origin = (
             url.scheme,
             url.raw_host.decode("ascii"),
@@ -120,12 +123,12 @@ def _close(connections: dict[Any, _Connection]) -> None:
 
 class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
-        """Read the beginning of the final answer; interim ones (RFC 9110 §15.2) are passed over."""
+        """Read the beginning of the final reply; interim ones (RFC 9110 §15.2) are skipped."""
         super().begin()
         while 100 <= self.status < 200:
             if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 raise http.client.HTTPException(
-                    "it speaks another protocol, which nobody asked for"
+                    "the server switched to another protocol without being asked"
                 )
             self.headers = self.msg = None  # type: ignore[assignment]
             super().begin()
@@ -158,10 +161,7 @@ class _Connection(http.client.HTTPConnection):
         return cast("_TLSSocket", _tls().wrap_socket(plain, server_hostname=self.host))
 
     def put(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Write a request, head and body at once.
-
-        ValueError for a header that cannot be written.
-        """
+        """Write a request, head and body at once; ValueError for a header with odd characters."""
         if not _writable("".join(headers.values())):
             raise ValueError("a header is not printable ASCII")
         self._written.clear()
@@ -171,17 +171,17 @@ class _Connection(http.client.HTTPConnection):
         self.sock.sendall(b"".join(self._written))
 
     def send(self, data: Any) -> None:
-        """Keep what :meth:`put` writes."""
+        """Collect what :meth:`put` writes."""
         self._written.append(data)
 
     def freshen(self) -> None:
-        """Close it if the server has, or may have, closed it while it was idle."""
+        """Close the connection if the server may have closed it while it was idle."""
         idle = time.monotonic() - self._idle_since
         if self.sock is not None and (idle > _KEEPALIVE or is_readable(self.sock)):
             self.close()
 
     def end(self, response: http.client.HTTPResponse) -> None:
-        """Keep the connection if the answer was read to its end, else close it."""
+        """Keep the connection if the reply was read to its end, else close it."""
         self._idle_since = time.monotonic()
         if not response.isclosed():
             response.close()
@@ -196,15 +196,15 @@ def _parts(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 class _Timed:
-    """A socket whose every operation gets only the time that is left of the call."""
+    """A socket whose every operation gets only the time that is left of the request."""
 
     clock: Clock
 
-    def recv_into(self, *args: object) -> int:
+    def recv_into(self, *args: Any) -> int:
         _limit(self, self.clock)
         return int(super().recv_into(*args))  # type: ignore[misc]
 
-    def sendall(self, data: object, flags: int = 0) -> None:
+    def sendall(self, data: Any, flags: int = 0) -> None:
         self.clock.wrote = self.clock.wrote or bool(data)
         _limit(self, self.clock)
         super().sendall(data, flags)  # type: ignore[misc]
@@ -243,14 +243,14 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-Address = tuple[socket.AddressFamily, tuple[object, ...]]
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 def addresses(host: str, port: int) -> list[Address]:
-    """Resolve ``host`` to the very addresses that are then dialled; OSError if there are none.
+    """Resolve ``host`` to the addresses that are then connected to; OSError if there are none.
 
-    This is the one place between a name and a connection: no second look-up can change the answer.
-    A name with one address that must not be dialled is dialled at none of them (see :mod:`.hosts`).
+    This is the one place between a name and a connection, so no second look-up can change the
+    address. A name with one forbidden address is forbidden altogether (see :mod:`.hosts`).
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, address in found:
@@ -259,6 +259,7 @@ def addresses(host: str, port: int) -> list[Address]:
 
 
 def connect(candidates: list[Address], clock: Clock) -> socket.socket:
+    """Connect to the first address that accepts; OSError if none does in time."""
     failure: OSError = OSError("the name has no address")
     for tried, (family, address) in enumerate(candidates):
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -275,10 +276,10 @@ def connect(candidates: list[Address], clock: Clock) -> socket.socket:
 
 
 def is_readable(sock: socket.socket) -> bool:
-    # An idle connection with something to read was closed by the server. poll() and not select(),
-    # which cannot look at descriptors above 1023.
+    """Tell whether an idle connection has something to read, or its end."""
     if sock.fileno() < 0:
         return True
+    # select() cannot look at descriptors above 1023.
     if not hasattr(select, "poll"):
         return bool(select.select([sock], [], [], 0)[0])
     poll = select.poll()

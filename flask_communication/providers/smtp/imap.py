@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import imaplib
-import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from ...formats.text import mask
 from ..base import MOST_MAIL_BYTES, InboundEmail, Inbox
 from ..net.sockets import Clock
 from .imap_session import Account, Box, Listed, Mail
+from .pool import Pool
 from .smtp_session import told
 
 PORTS = {"tls": 993, "starttls": 143, "none": 143}
@@ -22,8 +21,6 @@ PORTS = {"tls": 993, "starttls": 143, "none": 143}
 DEADLINE = 30.0
 _ENOUGH = 15.0
 _CONNECT = 5.0
-# Seconds until the next page is asked for: what came is stored before.
-_KEEP = 30.0
 # Mails that are fetched by one command, to save round trips.
 _BATCH = 50
 _BATCH_BYTES = 2_000_000
@@ -34,42 +31,8 @@ _SIZES_AT_ONCE = 500
 VISITS = _BATCHED, _ALONE, _HEADERS = range(3)
 
 
-class Kept:
-    """A connection for the next page: who reads a mailbox in pages logs in once."""
-
-    def __init__(self, keep: float = _KEEP) -> None:
-        """Keep a connection for ``keep`` seconds."""
-        self._keep = keep
-        self._start()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._idle: list[tuple[float, Account, Box]] = []
-
-    def take(self, account: Account, clock: Clock) -> Box | None:
-        """Return the kept connection of this account under a new clock, None if there is none."""
-        if self._pid != os.getpid():
-            # Those of the parent of a fork are the parent's, and so may be the lock.
-            self._start()
-        young = time.monotonic() - self._keep
-        with self._lock:
-            found = next((one for one in self._idle if one[1] == account and one[0] > young), None)
-            gone = [one for one in self._idle if one is not found and one[0] <= young]
-            self._idle = [one for one in self._idle if one is not found and one[0] > young]
-        for _, _, box in gone:
-            box.shutdown()
-        if found is None:
-            return None
-        if found[2].resume(clock):
-            return found[2]
-        found[2].shutdown()
-        return None
-
-    def give(self, account: Account, box: Box) -> None:
-        """Keep a connection that is ready for the next page."""
-        with self._lock:
-            self._idle.append((time.monotonic(), account, box))
+# A mailbox that is read in pages is logged into once.
+Mailboxes = Pool[Account, Box]
 
 
 def fetch(
@@ -77,21 +40,21 @@ def fetch(
     cursor: Mapping[str, Any],
     limit: int,
     deadline: float = DEADLINE,
-    kept: Kept | None = None,
+    pool: Mailboxes | None = None,
 ) -> Inbox:
-    """Return up to ``limit`` mails newer than ``cursor``, within ``deadline`` seconds a visit.
+    """Return up to ``limit`` mails that are newer than ``cursor``; a visit takes ``deadline`` seconds.
 
     The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed,
     the folder is new, and is read from its beginning. A mail larger than 25 MB, or that the server
     cannot give us in three visits, comes with a ``flaw`` and as much as there is, so that it does
-    not block those behind it. While there is more, the connection goes into ``kept``. Raises
+    not block those behind it. While there is more, the connection goes into ``pool``. Raises
     :class:`NotSent` when the server could not be asked and :class:`Refused` when it said no; what
     was read before is returned first, and the trouble told by the next call.
     """
     reading = _Reading(cursor, limit)
     trouble: ProviderError | None = None
     for care in VISITS:
-        trouble = _visit(account, reading, care, deadline, kept)
+        trouble = _visit(account, reading, care, deadline, pool)
         # Where the line broke under a mail, this mail may be why.
         if trouble is None or reading.mails or not reading.is_asking:
             break
@@ -108,20 +71,21 @@ def check(account: Account, deadline: float = DEADLINE) -> None:
 
 
 def _visit(
-    account: Account, reading: _Reading, care: int, deadline: float, kept: Kept | None
+    account: Account, reading: _Reading, care: int, deadline: float, pool: Mailboxes | None
 ) -> ProviderError | None:
     clock = Clock()
     clock.start(deadline, _CONNECT)
     try:
-        box = kept.take(account, clock) if kept is not None else None
+        box = pool.take(account) if pool is not None else None
         if box is not None:
+            box.resume(clock)
             try:
-                return _read(box, account, reading, care, kept)
+                return _read(box, account, reading, care, pool)
             except (imaplib.IMAP4.error, OSError):
                 if reading.mails or reading.is_asking:
                     raise
                 # It died of idleness: this visit has a new one.
-        return _read(_entered(account, clock), account, reading, care, kept)
+        return _read(_entered(account, clock), account, reading, care, pool)
     except ProviderError as exc:
         return exc
     except (imaplib.IMAP4.error, OSError, ValueError) as exc:
@@ -139,17 +103,17 @@ def _entered(account: Account, clock: Clock) -> Box:
 
 
 def _read(
-    box: Box, account: Account, reading: _Reading, care: int, kept: Kept | None
+    box: Box, account: Account, reading: _Reading, care: int, pool: Mailboxes | None
 ) -> ProviderError | None:
     is_done = True
     try:
         trouble = reading.read(box, account.folders, care)
-        is_done = kept is None or trouble is not None or not reading.more
+        is_done = pool is None or trouble is not None or not reading.more
     finally:
         if is_done:
             box.shutdown()
-    if kept is not None and not is_done:
-        kept.give(account, box)
+    if pool is not None and not is_done:
+        pool.give(account, box)
     return trouble
 
 

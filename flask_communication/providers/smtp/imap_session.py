@@ -90,13 +90,21 @@ class Box(imaplib.IMAP4):
     def shutdown(self) -> None:
         self._wire.close()
 
-    def resume(self, clock: Clock) -> bool:
-        """Go on by another clock.
-
-        Return False if the server has left, or said anything, meanwhile.
-        """
-        self._wire.clock = clock
+    def is_fresh(self) -> bool:
+        """Tell whether the server has neither left nor said anything since its last answer."""
         return self._wire.is_quiet()
+
+    def drop(self) -> None:
+        """Close the connection."""
+        self.shutdown()
+
+    def leave(self) -> None:
+        """Close the connection; LOGOUT would only be another command to wait for."""
+        self.shutdown()
+
+    def resume(self, clock: Clock) -> None:
+        """Go on under another clock."""
+        self._wire.clock = clock
 
     def enter(self) -> None:
         """Secure the connection and log in."""

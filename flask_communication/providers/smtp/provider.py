@@ -11,8 +11,8 @@ from ..base import Accepted, Inbox, OutboundEmail, Provider
 from ..net.sockets import Clock
 from . import imap, mime
 from .imap_session import Account
-from .pool import ConnectionPool
-from .smtp_session import Closing, Door, Envelope, Session, told
+from .pool import Pool
+from .smtp_session import Closing, Envelope, Server, Session, told
 
 # Seconds; the same as every other provider's call.
 _DEADLINE = 20.0
@@ -67,20 +67,20 @@ class SMTP(Provider):
 
     def __init__(self, keep: float = _IDLE) -> None:
         """Keep connections that nobody uses for ``keep`` seconds."""
-        self._pool = ConnectionPool(keep)
-        self._mailboxes = imap.Kept(keep)
+        self._sessions: Pool[Server, Session] = Pool(keep)
+        self._mailboxes: imap.Mailboxes = Pool(keep)
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
         """Send one email in one transaction.
 
         See :class:`.smtp_session.Session` for the outcomes.
         """
-        door = _door(config)
+        server = _server(config)
         envelope, named, failed = _envelope(email)
         clock = Clock()
         clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
         if envelope.recipients:
-            ended = self._send(door, envelope, clock)
+            ended = self._send(server, envelope, clock)
             failed |= {one: why for address, why in ended.items() for one in named[address]}
         return _verdict(email, failed)
 
@@ -89,17 +89,17 @@ class SMTP(Provider):
 
         Then leave.
         """
-        door = _door(config)
+        server = _server(config)
         clock = Clock()
         clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
         try:
-            Session(door, clock).quit()
+            Session(server, clock).leave()
         except OSError as exc:
             raise NotSent(
-                f"{door.host}:{door.port}: {told(exc)}; check host, port and security"
+                f"{server.host}:{server.port}: {told(exc)}; check host, port and security"
             ) from None
-        found = f"{door.host}:{door.port} can be reached" + (
-            " and lets us in" if door.username else ""
+        found = f"{server.host}:{server.port} can be reached" + (
+            " and lets us in" if server.username else ""
         )
         if not self.has_inbox(config):
             return found
@@ -115,10 +115,12 @@ class SMTP(Provider):
         self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
     ) -> Inbox:
         """Fetch what is new in the folders; see :mod:`.imap`."""
-        return imap.fetch(_account(config), cursor, limit, kept=self._mailboxes)
+        return imap.fetch(_account(config), cursor, limit, pool=self._mailboxes)
 
-    def _send(self, door: Door, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
-        kept = self._pool.take(door)
+    def _send(
+        self, server: Server, envelope: Envelope, clock: Clock
+    ) -> Mapping[str, ProviderError]:
+        kept = self._sessions.take(server)
         try:
             if kept is not None:
                 try:
@@ -126,10 +128,10 @@ class SMTP(Provider):
                 except (OSError, Closing):
                     # It died of idleness, before the message: the next one is new.
                     clock.left()
-            return self._through(Session(door, clock), envelope, clock)
+            return self._through(Session(server, clock), envelope, clock)
         except OSError as exc:
             raise NotSent(
-                f"{door.host}:{door.port}: {told(exc)}, so nothing was sent; check host, port and "
+                f"{server.host}:{server.port}: {told(exc)}, so nothing was sent; check host, port and "
                 "security"
             ) from None
 
@@ -139,7 +141,10 @@ class SMTP(Provider):
         try:
             return session.send(envelope, clock)
         finally:
-            self._pool.give(session)
+            if session.usable:
+                self._sessions.give(session.server, session)
+            else:
+                session.drop()
 
 
 def _envelope(
@@ -185,14 +190,14 @@ def _kind(failure: ProviderError | None) -> type[Any]:
     return next(kind for kind in (NotSent, Refused, ProviderError) if isinstance(failure, kind))
 
 
-def _door(config: Mapping[str, Any]) -> Door:
+def _server(config: Mapping[str, Any]) -> Server:
     security = _text(config, "security", "starttls")
     if security not in _PORTS:
         raise NotSent(f"security must be one of {', '.join(_PORTS)}, not {security[:20]!r}")
     host, name = _text(config, "host"), _text(config, "ehlo_name")
     if not host or not _EHLO_NAME.match(name):
         raise NotSent("the configuration has no host, or its ehlo_name is no host name; correct it")
-    return Door(
+    return Server(
         host=host,
         port=int(_number(config, "port", _PORTS[security])),
         security=security,

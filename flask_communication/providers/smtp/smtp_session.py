@@ -32,7 +32,7 @@ _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|\Z)")
 
 
 @dataclass(frozen=True)
-class Door:
+class Server:
     """Where a server is and how to enter: what two messages must share to share a connection."""
 
     host: str
@@ -60,7 +60,7 @@ class Envelope:
     plain: bytes | Refused = field(repr=False)
 
 
-class Reply(NamedTuple):
+class SMTPReply(NamedTuple):
     """What the server answered."""
 
     code: int
@@ -87,15 +87,15 @@ class Session:
     the message's end is caught here.
     """
 
-    def __init__(self, door: Door, clock: Clock) -> None:
-        self.door = door
+    def __init__(self, server: Server, clock: Clock) -> None:
+        self.server = server
         self.usable = True
-        self._wire = Wire(door.host, door.port, clock)
+        self._wire = Wire(server.host, server.port, clock)
         self._extensions: dict[str, str] = {}
         try:
             self._enter()
         except BaseException:
-            self.close()
+            self.drop()
             raise
 
     def send(self, envelope: Envelope, clock: Clock) -> Mapping[str, ProviderError]:
@@ -118,7 +118,7 @@ class Session:
             ended = self._deliver(envelope.raw)
             return {**failed, **dict.fromkeys(left, ended)} if ended else failed
         if data is not None and left:
-            failed |= dict.fromkeys(left, data.failure("the message", self.door.secrets()))
+            failed |= dict.fromkeys(left, data.failure("the message", self.server.secrets()))
         # A server that wants the message although nobody is to get it can only be left.
         self.usable = (data is None or data.code != 354) and self._reset()
         return failed
@@ -130,40 +130,40 @@ class Session:
         """
         return self.usable and self._wire.is_quiet()
 
-    def quit(self) -> None:
+    def leave(self) -> None:
         """Say farewell, and hang up without waiting for an answer."""
         clock = Clock()
         clock.start(1.0, 1.0)
         self._wire.clock = clock
         with suppress(OSError):
             self._wire.write(b"QUIT\r\n")
-        self.close()
+        self.drop()
 
-    def close(self) -> None:
+    def drop(self) -> None:
         """Hang up."""
         self.usable = False
         self._wire.close()
 
     def _enter(self) -> None:
-        if self.door.security == "tls":
+        if self.server.security == "tls":
             self._wire.start_tls()
         self._demand(self._reply(), 220, "the greeting")
         self._hello()
-        if self.door.security == "starttls":
+        if self.server.security == "starttls":
             if "STARTTLS" not in self._extensions:
                 raise NotSent(
-                    f"{self.door.host} does not offer STARTTLS, or somebody in between hides it; "
+                    f"{self.server.host} does not offer STARTTLS, or somebody in between hides it; "
                     "nothing is sent unencrypted. Correct port and security (465 wants tls)"
                 )
             self._demand(self._ask("STARTTLS"), 220, "STARTTLS")
             self._wire.start_tls()
             # What was said before may have been said by anybody (RFC 3207 §4.2).
             self._hello()
-        if self.door.username:
+        if self.server.username:
             self._log_in()
 
     def _hello(self) -> None:
-        name = self.door.ehlo_name or self._wire.local_address()
+        name = self.server.ehlo_name or self._wire.local_address()
         reply = self._ask(f"EHLO {name}")
         self._demand(reply, 250, "EHLO")
         lines = (line.partition(" ") for line in reply.text.split("\n")[1:])
@@ -172,19 +172,19 @@ class Session:
     def _log_in(self) -> None:
         offered = self._extensions.get("AUTH", "").upper().split()
         if "PLAIN" in offered:
-            reply = self._ask(f"AUTH PLAIN {_plain(self.door)}")
+            reply = self._ask(f"AUTH PLAIN {_plain(self.server)}")
         elif "LOGIN" in offered:
             reply = self._ask("AUTH LOGIN")
-            for word in (self.door.username, self.door.password):
+            for word in (self.server.username, self.server.password):
                 if reply.code == 334:
                     reply = self._ask(_base64(word))
         else:
             raise NotSent(
-                f"{self.door.host} offers no AUTH PLAIN or LOGIN; correct port and security, "
+                f"{self.server.host} offers no AUTH PLAIN or LOGIN; correct port and security, "
                 "or clear the user name"
             )
         if reply.code != 235:
-            refused = reply.failure(f"{self.door.host} refused the login", self.door.secrets())
+            refused = reply.failure(f"{self.server.host} refused the login", self.server.secrets())
             # Here the three digits say more than the enhanced code, which servers often leave out.
             refused.code = str(reply.code)
             raise refused
@@ -203,28 +203,28 @@ class Session:
         if limit.isdecimal() and 0 < int(limit) < len(envelope.raw):
             self.usable = True
             raise Refused(
-                f"the message has {len(envelope.raw)} bytes and {self.door.host} takes {limit}; "
+                f"the message has {len(envelope.raw)} bytes and {self.server.host} takes {limit}; "
                 "send smaller files",
                 code="5.3.4",
             )
         if "SMTPUTF8" in self._extensions:
             return {}
         why = (
-            f"the address is not ASCII before the @, and {self.door.host} does not offer SMTPUTF8; "
+            f"the address is not ASCII before the @, and {self.server.host} does not offer SMTPUTF8; "
             "write to another address of theirs"
         )
         return {one: Refused(why, code="5.6.7") for one in envelope.recipients if not one.isascii()}
 
     def _announce(
         self, envelope: Envelope, reached: Sequence[str]
-    ) -> tuple[Reply, Sequence[Reply], Reply | None]:
+    ) -> tuple[SMTPReply, Sequence[SMTPReply], SMTPReply | None]:
         """Say MAIL, RCPT and DATA, without waiting where the server allows it."""
         commands = [self._mail(envelope, reached), *(f"RCPT TO:<{one}>" for one in reached)]
         pipelined = "PIPELINING" in self._extensions
         if pipelined:
             commands.append("DATA")
         size = _IN_ONE_GO if pipelined else 1
-        replies: list[Reply] = []
+        replies: list[SMTPReply] = []
         for start in range(0, len(commands), size):
             replies += self._ask_all(commands[start : start + size])
             if replies[0].code != 250:
@@ -246,9 +246,9 @@ class Session:
         return command if ascii_only else f"{command} BODY=8BITMIME SMTPUTF8"
 
     def _refused(
-        self, reached: Sequence[str], mail: Reply, rcpts: Sequence[Reply]
+        self, reached: Sequence[str], mail: SMTPReply, rcpts: Sequence[SMTPReply]
     ) -> dict[str, ProviderError]:
-        secrets = self.door.secrets()
+        secrets = self.server.secrets()
         if mail.code != 250:
             return dict.fromkeys(reached, mail.failure("the sender", secrets))
         pairs = zip(reached, rcpts, strict=True)
@@ -271,7 +271,7 @@ class Session:
             reply = self._reply()
         except OSError as exc:
             return OutcomeUnknown(
-                f"{self.door.host}: {told(exc)} after the whole message was sent; look it up at "
+                f"{self.server.host}: {told(exc)} after the whole message was sent; look it up at "
                 "the server by its Message-ID before sending it again"
             )
         if reply.code == 250:
@@ -279,10 +279,10 @@ class Session:
             return None
         if not 400 <= reply.code < 600:
             return OutcomeUnknown(
-                f"{self.door.host} answered the message with {reply.code}, which says nothing"
+                f"{self.server.host} answered the message with {reply.code}, which says nothing"
             )
         self.usable = reply.code != 421
-        return reply.failure("the message", self.door.secrets())
+        return reply.failure("the message", self.server.secrets())
 
     def _reset(self) -> bool:
         try:
@@ -290,25 +290,25 @@ class Session:
         except (OSError, Closing):
             return False
 
-    def _demand(self, reply: Reply, code: int, what: str) -> None:
+    def _demand(self, reply: SMTPReply, code: int, what: str) -> None:
         if reply.code != code:
-            raise reply.failure(f"{self.door.host} refused {what}", self.door.secrets())
+            raise reply.failure(f"{self.server.host} refused {what}", self.server.secrets())
 
-    def _ask(self, command: str) -> Reply:
+    def _ask(self, command: str) -> SMTPReply:
         return self._ask_all([command])[0]
 
-    def _ask_all(self, commands: Sequence[str]) -> list[Reply]:
+    def _ask_all(self, commands: Sequence[str]) -> list[SMTPReply]:
         self._wire.write("".join(f"{command}\r\n" for command in commands).encode())
         return [self._checked() for _ in commands]
 
-    def _checked(self) -> Reply:
+    def _checked(self) -> SMTPReply:
         reply = self._reply()
         if reply.code == 421:
-            leaving = reply.failure(f"{self.door.host} hangs up", self.door.secrets())
+            leaving = reply.failure(f"{self.server.host} hangs up", self.server.secrets())
             raise Closing(leaving.reason, code=leaving.code, retry_after=_SOON)
         return reply
 
-    def _reply(self) -> Reply:
+    def _reply(self) -> SMTPReply:
         self._wire.allow(_REPLY_CAP)
         lines: list[str] = []
         while True:
@@ -319,7 +319,7 @@ class Session:
                 )
             lines.append(line[4:].decode("utf-8", "replace").strip())
             if line[3:4] != b"-":
-                return Reply(int(line[:3]), "\n".join(lines))
+                return SMTPReply(int(line[:3]), "\n".join(lines))
 
 
 def told(exc: OSError) -> str:
@@ -331,13 +331,13 @@ def told(exc: OSError) -> str:
     return mask(str(exc)) or type(exc).__name__
 
 
-def _is_taken(reply: Reply) -> bool:
+def _is_taken(reply: SMTPReply) -> bool:
     # 251: the server will forward it (RFC 5321 §3.4). 252 means the same to a submission server.
     return reply.code in (250, 251, 252)
 
 
-def _plain(door: Door) -> str:
-    return _base64(f"\0{door.username}\0{door.password}")
+def _plain(server: Server) -> str:
+    return _base64(f"\0{server.username}\0{server.password}")
 
 
 def _base64(text: str) -> str:

@@ -235,7 +235,7 @@ def test_what_was_injected_before_tls_is_not_taken_for_what_was_said_inside() ->
         connection.sendall(b"220 go\r\n250-evil\r\n250 AUTH LOGIN\r\n")
         until_closed(connection)
 
-    with scripted(talk) as port, pytest.raises(NotSent, match="more than its answer before TLS"):
+    with scripted(talk) as port, pytest.raises(NotSent, match="more than its reply before TLS"):
         send(port, {**LOGIN, "security": "starttls"})
 
 
