@@ -107,13 +107,13 @@ class Registry:
         return self._in_process(name, within[0]) if within else None
 
     def _in_process(self, name: str, mount: _Mount) -> Provider:
-        from ..providers.net.in_process import Inside
+        from ..providers.net.in_process import InProcess
         from ..providers.remote import RemoteProvider
 
         return RemoteProvider(
             name,
             f"https://{_host(self._app)}{mount.root}",
-            transport=Inside(self._app),
+            transport=InProcess(self._app),
             trailing_slash=mount.trailing_slash,
         )
 

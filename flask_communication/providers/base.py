@@ -1,4 +1,4 @@
-"""The kit: what a provider is. Everything else about providers is a way to reach one of these."""
+"""The base class of providers, and the values that a provider takes and returns."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OutboundSMS:
-    """One SMS on its way out.
+    """An outgoing SMS.
 
     ``key`` is the idempotency key: it stays the same for every attempt at the same message, and
-    changes only when a person decides to send again. ``provider_ref`` is the provider's own id
-    of the message from an earlier acceptance, set only when this is a retry of that message.
+    changes only when a person decides to send again. ``provider_ref`` is the provider's own id of
+    the message from an earlier acceptance; it is set only for a retry of that message.
     """
 
     key: str
@@ -47,13 +47,13 @@ class OutboundSMS:
 
 @dataclass(frozen=True)
 class OutboundEmail:
-    """One email on its way out.
+    """An outgoing email.
 
     ``sender``, ``to``, ``cc`` and ``reply_to`` are mailboxes as a header shows them ("Ann
-    <ann@x.example>"); ``recipients`` are the bare addresses this call is for: all of to, cc and
+    <ann@x.example>"); ``recipients`` are the bare addresses of this request: all of to, cc and
     bcc, less those that an earlier attempt reached. ``message_id`` is ours (RFC 5322 §3.6.4, with
     its angle brackets) and stays the same for every attempt, as ``key`` does. ``headers`` are extra
-    ones, checked already.
+    ones, already checked.
     """
 
     key: str
@@ -76,10 +76,9 @@ class OutboundEmail:
 
 @dataclass(frozen=True)
 class Accepted:
-    """The provider has taken the message; ``ref`` is the id it gave it.
+    """The provider has accepted the message, and gave it the id ``ref``.
 
-    ``failed`` names those of an email's recipients that it did not take, and how that ended for
-    each.
+    ``failed`` has the recipients of an email that it did not accept, each with its failure.
     """
 
     ref: str
@@ -87,16 +86,16 @@ class Accepted:
     failed: Mapping[str, ProviderError] = field(default_factory=dict)
 
 
-# Bytes of one mail that is fetched whole, and of all that one call brings.
+# The most bytes of one mail, and of all mails of one fetch_inbox.
 LARGEST_MAIL = 25_000_000
 MOST_MAIL_BYTES = 2 * LARGEST_MAIL
 
 
 @dataclass(frozen=True)
 class InboundEmail:
-    """One mail of a mailbox, as it came; ``uid`` is its own in this mailbox, for ever.
+    """A mail of a mailbox, as it came; no other mail of the mailbox ever has the same ``uid``.
 
-    ``flaw`` says why ``raw`` is not the whole mail: then it is its headers, or empty.
+    ``flaw`` says why ``raw`` is not the whole mail but its headers, or empty.
     """
 
     uid: str
@@ -108,11 +107,10 @@ class InboundEmail:
 
 @dataclass(frozen=True)
 class Inbox:
-    """A part of what is new in a mailbox.
+    """The next new mails of a mailbox.
 
-    ``cursor`` is what the provider wants to be given next time; it is stored together with
-    ``mails``, and may be any small JSON object. ``more`` says that asking again at once will bring
-    more.
+    ``cursor`` is passed to the next ``fetch_inbox``. It is stored together with ``mails``, and may
+    be any small JSON object. ``more`` says that there are more new mails now.
     """
 
     mails: Sequence[InboundEmail]
@@ -120,14 +118,14 @@ class Inbox:
     more: bool = False
 
 
-# What a delivery report may say of a message.
+# The statuses of a delivery report.
 ReportStatus = Literal["sent", "undelivered", "delivered", "read"]
 REPORT_STATUSES: frozenset[str] = frozenset(get_args(ReportStatus))
 
 
 @dataclass(frozen=True)
 class Report:
-    """A delivery report: what a provider says became of a message.
+    """A delivery report of a message.
 
     ``event_id`` is the provider's own id of this report, if it has one; it shows duplicates.
     ``recipient`` is set where an email went to several and the report is about one of them.
@@ -153,8 +151,8 @@ class Capabilities:
     listed counts as a secret. ``idempotency_window``: the provider ignores a second request with
     the same key for so long, 0 means never. ``report_after``: when the first delivery report makes
     sense. ``bulk_limit``: the most messages of one ``send_sms_bulk``, used only with the feature
-    ``bulk``. ``known`` is False until a provider that must ask somebody has an answer; the rest is
-    then a default.
+    ``bulk``. ``known`` is False until a provider that must ask a server has its answer; the rest
+    is then the defaults.
     """
 
     label: str = ""
@@ -168,13 +166,13 @@ class Capabilities:
 
 
 class Provider:
-    """A way to reach people: subclass it, name it, and implement what its ``types`` promise.
+    """The base class of all providers: give it a name, and implement what its ``types`` promise.
 
     Every method gets ``config``, the decrypted dictionary that the operator stored. A send returns
     :class:`Accepted` or raises :class:`NotSent` (certainly did not leave), :class:`Refused` (said
     no), :class:`Denied` (said no to us, whatever we send) or :class:`OutcomeUnknown` (may have
-    left). Any other exception counts as *unknown*. Methods are called from several threads at once,
-    so instances must not keep state between calls.
+    left). Any other exception counts as *unknown*. Methods run in several threads at once, so
+    instances must not keep state between requests.
     """
 
     name: str = ""
@@ -204,9 +202,9 @@ class Provider:
         return self.capabilities
 
     def check(self, config: Mapping[str, Any]) -> str | None:
-        """Try, without sending anything, whether the provider can be reached and lets us in.
+        """Check, without sending anything, that the provider can be reached and accepts the login.
 
-        Return what was found, for a person, or None where there is nothing to try; raise a
+        Return the result for a person to read, or None where there is nothing to try. Raise a
         :class:`ProviderError` that says what is wrong.
         """
         return None
@@ -216,32 +214,32 @@ class Provider:
         raise Refused(f"{self.name} does not send SMS")
 
     def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
-        """Send again what the provider knows as ``sms.provider_ref``; by default, send it anew."""
+        """Send the message ``sms.provider_ref`` again; by default, as a new message."""
         return self.send_sms(sms, config)
 
     def send_sms_bulk(
         self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
     ) -> Sequence[Accepted | ProviderError]:
-        """Send many SMS in one call; return one result each, in order (feature ``bulk``).
+        """Send many SMS in one request; return one result each, in order (feature ``bulk``).
 
         An exception raised here, rather than returned, is the outcome of the whole batch.
         """
         raise NotImplementedError(f"{self.name} promises bulk and has no send_sms_bulk")
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
-        """Send one email to all its ``recipients``; return :class:`Accepted` if it took it for any.
+        """Send an email to its ``recipients``; return :class:`Accepted` if any was accepted.
 
-        What it says of single recipients goes into ``Accepted.failed``; if all failed in the same
+        The failures of single recipients go into ``Accepted.failed``. If all failed in the same
         way, raise that :class:`ProviderError` instead.
         """
         raise Refused(f"{self.name} does not send email")
 
     def email_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Fetch what became of emails; leave out what is not known yet."""
+        """Fetch the delivery reports of emails; leave out those that are not known yet."""
         return ()
 
     def has_inbox(self, config: Mapping[str, Any]) -> bool:
-        """Tell whether there is a mailbox to fetch from: by default, by the feature ``inbox``."""
+        """Tell whether the configuration has a mailbox; by default by the feature ``inbox``."""
         return "inbox" in self.capabilities.features
 
     def fetch_inbox(
@@ -249,18 +247,18 @@ class Provider:
     ) -> Inbox:
         """Fetch up to ``limit`` mails that are new since ``cursor``, which is empty the first time.
 
-        Each has at most 25 MB, and together they have 50. Raise a :class:`ProviderError` when the
-        mailbox could not be read; nothing is lost then.
+        Each has at most 25 MB, all together 50 MB. Raise a :class:`ProviderError` when the mailbox
+        could not be read; nothing is lost then.
         """
         raise Refused(f"{self.name} has no inbox")
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Fetch delivery reports; leave out what is not known yet.
+        """Fetch the delivery reports of SMS; leave out those that are not known yet.
 
-        Raise a :class:`ProviderError` when the provider could not be asked, or refused.
+        Raise a :class:`ProviderError` when the provider cannot be reached, or refuses.
         """
         return ()
 
 
-# An author declares these as attributes of his class; ``known`` is for those who must ask.
+# Authors declare these as attributes of their class; ``known`` only matters to RemoteProvider.
 _DECLARED = tuple(one.name for one in fields(Capabilities) if one.name != "known")

@@ -1,4 +1,4 @@
-"""Serve any provider over the seed's HTTP contract: the mirror of :mod:`.remote`."""
+"""The server of the HTTP contract: a blueprint for any provider; its client is :mod:`.remote`."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_BODY = 256 * 1024
 _LONGEST_BULK = 8 * 1024 * 1024
-# Said with 503 by a provider that names no time; without the header a client could not tell that
-# nothing was sent.
+# Sent with 503 for a provider that names no time: only this header says that nothing was sent.
 _RETRY_AFTER = 5
 
 _View = Callable[[], ResponseReturnValue]
@@ -52,7 +51,7 @@ class _ErrorReply(Exception):
         self,
         status: int,
         msg: str,
-        errors: object = None,
+        errors: Any = None,
         retry_after: float | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
@@ -73,16 +72,17 @@ def provider_blueprint(
 ) -> Blueprint:
     """Return a blueprint that serves ``provider`` at ``/<name>``, or any ``url_prefix``.
 
-    With ``secret`` (or several, while one is replaced) every call but the manifest must carry a
-    Standard Webhooks signature not older than five minutes. ``unsigned=True`` takes calls from
-    anyone who reaches the URL. With neither, only calls from inside this application are answered.
+    With ``secret`` (or several, while one is replaced) every request but that for the manifest must
+    carry a Standard Webhooks signature not older than five minutes. ``unsigned=True`` accepts
+    requests from anyone who reaches the URL. With neither, only requests from inside this
+    application are accepted.
     The provider reaches public addresses only, and those that the application's setting
     COMMUNICATION_ALLOW_PRIVATE_HOSTS lists.
 
-    The manifest promises ``stateless``: ``config`` comes with every call, and nothing is kept. A
-    caller that knows only the seed's contract sends none with a retry or report; the provider then
-    gets an empty one. It gets no retry at all, but the answer 422, where that would mean to send a
-    text that did not come along. Raises SettingError for an unusable secret.
+    The manifest promises ``stateless``: ``config`` comes with every request, and nothing is stored.
+    A client that knows only the seed's contract sends none with a retry or report; the provider
+    then gets an empty one. A retry that would need the text of the message, and has none, is
+    answered with 422. Raises SettingError for an unusable secret.
     """
     name = name or provider.name
     secrets = (secret,) if isinstance(secret, str) else tuple(secret or ())
@@ -119,7 +119,7 @@ class _Views:
     def send(self) -> ResponseReturnValue:
         given = self._read(_SEND)
         sms = OutboundSMS(_key(), given["destination"], given["msg"])
-        return _queued(_call(self._provider.send_sms, sms, given["config"]))
+        return _queued(_ask(self._provider.send_sms, sms, given["config"]))
 
     def retry(self) -> ResponseReturnValue:
         given = self._read(_RETRY)
@@ -131,7 +131,7 @@ class _Views:
         sms = OutboundSMS(
             _key(), given["destination"] or "", given["msg"] or "", provider_ref=given["msg_uuid"]
         )
-        return _queued(_call(self._provider.retry_sms, sms, given["config"]), sms.provider_ref)
+        return _queued(_ask(self._provider.retry_sms, sms, given["config"]), sms.provider_ref)
 
     def report(self) -> ResponseReturnValue:
         return self._reported(self._provider.sms_reports)
@@ -140,9 +140,9 @@ class _Views:
         self._check_type("email")
         return self._reported(self._provider.email_reports)
 
-    def _reported(self, ask: Callable[..., object]) -> ResponseReturnValue:
+    def _reported(self, ask: Callable[..., Any]) -> ResponseReturnValue:
         given = self._read(_REPORT)
-        reports = _call(ask, given["msg_uuids"], given["config"])
+        reports = _ask(ask, given["msg_uuids"], given["config"])
         return jsonify(success=True, data=[_written(report) for report in reports])
 
     def send_email(self) -> ResponseReturnValue:
@@ -159,7 +159,7 @@ class _Views:
 
     def _emailed(self, given: Mapping[str, Any]) -> ResponseReturnValue:
         email, config = mail_contract.email_of(given, _key()), given["config"]
-        accepted = _call(self._provider.send_email, email, config)
+        accepted = _ask(self._provider.send_email, email, config)
         failed = {one: _result(why, config) for one, why in getattr(accepted, "failed", {}).items()}
         return _queued(
             accepted, None if failed else email.provider_ref, {"failed": failed} if failed else {}
@@ -175,7 +175,7 @@ class _Views:
 
         return jsonify(
             success=True,
-            data=mail_contract.inbox_data(_call(fetch, given["cursor"], given["config"])),
+            data=mail_contract.inbox_data(_ask(fetch, given["cursor"], given["config"])),
         )
 
     def _can(self) -> Capabilities:
@@ -188,16 +188,20 @@ class _Views:
 
     def bulk(self) -> ResponseReturnValue:
         if manifest.BULK not in self._can().features:
-            raise _ErrorReply(404, "this provider takes one message a call: post it to sms/send/")
+            raise _ErrorReply(
+                404, "this provider takes one message a request: post it to sms/send/"
+            )
         given = self._read(_BULK, _LONGEST_BULK)
         limit = self._can().bulk_limit
         if len(given["messages"]) > limit:
-            raise _ErrorReply(422, f"at most {limit} messages a call", {"messages": ["Too many."]})
+            raise _ErrorReply(
+                422, f"at most {limit} messages a request", {"messages": ["Too many."]}
+            )
         batch = [
             OutboundSMS(one["idempotency_key"], one["destination"], one["msg"])
             for one in given["messages"]
         ]
-        results = _call(self._provider.send_sms_bulk, batch, given["config"])
+        results = _ask(self._provider.send_sms_bulk, batch, given["config"])
         if len(results) != len(batch):
             raise _ErrorReply(
                 502, "the provider did not answer for every message; look them up there"
@@ -260,7 +264,7 @@ def _body(longest: int) -> bytes:
     try:
         return request.get_data()
     except HTTPException as exc:
-        # The host's own limits, such as MAX_CONTENT_LENGTH, or a client that hung up.
+        # The host's own limits, such as MAX_CONTENT_LENGTH, or a client that left.
         raise _ErrorReply(
             exc.code or 400, exc.description or "the body could not be read"
         ) from None
@@ -282,7 +286,7 @@ def _key() -> str:
     return key if 1 <= len(key) <= LONGEST_REF and key.isprintable() else uuid.uuid4().hex
 
 
-def _call(method: Callable[..., object], subject: object, config: Mapping[str, Any]) -> Any:
+def _ask(method: Callable[..., Any], subject: Any, config: Mapping[str, Any]) -> Any:
     try:
         with _guard():
             return method(subject, config)

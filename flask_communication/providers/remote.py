@@ -1,4 +1,4 @@
-"""A provider reached over the seed's HTTP contract: another process, machine or language."""
+"""The client of the HTTP contract: a provider in another process, machine or language."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _ASK_AGAIN = 5.0
 _MANIFEST_DEADLINE = 5.0
 # A provider that so often connects and does not answer counts as one without a manifest.
 _SILENT = 3
-_REPORTS_A_CALL = 500
-# Three visits of 30 seconds, and what was read on its way home; within a mailbox's lease of 120.
+_REPORTS_A_REQUEST = 500
+# Three visits of 30 seconds and the transfer, within the mailbox's lease of 120 seconds.
 _INBOX_DEADLINE = 110.0
 
 _ENVELOPE = envelope.Envelope()
@@ -80,7 +80,7 @@ class RemoteProvider(Provider):
         self._root = url.rstrip("/") + "/"
         self._key = None if secret is None else signatures.signature_key(secret)
         self._http = Http(transport=transport)
-        # Mails are longer than answers, and take longer to fetch.
+        # Mails are longer than other answers, and take longer to fetch.
         self._mails = Http(
             _INBOX_DEADLINE, body_cap=mail_contract.LONGEST_INBOX, transport=transport
         )
@@ -118,16 +118,16 @@ class RemoteProvider(Provider):
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         """Post the seed's body to ``sms/send/``."""
         body = contract.send_body(sms.msg, sms.destination, config)
-        return _accepted(self._call(contract.SEND, body, sms.key, config)["data"])
+        return _accepted(self._post(contract.SEND, body, sms.key, config)["data"])
 
     def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
-        """Post the reference to ``sms/retry/``; it stays the message's, unless a new one comes."""
+        """Post the reference to ``sms/retry/``; the message keeps it, unless a new one comes."""
         if sms.provider_ref is None:
             return self.send_sms(sms, config)
         body = contract.retry_body(
             sms.provider_ref, sms.msg, sms.destination, config, stateless=self._is_stateless()
         )
-        data = self._call(contract.RETRY, body, sms.key, config)["data"]
+        data = self._post(contract.RETRY, body, sms.key, config)["data"]
         try:
             return _accepted(data)
         except OutcomeUnknown:
@@ -143,31 +143,28 @@ class RemoteProvider(Provider):
             for sms in batch
         ]
         body = {"messages": messages, "config": dict(config)}
-        results = self._call(contract.BULK, body, uuid.uuid4().hex, config)["data"]
+        results = self._post(contract.BULK, body, uuid.uuid4().hex, config)["data"]
         if not isinstance(results, list) or len(results) != len(batch):
             raise _unclear(f"the answer must list {len(batch)} results")
         return [_bulk_result(one, config) for one in results]
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
-        """Post it to ``email/send/``, or to ``email/retry/`` what the provider knows already."""
+        """Post an email to ``email/send/``, or with a reference to ``email/retry/``."""
         path = mail_contract.SEND if email.provider_ref is None else mail_contract.RETRY
-        data = self._call(path, mail_contract.send_body(email, config), email.key, config)["data"]
+        data = self._post(path, mail_contract.send_body(email, config), email.key, config)["data"]
         if data is None and email.provider_ref is not None:
             return Accepted(email.provider_ref)
         failed = data.get("failed") if isinstance(data, dict) else None
         return replace(_accepted(data), failed=_failed(failed, email.recipients, config))
 
     def email_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Post references to ``email/delivery_report/``; strangers' refs and words are left out."""
+        """Post references to ``email/delivery_report/``; ignore other references and words."""
         return self._ask_reports(mail_contract.REPORT, refs, config)
 
     def fetch_inbox(
         self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]
     ) -> Inbox:
-        """Post the cursor to ``email/inbox/``.
-
-        An answer that is too long is asked for mail by mail.
-        """
+        """Post the cursor to ``email/inbox/``; if the answer is too long, ask mail by mail."""
         try:
             data = self._inbox(cursor, limit, config)
         except OutcomeUnknown as failure:
@@ -182,34 +179,29 @@ class RemoteProvider(Provider):
                 "the provider's inbox is not in the form of the contract; nothing was read"
             ) from None
 
-    def _inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> object:
+    def _inbox(self, cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Any:
         body = mail_contract.inbox_body(cursor, limit, config)
-        return self._call(mail_contract.INBOX, body, uuid.uuid4().hex, config, self._mails)["data"]
+        return self._post(mail_contract.INBOX, body, uuid.uuid4().hex, config, self._mails)["data"]
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Post references to ``sms/delivery_report/``; strangers' refs and words are left out."""
+        """Post references to ``sms/delivery_report/``; ignore other references and words."""
         return self._ask_reports(contract.REPORT, refs, config)
 
     def _ask_reports(
         self, path: str, refs: Sequence[str], config: Mapping[str, Any]
     ) -> Sequence[Report]:
         reports: list[Report] = []
-        for start in range(0, len(refs), _REPORTS_A_CALL):
-            asked = refs[start : start + _REPORTS_A_CALL]
+        for start in range(0, len(refs), _REPORTS_A_REQUEST):
+            asked = refs[start : start + _REPORTS_A_REQUEST]
             body = contract.report_body(asked, config, stateless=self._is_stateless())
-            data = self._call(path, body, uuid.uuid4().hex, config)["data"]
+            data = self._post(path, body, uuid.uuid4().hex, config)["data"]
             if not isinstance(data, list):
                 raise _unclear("the answer must carry a list of reports")
             reports += _reports(data, frozenset(asked), self.name)
         return reports
 
-    def _call(
-        self,
-        path: str,
-        payload: object,
-        key: str,
-        config: Mapping[str, Any],
-        http: Http | None = None,
+    def _post(
+        self, path: str, payload: Any, key: str, config: Mapping[str, Any], http: Http | None = None
     ) -> dict[str, Any]:
         body = encode_json(payload)
         headers = {"Idempotency-Key": key}
@@ -260,7 +252,7 @@ def _unclear(what: str) -> OutcomeUnknown:
 
 def _envelope(reply: Reply, config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(reply.json, dict) and reply.json.get("success") is True:
-        # All that matters of a success; to load the schema would take a tenth of the call.
+        # Only this matters of a success; loading the schema would take a tenth of the request.
         return {"data": reply.json.get("data")}
     try:
         answer: dict[str, Any] = _ENVELOPE.load(reply.json)
@@ -284,13 +276,13 @@ def _failure(failed: Mapping[str, Any], config: Mapping[str, Any]) -> ProviderEr
     return kind(reason, code=code, only_this=alone, opted_out=failed["opted_out"] is True)
 
 
-def _seconds(value: object) -> float | None:
+def _seconds(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         return None
     return min(float(value), LONGEST_RETRY_AFTER)
 
 
-def _word(value: object) -> str | None:
+def _word(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None
     return mask(str(value)) or None
@@ -306,11 +298,11 @@ def _accepted(data: Any) -> Accepted:
 
 
 def _failed(
-    given: object, recipients: Sequence[str], config: Mapping[str, Any]
+    given: Any, recipients: Sequence[str], config: Mapping[str, Any]
 ) -> Mapping[str, ProviderError]:
-    """Read what became of single recipients.
+    """Read the failures of single recipients; ignore other addresses.
 
-    What is unclear may have arrived, strangers are left out.
+    A recipient with an unclear answer may have been reached.
     """
     if not isinstance(given, dict):
         return {}
@@ -340,14 +332,14 @@ def _reports(data: list[Any], asked: frozenset[str], name: str) -> Iterator[Repo
         try:
             given = _REPORT.load(one)
         except ValidationError:
-            log.warning("provider %s sent a report in another form than the contract's", name)
+            log.warning("provider %s sent a report that is not in the form of the contract", name)
             continue
         status = envelope.status_of(given["status"])
         if given["msg_uuid"] not in asked:
             log.warning("provider %s reported a message it was not asked about", name)
         elif status is None:
             word = mask(given["status"])
-            log.warning("provider %s reported %r, a word nobody knows", name, word)
+            log.warning("provider %s reported %r, an unknown word", name, word)
         else:
             yield _report(given, status)
 

@@ -1,4 +1,4 @@
-"""A provider that reaches nobody: for demonstrations, tests, and rehearsals of trouble."""
+"""The simulator: a provider that sends nothing, for demonstrations, tests and rehearsals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .base import (
 
 @dataclass(frozen=True)
 class _Story:
-    """What becomes of a message: the reports one second apart, or the failure at once."""
+    """What happens to a message: reports one second apart, or a failure at once."""
 
     reports: tuple[ReportStatus, ...] = ()
     takes: float = 0.0
@@ -50,7 +50,7 @@ STORIES: dict[str, _Story] = {
 # The last digit of a magic number -> its story.
 MAGIC = dict(enumerate(STORIES))
 
-# Numbers that can ring nobody: the North American plan keeps 555-0100 to 555-0199 of every area
+# Numbers without a telephone: the North American plan keeps 555-0100 to 555-0199 of every area
 # for fiction, and no exchange begins with 0.
 _MAGIC_NUMBER = re.compile(r"\+1(?:\d{3}555010|555010000)([0-9])", re.ASCII)
 _REF = re.compile(r"sim-([a-z]+)-([0-9a-f]{11})-[0-9a-f]{8}", re.ASCII)
@@ -96,7 +96,7 @@ class Simulator(Provider):
         "properties": {
             "latency_ms": {
                 "type": "integer",
-                "title": "Milliseconds that every call takes",
+                "title": "Milliseconds that every request takes",
                 "minimum": 0,
                 "maximum": 10_000,
                 "default": 0,
@@ -104,7 +104,7 @@ class Simulator(Provider):
             "story": {
                 "type": "string",
                 "title": "What happens to every message, whatever its number: a rehearsal of "
-                "trouble",
+                "an outage",
                 "enum": ["", *STORIES],
                 "default": "",
             },
@@ -112,21 +112,21 @@ class Simulator(Provider):
     }
 
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
-        """Tell the story of the destination."""
+        """Play the story of the destination."""
         return self._send(_story(sms.destination, config), config)
 
     def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
-        """Tell the story again, which the reference knows where the destination is not given."""
+        """Play the story again; the reference has it where no destination is given."""
         if sms.destination:
             return self.send_sms(sms, config)
         known = _REF.fullmatch(sms.provider_ref or "")
         if known is None or known[1] not in STORIES:
-            raise Refused("this is no reference of the simulator")
+            raise Refused("this is not a reference of the simulator")
         return self._send(known[1], config)
 
     def _send(self, story: str, config: Mapping[str, Any]) -> Accepted:
         _wait(_latency(config) + STORIES[story].takes)
-        result = _tell(story, config)
+        result = _play(story, config)
         if isinstance(result, ProviderError):
             raise result
         return result
@@ -134,16 +134,16 @@ class Simulator(Provider):
     def send_sms_bulk(
         self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
     ) -> Sequence[Accepted | ProviderError]:
-        """Tell every message's story; the call takes as long as the slowest of them."""
+        """Play the story of each message; the request takes as long as the slowest of them."""
         stories = [_story(sms.destination, config) for sms in batch]
         _wait(_latency(config) + max((STORIES[one].takes for one in stories), default=0.0))
-        return [_tell(one, config) for one in stories]
+        return [_play(one, config) for one in stories]
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
-        """Tell the story of each recipient."""
+        """Play the story of each recipient."""
         stories = {one: _story_of_address(one, config) for one in email.recipients}
         _wait(_latency(config) + max((STORIES[one].takes for one in stories.values()), default=0.0))
-        results = {one: _tell(story, config) for one, story in stories.items()}
+        results = {one: _play(story, config) for one, story in stories.items()}
         failed = {
             one: result for one, result in results.items() if isinstance(result, ProviderError)
         }
@@ -157,7 +157,7 @@ class Simulator(Provider):
         return self.sms_reports(refs, config)
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Report the newest chapter of every reference of ours, and nothing of others."""
+        """Report the latest status of each reference of the simulator, and ignore others."""
         _wait(_latency(config))
         return list(_newest(refs, time.time()))
 
@@ -190,23 +190,23 @@ def _latency(config: Mapping[str, Any]) -> float:
 
 
 def _wait(seconds: float) -> None:
-    # sleep(0) still costs a switch to another thread, which a benchmark would measure.
+    # sleep(0) still costs a switch to another thread.
     if seconds:
         time.sleep(seconds)
 
 
-def _tell(story: str, config: Mapping[str, Any]) -> Accepted | ProviderError:
-    told = STORIES[story]
-    # A magic number's trouble is its own; only a rehearsal is the provider's.
+def _play(story: str, config: Mapping[str, Any]) -> Accepted | ProviderError:
+    played = STORIES[story]
+    # The failure of a magic number is its own; only a rehearsal fails the whole provider.
     only_this = not config.get("story")
-    if told.failure is NotSent:
+    if played.failure is NotSent:
         return NotSent(
-            told.says, retry_after=1 if story == "throttled" else None, only_this=only_this
+            played.says, retry_after=1 if story == "throttled" else None, only_this=only_this
         )
-    if told.failure is Refused:
-        return Refused(told.says, only_this=only_this, opted_out=told.opted_out)
-    if told.failure is not None:
-        return told.failure(told.says, only_this=only_this)
+    if played.failure is Refused:
+        return Refused(played.says, only_this=only_this, opted_out=played.opted_out)
+    if played.failure is not None:
+        return played.failure(played.says, only_this=only_this)
     return Accepted(f"sim-{story}-{int(time.time() * 1000):x}-{secrets.token_hex(4)}")
 
 
@@ -217,10 +217,10 @@ def _newest(refs: Sequence[str], now: float) -> Iterator[Report]:
         if parsed is None or not reports:
             continue
         began = int(parsed[2], 16) / 1000
-        chapter = min(max(int(now - began), 0), len(reports) - 1)
+        step = min(max(int(now - began), 0), len(reports) - 1)
         yield Report(
             ref,
-            reports[chapter],
-            event_id=f"{ref}:{reports[chapter]}",
-            occurred_at=datetime.fromtimestamp(began + chapter, UTC),
+            reports[step],
+            event_id=f"{ref}:{reports[step]}",
+            occurred_at=datetime.fromtimestamp(began + step, UTC),
         )

@@ -1,7 +1,7 @@
 """Test mode: while it is on, no message leaves this process.
 
-Workers rest, and every provider has a stand-in. The fixture of ``flask_communication.testing``
-turns it on; what would send asks :func:`is_on` first.
+Each provider is replaced by a stand-in, and workers rest. The fixture ``communication_outbox``
+turns it on; the code that finds a provider or starts a worker asks here.
 """
 
 from __future__ import annotations

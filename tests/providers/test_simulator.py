@@ -115,7 +115,7 @@ def test_a_batch_tells_every_story_in_order() -> None:
 def test_a_retry_needs_only_the_reference() -> None:
     ref = send(number("undelivered"))
     assert Simulator().retry_sms(sms("", ref), {}).ref.startswith("sim-undelivered-")
-    with pytest.raises(Refused, match="no reference of the simulator"):
+    with pytest.raises(Refused, match="not a reference of the simulator"):
         Simulator().retry_sms(sms("", "seed-1"), {})
 
 

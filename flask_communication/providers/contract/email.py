@@ -1,4 +1,4 @@
-"""The HTTP contract for email: what goes over the wire, written and read by both ends.
+"""The HTTP contract for email: the bodies of its requests and answers, for both ends.
 
 Files and mails are base64 within JSON. Everything else is as for SMS (see :mod:`.sms`).
 """
@@ -30,7 +30,7 @@ _LONGEST_PLACE = 1000
 _LONGEST_FLAW = 500
 # JSON writes a character as up to two groups of \uXXXX; 200 more for the names of the fields.
 _LONGEST_ENVELOPE = 12 * (2 * _LONGEST_PLACE + _LONGEST_FLAW) + 200
-# What a provider may answer when it is asked for mails, which go as base64.
+# The longest answer to email/inbox/, with the mails as base64.
 LONGEST_INBOX = MOST_MAIL_BYTES * 4 // 3 + MOST_MAILS * _LONGEST_ENVELOPE + LONGEST_CURSOR + 1000
 
 
@@ -101,7 +101,7 @@ class SendBody(Lenient):
 
 
 class InboxBody(Lenient):
-    """``email/inbox/``: where to go on, and how many mails to bring at most."""
+    """``email/inbox/``: the cursor, and the most mails to return."""
 
     cursor = fields.Dict(keys=fields.String(), load_default=dict)
     limit = fields.Integer(load_default=MOST_MAILS, validate=validate.Range(min=1, max=1000))
@@ -162,7 +162,10 @@ def _written(file: File) -> dict[str, Any]:
 
 def email_of(given: Mapping[str, Any], key: str) -> OutboundEmail:
     """Return the email that a loaded :class:`SendBody` is."""
-    same = "message_id sender recipients subject body html to cc reply_to headers in_reply_to references"
+    same = (
+        "message_id sender recipients subject body html to cc reply_to headers in_reply_to"
+        " references"
+    )
     return OutboundEmail(
         key=key,
         provider_ref=given["msg_uuid"],

@@ -1,4 +1,4 @@
-"""The HTTP contract, what all answers share: the envelope, acceptances, reports, and their words.
+"""The envelope of the HTTP contract: what all its answers share, and the words of reports.
 
 Both ends use these modules: :mod:`.remote` writes the requests and reads the answers,
 :mod:`.blueprint` the other way round. Both ignore fields that they do not know, so either end can
@@ -76,7 +76,7 @@ class Envelope(Lenient):
 
 
 class BulkResult(Envelope):
-    """One result of a bulk call, in the order of its messages."""
+    """One result of a bulk request; they are in the order of its messages."""
 
     msg_uuid = fields.Raw(load_default=None, allow_none=True)
     extra_data = fields.Raw(load_default=None, allow_none=True)

@@ -46,7 +46,7 @@ _MANIFEST = Manifest()
 
 
 def write(name: str, can: Capabilities) -> dict[str, Any]:
-    """Return the manifest of a provider that is served: what it can do, as far as we serve it."""
+    """Return the manifest of a served provider: its capabilities, as far as they are served."""
     return {
         **{field: value for field, value in vars(can).items() if field != "known"},
         "name": name,

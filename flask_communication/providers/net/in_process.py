@@ -1,4 +1,4 @@
-"""The way to a provider that is a blueprint of this very application."""
+"""Requests within the process: to a provider that is a blueprint of the same application."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import hosts
 INTERNAL = "flask_communication.internal"
 
 
-class Inside(httpx.BaseTransport):
+class InProcess(httpx.BaseTransport):
     """An httpx transport into the application itself, over WSGI.
 
     Flask would lend an inner request the application context of the outer one, and with it ``g``

@@ -53,7 +53,7 @@ class Wire:
             raise Broken(f"the name of the server is unusable ({exc})") from None
 
     def allow(self, size: int) -> None:
-        """Let the server send ``size`` bytes from now on; the rest of the last allowance is void."""
+        """Let the server send ``size`` bytes from now on; the last allowance ends."""
         self._allowance = size
 
     def write(self, data: bytes) -> None:

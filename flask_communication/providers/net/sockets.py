@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
 # Shorter than the 5 s after which common servers drop an idle connection: a request that crosses
-# with the server's close could not be told from one that was carried out.
+# with the server's close looks the same as one that was carried out.
 _KEEPALIVE = 4.0
 _PART = 65536
 # By how much one operation may miss the deadline, in seconds.

@@ -1,4 +1,4 @@
-"""An inbox by IMAP: what is new in some folders, by UID, without changing anything there."""
+"""Fetch the new mails of some folders by IMAP, by UID, without changing anything there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..base import MOST_MAIL_BYTES, InboundEmail, Inbox
 from ..net.sockets import Clock
 from .imap_session import Account, Box, Listed, Mail
 from .pool import Pool
-from .smtp_session import told
+from .smtp_session import described
 
 PORTS = {"tls": 993, "starttls": 143, "none": 143}
-# Seconds of a visit, and until no further mails are asked for: what was read must get home.
+# Seconds of a visit, and until no further mails are requested: those that came must be stored.
 DEADLINE = 30.0
 _ENOUGH = 15.0
 _CONNECT = 5.0
@@ -26,8 +26,7 @@ _BATCH = 50
 _BATCH_BYTES = 2_000_000
 # RFC 7162 §4 asks for command lines of at most 8192 octets; a UID has up to ten digits.
 _SIZES_AT_ONCE = 500
-# How a visit asks for mails: many at once, one at a time, or for no more than the first one's
-# headers.
+# How a visit requests mails: many at once, one at a time, or only the headers of the first.
 VISITS = _BATCHED, _ALONE, _HEADERS = range(3)
 
 
@@ -42,32 +41,32 @@ def fetch(
     deadline: float = DEADLINE,
     pool: Mailboxes | None = None,
 ) -> Inbox:
-    """Return up to ``limit`` mails that are newer than ``cursor``; a visit takes ``deadline`` seconds.
+    """Return up to ``limit`` mails newer than ``cursor``; a visit takes ``deadline`` seconds.
 
     The cursor has for each folder its UIDVALIDITY and the last UID; where the first has changed,
     the folder is new, and is read from its beginning. A mail larger than 25 MB, or that the server
     cannot give us in three visits, comes with a ``flaw`` and as much as there is, so that it does
     not block those behind it. While there is more, the connection goes into ``pool``. Raises
-    :class:`NotSent` when the server could not be asked and :class:`Refused` when it said no; what
-    was read before is returned first, and the trouble told by the next call.
+    :class:`NotSent` when the server cannot be reached and :class:`Refused` when it refuses. Mails
+    that were read before are returned first; the next call then raises the failure.
     """
     reading = _Reading(cursor, limit)
-    trouble: ProviderError | None = None
+    failure: ProviderError | None = None
     for care in VISITS:
-        trouble = _visit(account, reading, care, deadline, pool)
-        # Where the line broke under a mail, this mail may be why.
-        if trouble is None or reading.mails or not reading.is_asking:
+        failure = _visit(account, reading, care, deadline, pool)
+        # Where the connection broke during a mail, this mail may be why.
+        if failure is None or reading.mails or not reading.is_asking:
             break
-    if trouble is not None and not reading.mails:
-        raise trouble
-    return Inbox(reading.mails, reading.cursor, reading.more or trouble is not None)
+    if failure is not None and not reading.mails:
+        raise failure
+    return Inbox(reading.mails, reading.cursor, reading.more or failure is not None)
 
 
 def check(account: Account, deadline: float = DEADLINE) -> None:
     """Log in and leave; raise :class:`NotSent` or :class:`Refused`, as :func:`fetch` does."""
-    trouble = _visit(replace(account, folders=()), _Reading({}, 1), _BATCHED, deadline, None)
-    if trouble is not None:
-        raise trouble
+    failure = _visit(replace(account, folders=()), _Reading({}, 1), _BATCHED, deadline, None)
+    if failure is not None:
+        raise failure
 
 
 def _visit(
@@ -84,7 +83,7 @@ def _visit(
             except (imaplib.IMAP4.error, OSError):
                 if reading.mails or reading.is_asking:
                     raise
-                # It died of idleness: this visit has a new one.
+                # The server closed it while it was idle. This visit opens a new one.
         return _read(_entered(account, clock), account, reading, care, pool)
     except ProviderError as exc:
         return exc
@@ -107,18 +106,18 @@ def _read(
 ) -> ProviderError | None:
     is_done = True
     try:
-        trouble = reading.read(box, account.folders, care)
-        is_done = pool is None or trouble is not None or not reading.more
+        failure = reading.read(box, account.folders, care)
+        is_done = pool is None or failure is not None or not reading.more
     finally:
         if is_done:
             box.shutdown()
     if pool is not None and not is_done:
         pool.give(account, box)
-    return trouble
+    return failure
 
 
 class _Reading:
-    """The mails of one call, and how far it came."""
+    """The mails of one fetch, and the cursor so far."""
 
     def __init__(self, cursor: Mapping[str, Any], limit: int) -> None:
         self.mails: list[InboundEmail] = []
@@ -131,10 +130,10 @@ class _Reading:
         self._ends = time.monotonic() + _ENOUGH
 
     def read(self, box: Box, folders: Sequence[str], care: int) -> ProviderError | None:
-        """Read the folders in turn; return the trouble with the first that the server refused."""
+        """Read the folders in turn; return the failure of the first that the server refused."""
         self.is_asking = False
         self._care = care
-        trouble: ProviderError | None = None
+        failure: ProviderError | None = None
         for name in folders:
             if self._is_full():
                 self.more = True
@@ -143,8 +142,8 @@ class _Reading:
                 self._folder(box, name)
             except Refused as exc:
                 # A folder that is gone must not hide the others.
-                trouble = trouble or exc
-        return trouble
+                failure = failure or exc
+        return failure
 
     def _is_full(self, ahead: int = 0) -> bool:
         room = len(self.mails) < self._limit and self._bytes + ahead < MOST_MAIL_BYTES
@@ -158,7 +157,7 @@ class _Reading:
         for uid, mail in self._mails(box, uids[: self._limit - len(self.mails)]):
             if mail is not None:
                 if self._bytes + len(mail.raw) > MOST_MAIL_BYTES:
-                    # It was listed as smaller; the next call brings it.
+                    # It was listed as smaller; the next fetch brings it.
                     break
                 where = f"{name}/{validity}/{uid}"
                 self.mails.append(InboundEmail(where, mail.raw, name, mail.received_at, mail.flaw))
@@ -208,7 +207,11 @@ def _batches(uids: Sequence[int], sizes: Mapping[int, Listed], most: int) -> Ite
 
 
 def _lost(account: Account, exc: Exception) -> NotSent:
-    text = told(exc) if isinstance(exc, OSError) else mask(str(exc), {"password": account.password})
+    text = (
+        described(exc)
+        if isinstance(exc, OSError)
+        else mask(str(exc), {"password": account.password})
+    )
     return NotSent(
         f"{account.host}:{account.port}: {text}; check imap_host, imap_port and imap_security"
     )

@@ -1,4 +1,4 @@
-"""One visit to an IMAP server (RFC 3501): opening folders to look, listing mails, fetching them.
+"""An IMAP session (RFC 3501): log in, open folders to read, list mails, fetch them.
 
 The protocol is imaplib's, over a connection of ours: imaplib's own has no total deadline and
 reserves memory for whatever length a server announces.
@@ -32,7 +32,7 @@ _TEMPORARY = re.compile(r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|CONTACTADMIN)\]")
 
 @dataclass(frozen=True)
 class Account:
-    """A mailbox: where it is, how to enter, and which folders are read."""
+    """The address and login of a mailbox, and the folders that are read."""
 
     host: str
     port: int
@@ -44,7 +44,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Listed:
-    """What a server tells of a mail without its text."""
+    """The size and date of a mail."""
 
     size: int
     received_at: datetime | None
@@ -52,7 +52,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail as it came; ``flaw`` says why ``raw`` is not all of it."""
+    """A mail as it came; ``flaw`` says why ``raw`` is not the whole mail."""
 
     raw: bytes
     received_at: datetime | None
@@ -60,7 +60,7 @@ class Mail:
 
 
 class Box(imaplib.IMAP4):
-    """imaplib over :class:`Wire`, by the five methods that it documents for this."""
+    """imaplib over :class:`Wire`; these five methods are its way to replace the connection."""
 
     def __init__(self, account: Account, clock: Clock) -> None:
         self._account = account
@@ -116,15 +116,15 @@ class Box(imaplib.IMAP4):
     def _start_tls(self) -> None:
         if "STARTTLS" not in self.capabilities:
             raise NotSent(
-                f"{self._account.host} does not offer STARTTLS, or somebody in between hides it; "
-                "nothing is said unencrypted. Correct imap_port and imap_security (993 wants tls)"
+                f"{self._account.host} does not offer STARTTLS, or an attacker hides it; "
+                "nothing is sent unencrypted. Correct imap_port and imap_security (993 wants tls)"
             )
         # In a session that claims to be logged in already, imaplib refuses this (CVE-2020-12398).
         status, said = self.xatom("STARTTLS")
         if status != "OK":
             raise NotSent(f"{self._account.host} refused STARTTLS: {self._quote_back(said)}")
         self._wire.start_tls()
-        # What was said before may have been said by anybody.
+        # Before TLS anybody in between may have said it.
         self.untagged_responses.clear()
         _, said = self.capability()
         self.capabilities = tuple(said[-1].decode("ascii").upper().split())
@@ -138,7 +138,7 @@ class Box(imaplib.IMAP4):
                 self.authenticate("PLAIN", lambda _: f"\0{user}\0{password}".encode())
             elif "LOGINDISABLED" in self.capabilities:
                 raise NotSent(
-                    f"{self._account.host} lets nobody log in unencrypted; correct imap_security"
+                    f"{self._account.host} allows no login in plain text; correct imap_security"
                 )
             else:
                 self.login(_quoted(user), password)
@@ -149,7 +149,7 @@ class Box(imaplib.IMAP4):
             raise (NotSent if _TEMPORARY.search(str(exc)) else Refused)(reason) from None
 
     def examine(self, name: str) -> tuple[int, int]:
-        """Open a folder for reading; return its UIDVALIDITY and UIDNEXT (0: not told)."""
+        """Open a folder for reading; return its UIDVALIDITY and UIDNEXT (0: missing)."""
         status, said = self.select(_quoted(_utf7(name)), readonly=True)
         if status != "OK":
             raise Refused(
@@ -172,7 +172,7 @@ class Box(imaplib.IMAP4):
         return sorted(uid for uid in found if last < uid < 2**32)
 
     def sizes(self, uids: Sequence[int]) -> dict[int, Listed]:
-        """Return what is listed of those mails that are still there."""
+        """Return size and date of those mails that are still there."""
         listed = {}
         for uid, said, _ in self._fetch(uids, "(UID RFC822.SIZE INTERNALDATE)"):
             size = _SIZE.search(said)
@@ -183,7 +183,7 @@ class Box(imaplib.IMAP4):
     def mails(
         self, uids: Sequence[int], listed: Mapping[int, Listed]
     ) -> Iterator[tuple[int, Mail | None]]:
-        """Give the mails of a batch in order, None for one that is gone."""
+        """Yield the mails of a batch in order, None for one that is gone."""
         small = [uid for uid in uids if uid in listed and listed[uid].size <= LARGEST_MAIL]
         found = self._bodies(small, "BODY.PEEK[]") if small else {}
         for uid in uids:
@@ -199,7 +199,7 @@ class Box(imaplib.IMAP4):
                 yield uid, self._rest(uid, about, alone=len(small) == 1)
 
     def _rest(self, uid: int, about: Listed, *, alone: bool) -> Mail | None:
-        """Return what can be had of a mail that did not come whole."""
+        """Return as much as possible of a mail that did not come whole."""
         if about.size > LARGEST_MAIL:
             why = _too_large(about.size)
         else:
@@ -212,7 +212,7 @@ class Box(imaplib.IMAP4):
         return self.headers(uid, about, why)
 
     def headers(self, uid: int, about: Listed, why: str) -> Mail:
-        """Return a mail without its body, or without anything, which ``why`` explains."""
+        """Return the headers of a mail, or nothing of it; ``why`` explains it."""
         headers = self._bodies([uid], "BODY.PEEK[HEADER]").get(uid)
         came = "nothing of it was" if headers is None else "only its headers were"
         return Mail((headers or b"")[:LARGEST_MAIL], about.received_at, f"{came} fetched: {why}")
@@ -227,7 +227,7 @@ class Box(imaplib.IMAP4):
         except imaplib.IMAP4.abort:
             raise
         except (imaplib.IMAP4.error, NotSent):
-            # One of them troubles the server; they are asked for one by one.
+            # The server fails at one of them; they are requested one by one.
             return {}
         finally:
             self._room = _LISTING
@@ -258,7 +258,7 @@ def _too_large(size: int) -> str:
 def _answers(
     said: Sequence[Any], wanted: frozenset[int]
 ) -> Iterator[tuple[int, bytes, bytes | None]]:
-    """Give the UID, the words and the body of each FETCH answer that imaplib returns in parts."""
+    """Yield UID, text and body of each FETCH reply, which imaplib returns in pieces."""
     words, body = b"", None
     for piece in said:
         if isinstance(piece, tuple):

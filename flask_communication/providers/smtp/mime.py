@@ -1,4 +1,4 @@
-"""From an email to the bytes that travel: RFC 5322 headers, RFC 2045 parts, CRLF, 7-bit.
+"""Write an email as bytes: RFC 5322 headers, RFC 2045 parts, CRLF, 7-bit.
 
 The standard library's serialiser re-parses and re-folds every header and walks every line of every
 part; of a message whose few headers and parts are all ours, it is the slowest step of sending. So
@@ -53,7 +53,7 @@ class _Part(NamedTuple):
 
 
 def compose(email: OutboundEmail, *, plain: bool = False) -> bytes:
-    """Return the message as it is sent, without a trace of those in Bcc.
+    """Return the message as it is sent, without the recipients in Bcc.
 
     The bytes are ASCII unless an address in a header is not: then the server needs SMTPUTF8 (RFC
     6531). With ``plain`` they always are, and such recipients are shown without an address (RFC
@@ -76,7 +76,7 @@ def compose(email: OutboundEmail, *, plain: bool = False) -> bytes:
 
 
 def address_of(mailbox: str) -> str:
-    """Return the bare address of "Ann <ann@x.example>"; raise :class:`Refused` for what is none."""
+    """Return the bare address of "Ann <ann@x.example>"; raise :class:`Refused` if there is none."""
     return _split(mailbox)[1]
 
 
@@ -141,7 +141,7 @@ def _folded(name: str, words: Iterable[str]) -> str:
 
 
 def _encoded(text: str, taken: int) -> str:
-    """Return RFC 2047 encoded words; what stands between two of them does not count.
+    """Return RFC 2047 encoded words; white space between two of them does not count.
 
     ``taken`` characters stand before them on the first line.
     """
@@ -228,7 +228,10 @@ def _refuse_breaks(what: str, value: str) -> None:
 
 
 def _whole(email: OutboundEmail) -> _Part:
-    """Nest the parts by RFC 2046 §5.1 and RFC 2387: mixed(alternative(text, related(html)), …)."""
+    """Nest the parts as in RFC 2046 §5.1 and RFC 2387.
+
+    That is mixed(alternative(text, related(html, …)), …).
+    """
     shows = email.html is not None
     inline = [file for file in email.files if shows and file.content_id]
     attached = [file for file in email.files if not (shows and file.content_id)]
@@ -302,7 +305,7 @@ def _type(content_type: str) -> str:
         raise Refused(
             f"{content_type[:80]!r} is no content type; write one such as application/pdf"
         )
-    # RFC 2046 §5.2.1: these may not travel in base64, and nothing else carries any bytes unchanged.
+    # RFC 2046 §5.2.1: these must not be base64, and nothing else carries all bytes unchanged.
     nested = content_type.lower().startswith(("message/", "multipart/"))
     return "application/octet-stream" if nested else content_type
 

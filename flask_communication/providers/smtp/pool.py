@@ -1,4 +1,4 @@
-"""A pool of idle connections to mail servers, for the next message or the next page of a mailbox."""
+"""A pool of idle connections to mail servers, for the next message or page of a mailbox."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Pooled(Protocol):
-    """What the pool needs of a connection."""
+    """A connection that can be pooled."""
 
     def is_fresh(self) -> bool:
         """Tell whether the server has neither left nor said anything since its last answer."""

@@ -1,4 +1,4 @@
-"""Email by any SMTP server, and an inbox by IMAP: the provider ``smtp``."""
+"""The provider ``smtp``: email by any SMTP server, and an inbox by IMAP."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..net.sockets import Clock
 from . import imap, mime
 from .imap_session import Account
 from .pool import Pool
-from .smtp_session import Closing, Envelope, Server, Session, told
+from .smtp_session import Closing, Envelope, Server, Session, described
 
-# Seconds; the same as every other provider's call.
+# Seconds; the same as for a request of any other provider.
 _DEADLINE = 20.0
 _CONNECT = 5.0
-# Servers hang up after 30 s (Postfix under stress: 10 s) to 5 min of silence; who leaves first
-# knows.
+# Seconds. Servers close an idle connection after 30 s (Postfix under stress: 10 s) to 5 min; we
+# close it first, because then we know.
 _IDLE = 30.0
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{0,255}\Z")
@@ -29,7 +29,7 @@ def _field(title: str, type: str = "string", **more: Any) -> dict[str, Any]:
 
 
 class SMTP(Provider):
-    """Send email by an SMTP server, and fetch what comes back by IMAP.
+    """Send email by an SMTP server, and fetch the replies by IMAP.
 
     ``security`` is ``starttls`` (the default; port 587), ``tls`` (465) or ``none`` (25), and is
     never weakened by what the server offers. Connections are kept for the next message. The
@@ -40,7 +40,7 @@ class SMTP(Provider):
     label = "SMTP and IMAP"
     types = ("email",)
     features = frozenset({"inbox"})
-    # RFC 5321 knows no repeated message: who sends twice, rings twice.
+    # RFC 5321 has no keys of messages: a repeated one is delivered twice.
     idempotency_window = 0
     config_schema: Mapping[str, Any] | None = {
         "type": "object",
@@ -66,7 +66,7 @@ class SMTP(Provider):
     }
 
     def __init__(self, keep: float = _IDLE) -> None:
-        """Keep connections that nobody uses for ``keep`` seconds."""
+        """Keep an idle connection for ``keep`` seconds."""
         self._sessions: Pool[Server, Session] = Pool(keep)
         self._mailboxes: imap.Mailboxes = Pool(keep)
 
@@ -82,13 +82,10 @@ class SMTP(Provider):
         if envelope.recipients:
             ended = self._send(server, envelope, clock)
             failed |= {one: why for address, why in ended.items() for one in named[address]}
-        return _verdict(email, failed)
+        return _outcome(email, failed)
 
     def check(self, config: Mapping[str, Any]) -> str:
-        """Connect, secure the line and log in, by SMTP and, if it was entered, by IMAP.
-
-        Then leave.
-        """
+        """Connect, start TLS, log in and leave, by SMTP and, if it was entered, by IMAP."""
         server = _server(config)
         clock = Clock()
         clock.start(min(_number(config, "timeout", _DEADLINE), _DEADLINE), _CONNECT)
@@ -96,16 +93,16 @@ class SMTP(Provider):
             Session(server, clock).leave()
         except OSError as exc:
             raise NotSent(
-                f"{server.host}:{server.port}: {told(exc)}; check host, port and security"
+                f"{server.host}:{server.port}: {described(exc)}; check host, port and security"
             ) from None
         found = f"{server.host}:{server.port} can be reached" + (
-            " and lets us in" if server.username else ""
+            " and accepts the login" if server.username else ""
         )
         if not self.has_inbox(config):
             return found
         account = _account(config)
         imap.check(account)
-        return f"{found}; {account.host}:{account.port} lets us in, to fetch mail"
+        return f"{found}; {account.host}:{account.port} accepts the login, to fetch mail"
 
     def has_inbox(self, config: Mapping[str, Any]) -> bool:
         """Tell whether an IMAP server was entered."""
@@ -126,13 +123,13 @@ class SMTP(Provider):
                 try:
                     return self._through(kept, envelope, clock)
                 except (OSError, Closing):
-                    # It died of idleness, before the message: the next one is new.
+                    # The server closed it while it was idle, before the message.
                     clock.left()
             return self._through(Session(server, clock), envelope, clock)
         except OSError as exc:
             raise NotSent(
-                f"{server.host}:{server.port}: {told(exc)}, so nothing was sent; check host, port and "
-                "security"
+                f"{server.host}:{server.port}: {described(exc)}, so nothing was sent; "
+                "check host, port and security"
             ) from None
 
     def _through(
@@ -150,7 +147,7 @@ class SMTP(Provider):
 def _envelope(
     email: OutboundEmail,
 ) -> tuple[Envelope, dict[str, list[str]], dict[str, ProviderError]]:
-    """Return the envelope, the recipients by their address in it, and those that are invalid."""
+    """Return the envelope, its addresses with their recipients, and the failed recipients."""
     sender, raw = mime.address_of(email.sender), mime.compose(email)
     reachable: dict[str, list[str]] = {}
     failed: dict[str, ProviderError] = {}
@@ -158,7 +155,7 @@ def _envelope(
         try:
             address = mime.address_of(recipient)
             if "<" in recipient or recipient != recipient.strip():
-                raise Refused(f"{recipient[:80]!r} is no bare address")
+                raise Refused(f"{recipient[:80]!r} is not a bare address")
             reachable.setdefault(address, []).append(recipient)
         except Refused as refused:
             failed[recipient] = refused
@@ -168,7 +165,7 @@ def _envelope(
 
 
 def _plain(email: OutboundEmail, raw: bytes) -> bytes | Refused:
-    """Return what a server is given that takes nothing but ASCII, or why there is no such thing."""
+    """Return the message for a server that takes only ASCII, or why it cannot be written so."""
     if raw.isascii():
         return raw
     try:
@@ -177,7 +174,7 @@ def _plain(email: OutboundEmail, raw: bytes) -> bytes | Refused:
         return refused
 
 
-def _verdict(email: OutboundEmail, failed: Mapping[str, ProviderError]) -> Accepted:
+def _outcome(email: OutboundEmail, failed: Mapping[str, ProviderError]) -> Accepted:
     endings = [failed.get(one) for one in email.recipients]
     if None not in endings and len({_kind(one) for one in endings}) == 1:
         first = endings[0]
@@ -196,7 +193,9 @@ def _server(config: Mapping[str, Any]) -> Server:
         raise NotSent(f"security must be one of {', '.join(_PORTS)}, not {security[:20]!r}")
     host, name = _text(config, "host"), _text(config, "ehlo_name")
     if not host or not _EHLO_NAME.match(name):
-        raise NotSent("the configuration has no host, or its ehlo_name is no host name; correct it")
+        raise NotSent(
+            "the configuration has no host, or its ehlo_name is not a host name; correct it"
+        )
     return Server(
         host=host,
         port=int(_number(config, "port", _PORTS[security])),

@@ -1,7 +1,7 @@
-"""One SMTP conversation (RFC 5321): what each reply, and each silence, says about the message.
+"""An SMTP session (RFC 5321): each reply, and each missing one, becomes an outcome of the message.
 
 smtplib is not used: its timeouts are per operation, its replies have no cap, and it waits for every
-reply although a server that offers PIPELINING (RFC 2920) takes the envelope in one go.
+reply although a server with PIPELINING (RFC 2920) takes the whole envelope at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s|\Z)")
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is and how to enter: what two messages must share to share a connection."""
+    """The address and login of a server; messages with the same ones share a connection."""
 
     host: str
     port: int
@@ -43,7 +43,7 @@ class Server:
     ehlo_name: str = ""
 
     def secrets(self) -> Mapping[str, str]:
-        """Return the strings that must not be quoted from what the server says."""
+        """Return the strings that are masked in replies of the server."""
         return {"plain": self.password, "auth": _plain(self), "login": _base64(self.password)}
 
 
@@ -61,13 +61,13 @@ class Envelope:
 
 
 class SMTPReply(NamedTuple):
-    """What the server answered."""
+    """A reply of the server."""
 
     code: int
     text: str
 
     def failure(self, what: str, secrets: Mapping[str, str]) -> ProviderError:
-        """Return what a reply means that is not the one we need; ``what`` is what it was about."""
+        """Return the error of a reply that refuses; ``what`` was refused."""
         enhanced = _ENHANCED.match(self.text)
         code = enhanced[1] if enhanced and enhanced[1][0] == str(self.code)[0] else str(self.code)
         reason = f"{what}: {self.code} {mask(self.text, secrets)}"
@@ -77,14 +77,14 @@ class SMTPReply(NamedTuple):
 
 
 class Closing(NotSent):
-    """The server said 421: it hangs up, and has not taken the message."""
+    """The server said 421: it closes the connection and has not accepted the message."""
 
 
 class Session:
     """A connection that is open, secured and logged in, ready for one message after another.
 
-    Methods raise OSError when the connection fails; that is always *not sent*, for what comes after
-    the message's end is caught here.
+    Methods raise OSError when the connection fails, and that is always *not sent*: failures after
+    the end of the message are caught here.
     """
 
     def __init__(self, server: Server, clock: Clock) -> None:
@@ -119,7 +119,7 @@ class Session:
             return {**failed, **dict.fromkeys(left, ended)} if ended else failed
         if data is not None and left:
             failed |= dict.fromkeys(left, data.failure("the message", self.server.secrets()))
-        # A server that wants the message although nobody is to get it can only be left.
+        # A server that waits for the message although it has no recipient can only be left.
         self.usable = (data is None or data.code != 354) and self._reset()
         return failed
 
@@ -131,7 +131,7 @@ class Session:
         return self.usable and self._wire.is_quiet()
 
     def leave(self) -> None:
-        """Say farewell, and hang up without waiting for an answer."""
+        """Say QUIT, and close the connection without waiting for the reply."""
         clock = Clock()
         clock.start(1.0, 1.0)
         self._wire.clock = clock
@@ -140,7 +140,7 @@ class Session:
         self.drop()
 
     def drop(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.usable = False
         self._wire.close()
 
@@ -152,12 +152,12 @@ class Session:
         if self.server.security == "starttls":
             if "STARTTLS" not in self._extensions:
                 raise NotSent(
-                    f"{self.server.host} does not offer STARTTLS, or somebody in between hides it; "
+                    f"{self.server.host} does not offer STARTTLS, or an attacker hides it; "
                     "nothing is sent unencrypted. Correct port and security (465 wants tls)"
                 )
             self._demand(self._ask("STARTTLS"), 220, "STARTTLS")
             self._wire.start_tls()
-            # What was said before may have been said by anybody (RFC 3207 §4.2).
+            # Before TLS anybody in between may have said it (RFC 3207 §4.2).
             self._hello()
         if self.server.username:
             self._log_in()
@@ -198,7 +198,7 @@ class Session:
         return replace(envelope, raw=envelope.plain)
 
     def _unreachable(self, envelope: Envelope) -> dict[str, ProviderError]:
-        """Refuse what this server said it cannot take; return the recipients it cannot name."""
+        """Raise if the message is too large for the server; return recipients it cannot name."""
         limit = self._extensions.get("SIZE", "")
         if limit.isdecimal() and 0 < int(limit) < len(envelope.raw):
             self.usable = True
@@ -210,8 +210,8 @@ class Session:
         if "SMTPUTF8" in self._extensions:
             return {}
         why = (
-            f"the address is not ASCII before the @, and {self.server.host} does not offer SMTPUTF8; "
-            "write to another address of theirs"
+            f"the address is not ASCII before the @, and {self.server.host} does not offer "
+            "SMTPUTF8; write to another address of theirs"
         )
         return {one: Refused(why, code="5.6.7") for one in envelope.recipients if not one.isascii()}
 
@@ -261,7 +261,7 @@ class Session:
     def _deliver(self, raw: bytes) -> ProviderError | None:
         """Send the text and its end.
 
-        Return what went wrong, of which nothing is an OSError after the end.
+        Return the failure, if any; after the end it is never an OSError.
         """
         # RFC 5321 §4.5.2; the first line is a header.
         self._wire.write(raw.replace(b"\r\n.", b"\r\n.."))
@@ -271,8 +271,8 @@ class Session:
             reply = self._reply()
         except OSError as exc:
             return OutcomeUnknown(
-                f"{self.server.host}: {told(exc)} after the whole message was sent; look it up at "
-                "the server by its Message-ID before sending it again"
+                f"{self.server.host}: {described(exc)} after the whole message was sent; look it "
+                "up at the server by its Message-ID before sending it again"
             )
         if reply.code == 250:
             self.usable = True
@@ -304,7 +304,9 @@ class Session:
     def _checked(self) -> SMTPReply:
         reply = self._reply()
         if reply.code == 421:
-            leaving = reply.failure(f"{self.server.host} hangs up", self.server.secrets())
+            leaving = reply.failure(
+                f"{self.server.host} closes the connection", self.server.secrets()
+            )
             raise Closing(leaving.reason, code=leaving.code, retry_after=_SOON)
         return reply
 
@@ -322,8 +324,8 @@ class Session:
                 return SMTPReply(int(line[:3]), "\n".join(lines))
 
 
-def told(exc: OSError) -> str:
-    """Say in a few words what became of a connection."""
+def described(exc: OSError) -> str:
+    """Describe in a few words why a connection failed."""
     if isinstance(exc, TimeoutError):
         return "no answer in time"
     if isinstance(exc, ssl.SSLError):

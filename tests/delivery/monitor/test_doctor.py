@@ -220,7 +220,7 @@ def test_a_mail_server_is_tried_with_a_login(app: Flask, password: str, status: 
         }
         store(app, "smtp", type="email", config=known)
         told = run(app, "config", "test", "1", expect=status)
-    assert ("and lets us in" if not status else "refused the login") in told
+    assert ("and accepts the login" if not status else "refused the login") in told
     assert password not in told
     assert not post.mails
 

@@ -186,7 +186,7 @@ def test_a_check_logs_in_and_reads_nothing(port: int, box: imaplib.IMAP4, folder
     known |= {"imap_username": USER, "imap_password": PASSWORD, "folders": folder}
     with sink(Post()) as smtp:
         known |= {"host": "127.0.0.1", "port": smtp, "security": "none"}
-        assert SMTP().check(known).endswith(f"localhost:{port} lets us in, to fetch mail")
+        assert SMTP().check(known).endswith(f"localhost:{port} accepts the login, to fetch mail")
         with pytest.raises(Refused, match="refused the login"):
             SMTP().check({**known, "imap_password": "wrong-password"})
 
@@ -236,7 +236,7 @@ def server(
     offers: bytes = b"AUTH=PLAIN",
     heard: list[str] | None = None,
 ) -> AbstractContextManager[int]:
-    """Script a server; ``say`` answers commands after the login: None hangs, b"" hangs up."""
+    """Script a server; ``say`` answers commands after the login: None hangs, b"" closes."""
 
     def answer(command: str) -> bytes | None:
         if command == "CAPABILITY":
@@ -605,7 +605,7 @@ def test_what_was_injected_before_tls_is_refused() -> None:
 def test_a_login_is_not_tried_where_it_is_disabled() -> None:
     with (
         server(mailbox({1: MAIL}), offers=b"LOGINDISABLED") as port,
-        pytest.raises(NotSent, match="unencrypted"),
+        pytest.raises(NotSent, match="in plain text"),
     ):
         fetch(account(port), {}, 100)
 
