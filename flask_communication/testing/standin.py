@@ -12,15 +12,15 @@ from ..providers.simulator import STORIES, Simulator
 class StandIn(Simulator):
     """The simulator under the name of a provider, with its settings and channels.
 
-    Its reports tell the end of every story at once. It does not promise to ignore repeats: what is
-    ``unknown`` stays so, rather than be repeated, perhaps by a worker when the test is over.
+    Its reports give the last status of every story at once. It does not promise to ignore repeats,
+    so an ``unknown`` message stays unknown and is not repeated by a worker after the test.
     """
 
     def __init__(self, provider: Provider) -> None:
         # No learn(): that could be a request.
         can = provider.capabilities
         self.name, self.label = provider.name, can.label
-        # The settings are the provider's own: what the simulator would make of them is chance.
+        # Only the simulator's own settings mean anything to it.
         self._obeys = isinstance(provider, Simulator)
         self.config_schema = can.config_schema
         if can.known:
@@ -29,21 +29,21 @@ class StandIn(Simulator):
             self.bulk_limit = can.bulk_limit
 
     def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
-        """Tell the story of the destination."""
+        """Play the story of the destination."""
         return super().send_sms(sms, self._own(config))
 
     def retry_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
-        """Tell the story of the destination, whatever its reference."""
+        """Play the story of the destination, whatever its reference."""
         return self.send_sms(sms, config)
 
     def send_sms_bulk(
         self, batch: Sequence[OutboundSMS], config: Mapping[str, Any]
     ) -> Sequence[Accepted | ProviderError]:
-        """Tell every message's story."""
+        """Play the story of each message."""
         return super().send_sms_bulk(batch, self._own(config))
 
     def send_email(self, email: OutboundEmail, config: Mapping[str, Any]) -> Accepted:
-        """Tell the story of each recipient."""
+        """Play the story of each recipient."""
         return super().send_email(email, self._own(config))
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:

@@ -1,4 +1,4 @@
-"""Any provider served over the contract, and read back by the other end of it."""
+"""A provider is served over the contract, and read back by its client."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_body_the_host_has_read_already_is_still_there(parrot: Parrot) -> None
         assert remote.send_sms(sms(), CONFIG).ref == "r1"
 
 
-def test_nobody_may_call_unless_it_was_decided(parrot: Parrot) -> None:
+def test_without_a_secret_a_provider_is_closed(parrot: Parrot) -> None:
     client = app_of(parrot).test_client()
     paths = ("send", "retry", "delivery_report", "send/bulk")
     for path in paths:
@@ -277,7 +277,7 @@ def test_nobody_may_call_unless_it_was_decided(parrot: Parrot) -> None:
     assert client.get("/parrot/").status_code == 200
 
 
-def test_a_call_from_inside_the_application_may(parrot: Parrot) -> None:
+def test_a_request_from_inside_the_application_is_accepted(parrot: Parrot) -> None:
     client = app_of(parrot).test_client()
     inside = client.post("/parrot/sms/send/", json=SEND, environ_base={INTERNAL: True})
     assert inside.status_code == 200
@@ -285,7 +285,7 @@ def test_a_call_from_inside_the_application_may(parrot: Parrot) -> None:
     assert client.post("/parrot/sms/send/", json=SEND, headers=forged).status_code == 401
 
 
-def test_a_signed_call_is_let_in(parrot: Parrot) -> None:
+def test_a_signed_request_is_accepted(parrot: Parrot) -> None:
     client = app_of(parrot, secret=["another", SECRET]).test_client()
     body = json.dumps(SEND).encode()
     headers = signatures.signature_headers(b"secret", "m1", body)
@@ -308,7 +308,7 @@ def test_a_signed_call_is_let_in(parrot: Parrot) -> None:
         {"webhook-timestamp": "now"},
     ],
 )
-def test_a_call_signed_wrongly_is_not(parrot: Parrot, change: dict[str, str]) -> None:
+def test_a_request_signed_wrongly_is_refused(parrot: Parrot, change: dict[str, str]) -> None:
     client = app_of(parrot, secret=SECRET).test_client()
     body = json.dumps(SEND).encode()
     headers = {**signatures.signature_headers(b"secret", "m1", body), **change}

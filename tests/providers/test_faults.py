@@ -1,4 +1,4 @@
-"""What a provider can do to us, row by row: how the call ends, when, and with how much memory."""
+"""Faults of providers, row by row: how a request ends, when, and with how much memory."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def assert_ends(url: str, expected: type[ProviderError] | Accepted) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_provider_at_fault_ends_the_call_as_it_should(name: str) -> None:
+def test_a_provider_at_fault_ends_the_request_as_it_should(name: str) -> None:
     behave, expected = ROWS[name]
     with server(behave) as url:
         assert_ends(url, expected)
@@ -337,7 +337,7 @@ def test_a_provider_asks_for_patience(said: str | None, seconds: float | None) -
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
-def test_a_second_answer_is_never_taken_for_the_next_calls(when: str) -> None:
+def test_a_second_answer_is_never_taken_for_the_next_ones(when: str) -> None:
     received, written = threading.Event(), threading.Event()
     other = answer(body=b'{"success": true, "data": {"msg_uuid": "smuggled"}}')
     own = answer(body=b'{"success": true, "data": {"msg_uuid": "ref-2"}}')
@@ -361,7 +361,7 @@ def test_a_second_answer_is_never_taken_for_the_next_calls(when: str) -> None:
         assert calling.send_sms(sms(), {}).ref in ("ref-1", "ref-2")
 
 
-def test_a_connection_closed_between_calls_sends_each_once() -> None:
+def test_a_connection_closed_between_requests_sends_each_once() -> None:
     seen: list[bytes] = []
     closed = threading.Semaphore(0)
 
@@ -379,7 +379,7 @@ def test_a_connection_closed_between_calls_sends_each_once() -> None:
     assert len(seen) == 3
 
 
-def test_after_a_fault_the_next_call_is_well() -> None:
+def test_after_a_fault_the_next_request_works() -> None:
     broken = [raw(HEAD + b"Content-Length: 999\r\n\r\n{}"), reset_after_the_request, then(GOOD)]
     with server(lambda connection: broken.pop(0)(connection)) as url:
         calling = provider(url)

@@ -1,4 +1,4 @@
-"""What the one outbound client makes of an answer: the outcome, and words fit for a log."""
+"""The HTTP client turns a reply into an outcome, and into words that may be logged."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ def test_bulk_results_of_another_number_are_unknown(data: Any) -> None:
         provider(vendor).send_sms_bulk([sms("a"), sms("b")], CONFIG)
 
 
-def test_reports_of_strangers_and_unknown_words_are_left_out_with_a_warning(
+def test_reports_of_other_messages_and_unknown_words_are_ignored_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = [
@@ -300,7 +300,7 @@ def test_reports_of_strangers_and_unknown_words_are_left_out_with_a_warning(
     assert len(caplog.records) == 4
 
 
-def test_many_references_are_asked_for_in_several_calls() -> None:
+def test_many_references_are_asked_for_in_several_requests() -> None:
     vendor = Vendor(answer={"success": True, "data": []})
     provider(vendor).sms_reports([f"r{n}" for n in range(1001)], CONFIG)
     assert [len(body["msg_uuids"]) for body in vendor.bodies] == [500, 500, 1]
@@ -388,7 +388,7 @@ def test_a_manifest_outlives_a_failure_to_read_it_again(monkeypatch: pytest.Monk
     assert "bulk" in remote.capabilities.features
 
 
-def test_an_old_manifest_is_read_again_beside_the_next_call(
+def test_an_old_manifest_is_read_again_beside_the_next_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vendor = Vendor(manifest=MANIFEST)

@@ -81,7 +81,7 @@ def test_an_accepted_message_is_reported_in_chapters(
         ("unreachable", NotSent),
     ],
 )
-def test_a_failure_is_told_at_once(story: str, outcome: type[ProviderError]) -> None:
+def test_a_failure_is_raised_at_once(story: str, outcome: type[ProviderError]) -> None:
     with pytest.raises(outcome) as caught:
         send(number(story))
     if story == "throttled":

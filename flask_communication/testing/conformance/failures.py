@@ -1,4 +1,4 @@
-"""What a provider does in trouble: settings that are missing or strange, and a hostile vendor."""
+"""Tests of failures: missing and strange settings, and a hostile vendor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from ...errors import OutcomeUnknown, ProviderError
 from ...providers.base import Provider
 from .fixtures import (
-    Bench,
+    Fixtures,
     check,
     check_no_secret,
     email_to,
@@ -28,12 +28,12 @@ from .fixtures import (
 _STRANGE: tuple[object, ...] = (None, "", True, 7, -1.5, "\u2603", "x\r\ny: z")
 
 
-class Trouble(Bench):
-    """Every trouble ends in one of the four outcomes, and nobody hears a secret."""
+class Failures(Fixtures):
+    """Every failure ends in one of the four outcomes, and repeats no secret."""
 
     def test_without_what_is_required_nothing_leaves(
         self,
-        door: Provider,
+        reached: Provider,
         provider: Provider,
         config: Mapping[str, Any],
         vendor: Any,
@@ -43,23 +43,21 @@ class Trouble(Bench):
         lacking = [{name: config[name] for name in config if name != one} for one in required]
         before = len(vendor.heard)
         for one in (*lacking, *([{}] if required else ())):
-            ended = send(door, self.destinations[channel], one)
+            ended = send(reached, self.destinations[channel], one)
             assert isinstance(ended, ProviderError), (
                 "it accepted without a setting that it requires"
             )
             assert not isinstance(ended, OutcomeUnknown), (
                 f"nothing has left, so raise Refused: {words_of(ended)}"
             )
-        assert len(vendor.heard) == before, (
-            "it called the vendor without a setting that it requires"
-        )
+        assert len(vendor.heard) == before, "it made a request without a setting that it requires"
 
     def test_strange_settings_break_nothing(
         self, provider: Provider, config: Mapping[str, Any], channel: str
     ) -> None:
         declared = (provider.learn().config_schema or {}).get("properties", {})
         for name in sorted({*config, *declared}):
-            # Nobody should be called at a strange address.
+            # No request should go to a strange address.
             if declared.get(name, {}).get("destination"):
                 continue
             for value in _STRANGE:
@@ -67,7 +65,7 @@ class Trouble(Bench):
 
     def test_a_hostile_vendor_has_its_outcome(
         self,
-        door: Provider,
+        reached: Provider,
         provider: Provider,
         config: Mapping[str, Any],
         vendor: Any,
@@ -77,16 +75,16 @@ class Trouble(Bench):
         answer, expected = hostile_case
         vendor.plays(answer)
         before = len(vendor.heard)
-        ended = send(door, self.destinations[channel], config)
-        calls = [(one.url, one.content) for one in vendor.heard[before:] if one.method != "GET"]
-        assert provider.learn().idempotency_window or len(set(calls)) == len(calls), (
-            "it repeated the call by itself, and the recipient may have been reached twice: raise "
+        ended = send(reached, self.destinations[channel], config)
+        requests = [(one.url, one.content) for one in vendor.heard[before:] if one.method != "GET"]
+        assert provider.learn().idempotency_window or len(set(requests)) == len(requests), (
+            "it repeated the request by itself, and may have reached the recipient twice: raise "
             "the outcome"
         )
         check_no_secret(words_of(ended), "the outcome", provider, config)
         check(ended, expected)
 
-    def test_a_hostile_vendor_does_not_break_the_other_calls(
+    def test_a_hostile_vendor_does_not_break_the_other_requests(
         self,
         provider: Provider,
         config: Mapping[str, Any],
@@ -100,11 +98,16 @@ class Trouble(Bench):
             check_no_secret(words_of(ended), "the outcome", provider, config)
 
     def test_an_answer_has_its_outcome(
-        self, door: Provider, config: Mapping[str, Any], vendor: Any, channel: str, answer_case: Any
+        self,
+        reached: Provider,
+        config: Mapping[str, Any],
+        vendor: Any,
+        channel: str,
+        answer_case: Any,
     ) -> None:
         answer, expected = answer_case
         vendor.plays(answer)
-        check(send(door, self.destinations[channel], config), expected)
+        check(send(reached, self.destinations[channel], config), expected)
 
     @pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
     def test_a_vendor_that_repeats_secrets_is_not_quoted(

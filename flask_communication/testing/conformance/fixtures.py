@@ -1,4 +1,4 @@
-"""The bench a provider is tested on: what its author gives, and both doors to it."""
+"""Fixtures and helpers of the conformance tests: the provider, its vendor, and requests to both."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ROOT = "/conformance/"
 SHORTEST_SECRET = 8
 
 
-class Bench:
-    """What the author of a provider gives; see :class:`.ProviderConformance`."""
+class Fixtures:
+    """What the author of a provider declares; see :class:`.ProviderConformance`."""
 
     channels: Sequence[str] = ("sms",)
     destinations: Mapping[str, str] = {"sms": "+15550100000", "email": "ann@example.com"}
@@ -40,8 +40,8 @@ class Bench:
     hostile: Mapping[str, tuple[Played, Any]] = HOSTILE
 
     @pytest.fixture
-    def provider(self, vendor: object) -> Provider:
-        """Make the provider, and let it talk to ``vendor``."""
+    def provider(self, vendor: Any) -> Provider:
+        """Make the provider, with ``vendor`` as its transport."""
         raise NotImplementedError(f"give {type(self).__name__} a fixture `provider`")
 
     @pytest.fixture
@@ -50,26 +50,28 @@ class Bench:
         raise NotImplementedError(f"give {type(self).__name__} a fixture `config`")
 
     @pytest.fixture
-    def vendor(self) -> object:
-        """Play the vendor; another one needs ``plays(answer)`` and ``heard`` too."""
+    def vendor(self) -> Any:
+        """Play the vendor. One of your own needs ``plays(answer)`` and ``heard`` too."""
         return Vendor(self.accepts)
 
     @pytest.fixture
     def served(self, provider: Provider) -> Flask:
-        """Serve the provider at ``/conformance/``, to requests signed with the fixture's secret."""
-        app = Flask("bench", root_path="/")
+        """Serve the provider at ``/conformance/``, to requests signed with the tests' secret."""
+        app = Flask("conformance", root_path="/")
         app.config[hosts.SETTING] = ["0.0.0.0/0", "::/0"]
         app.register_blueprint(provider_blueprint(provider, name="conformance", secret=SECRET))
         return app
 
     @pytest.fixture(params=["directly", "over the contract"])
-    def door(self, request: pytest.FixtureRequest, provider: Provider, served: Flask) -> Provider:
-        """Reach the provider straight, or as another machine would."""
+    def reached(
+        self, request: pytest.FixtureRequest, provider: Provider, served: Flask
+    ) -> Provider:
+        """Reach the provider directly, or over the contract as another machine would."""
         return provider if request.param == "directly" else remote_of(provider, served)
 
     @pytest.fixture
     def client(self, served: Flask) -> FlaskClient:
-        """Call the served provider."""
+        """Make requests to the served provider."""
         return served.test_client()
 
     @pytest.fixture(autouse=True)
@@ -82,7 +84,7 @@ class Bench:
     def secrets_stay_secret(
         self, caplog: pytest.LogCaptureFixture, provider: Provider, config: Mapping[str, Any]
     ) -> Iterator[None]:
-        """Let nothing be logged, at any level, that has a secret in it."""
+        """Fail if a log record of any level has a secret in it."""
         with caplog.at_level(logging.DEBUG):
             yield
             records = [*caplog.get_records("setup"), *caplog.get_records("call")]
@@ -90,7 +92,7 @@ class Bench:
         check_no_secret(said, "the log", provider, config)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make one test of each channel, and of each row of a table."""
+        """Make a test for each channel, and for each row of a table."""
         cls: Any = metafunc.cls
         people = {
             one: cls.recipients[one] for one in cls.recipients if channel_of(one) in cls.channels
@@ -109,50 +111,50 @@ class Bench:
 
 
 def remote_of(provider: Provider, served: Flask) -> RemoteProvider:
-    """Return the other end of the contract."""
+    """Return a remote provider that reaches the served one."""
     way = httpx.WSGITransport(app=served)
     return RemoteProvider(provider.name, f"https://localhost{ROOT}", SECRET, transport=way)
 
 
 def channel_of(destination: str) -> str:
-    """Tell whose recipient this is."""
+    """Return the channel of a recipient."""
     return "email" if "@" in destination else "sms"
 
 
 def sms_to(destination: str, key: str = "conformance-1", ref: str | None = None) -> OutboundSMS:
     """Make an SMS."""
-    return OutboundSMS(key, destination, "Hello from the bench", provider_ref=ref)
+    return OutboundSMS(key, destination, "Hello from the conformance tests", provider_ref=ref)
 
 
 def email_to(*recipients: str, key: str = "conformance-1", ref: str | None = None) -> OutboundEmail:
     """Make an email."""
     return OutboundEmail(
         key=key,
-        message_id=f"<{key}@bench.example>",
-        sender="Bench <bench@bench.example>",
+        message_id=f"<{key}@sender.example>",
+        sender="Conformance <conformance@sender.example>",
         recipients=recipients,
         to=recipients,
         subject="Hello",
-        body="Hello from the bench",
+        body="Hello from the conformance tests",
         provider_ref=ref,
     )
 
 
 def send(
-    door: Provider, destination: str, config: Mapping[str, Any], key: str = "conformance-1"
+    reached: Provider, destination: str, config: Mapping[str, Any], key: str = "conformance-1"
 ) -> Accepted | ProviderError:
-    """Send one message and return how it ended; anything that is no outcome fails the test."""
+    """Send one message and return its outcome; any other exception fails the test."""
     is_email = channel_of(destination) == "email"
     ended: Accepted | ProviderError = (
-        outcome(door.send_email, email_to(destination, key=key), config)
+        outcome(reached.send_email, email_to(destination, key=key), config)
         if is_email
-        else outcome(door.send_sms, sms_to(destination, key), config)
+        else outcome(reached.send_sms, sms_to(destination, key), config)
     )
     return ended
 
 
-def outcome(method: Any, subject: object, config: Mapping[str, Any]) -> Any:
-    """Call a provider and return what it returned, or the ProviderError that it raised."""
+def outcome(method: Any, subject: Any, config: Mapping[str, Any]) -> Any:
+    """Run a method of a provider; return its result, or the ProviderError that it raised."""
     try:
         return method(subject, config)
     except ProviderError as failure:
@@ -160,18 +162,18 @@ def outcome(method: Any, subject: object, config: Mapping[str, Any]) -> Any:
     except Exception as wrong:
         fail(
             f"{method.__name__} raised {type(wrong).__name__}; raise NotSent, Refused, Denied or "
-            "OutcomeUnknown: any other exception counts as unknown, and a person has to look",
+            "OutcomeUnknown: any other exception counts as unknown, and an operator must decide",
             wrong,
         )
 
 
 def fail(why: str, cause: Exception) -> NoReturn:
-    """Fail the test, and show what led to it."""
+    """Fail the test, and show the cause."""
     raise AssertionError(why) from cause
 
 
-def check(ended: object, expected: object) -> None:
-    """Compare a result with a class of outcome, an ``Accepted``, or a ``NotSent`` with its time."""
+def check(ended: Any, expected: Any) -> None:
+    """Compare an outcome with its class, an ``Accepted``, or a ``NotSent`` with its time."""
     if isinstance(expected, Accepted):
         assert isinstance(ended, Accepted), f"{ended!r} came instead of {expected!r}"
         assert ended.ref == expected.ref
@@ -192,20 +194,20 @@ def check(ended: object, expected: object) -> None:
 
 
 def secrets_of(provider: Provider, config: Mapping[str, Any]) -> list[str]:
-    """Return the secret strings of a configuration: all that the schema does not declare public."""
+    """Return the secret settings: all strings that the schema does not declare public."""
     declared = (provider.learn().config_schema or {}).get("properties", {})
     hidden = [one for one in config if one not in declared or declared[one].get("writeOnly")]
     return [config[one] for one in hidden if isinstance(config[one], str) and config[one]]
 
 
 def check_no_secret(said: str, where: str, provider: Provider, config: Mapping[str, Any]) -> None:
-    """Fail where a text repeats a secret; which one is not repeated once more."""
-    told = [place for place, secret in enumerate(secrets_of(provider, config)) if secret in said]
-    assert not told, f"{where} repeats a secret of the configuration"
+    """Fail if a text repeats a secret, without repeating it once more."""
+    found = [place for place, secret in enumerate(secrets_of(provider, config)) if secret in said]
+    assert not found, f"{where} repeats a secret of the configuration"
 
 
-def words_of(ended: object) -> str:
-    """Return all that an outcome would tell: in an answer, a log or a traceback."""
+def words_of(ended: Any) -> str:
+    """Return all text of an outcome: for an answer, a log or a traceback."""
     if isinstance(ended, ProviderError):
         shown = "".join(traceback.format_exception(ended))
         return f"{shown}{ended.reason}{ended.code}{ended!r}"
@@ -223,4 +225,4 @@ def send_body(destination: str, config: Mapping[str, Any]) -> tuple[str, dict[st
     """Return the path of a send, and its body."""
     if channel_of(destination) == "email":
         return email.SEND, email.send_body(email_to(destination), config)
-    return sms.SEND, sms.send_body("Hello from the bench", destination, config)
+    return sms.SEND, sms.send_body("Hello from the conformance tests", destination, config)

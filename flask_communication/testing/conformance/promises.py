@@ -1,4 +1,4 @@
-"""What a provider says of itself: whether it is so, and in the form of the contract."""
+"""Tests of what a provider declares: its name, capabilities and manifest, and who may use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...providers.contract import email, manifest, signatures, sms
 from .fixtures import (
     ROOT,
     SHORTEST_SECRET,
-    Bench,
+    Fixtures,
     check_no_secret,
     post,
     remote_of,
@@ -39,8 +39,8 @@ _PATHS = (
 )
 
 
-class Promises(Bench):
-    """A provider's name, channels, features, settings, and who may call it."""
+class Promises(Fixtures):
+    """A provider's name, channels, features and settings, and which requests it accepts."""
 
     def test_it_has_a_name_and_possible_numbers(self, provider: Provider) -> None:
         assert provider.name, "give it a name: operators write it as provider_pkg_name"
@@ -94,7 +94,7 @@ class Promises(Bench):
         assert set(loaded["features"]) & served >= provider.learn().features & served
 
     @pytest.mark.parametrize("path", _PATHS)
-    def test_an_unsigned_call_is_refused(
+    def test_an_unsigned_request_is_refused(
         self,
         client: FlaskClient,
         provider: Provider,
@@ -110,7 +110,7 @@ class Promises(Bench):
                 answer = client.post(ROOT + path, json=body, headers=headers)
                 if answer.status_code != 404:
                     assert (answer.status_code, answer.get_json()["success"]) == (401, False)
-        assert len(vendor.heard) == before, "an unsigned call reached the vendor"
+        assert len(vendor.heard) == before, "an unsigned request reached the vendor"
 
     def test_what_it_does_not_promise_is_not_served(
         self, provider: Provider, client: FlaskClient, config: Mapping[str, Any]
@@ -122,7 +122,7 @@ class Promises(Bench):
         if "email" not in provider.learn().types:
             assert post(client, email.SEND, {}).status_code == 404
 
-    def test_a_stranger_learns_what_it_is(self, provider: Provider, served: Any) -> None:
+    def test_a_client_learns_what_it_can_do(self, provider: Provider, served: Any) -> None:
         told = remote_of(provider, served).learn()
         assert set(self.channels) <= set(told.types)
         assert told.idempotency_window == provider.learn().idempotency_window

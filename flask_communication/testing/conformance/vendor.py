@@ -1,4 +1,4 @@
-"""A scripted vendor behind a provider: it gives the answers of a test, and keeps the requests."""
+"""A vendor played by a test: it gives the answers of the test, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ...errors import Denied, NotSent, OutcomeUnknown, Refused
 
 # (status, body), (status, body, headers), an exception of httpx, or a function of the request. A
 # body that is neither bytes nor str is sent as JSON.
-Answer = tuple[int, object] | tuple[int, object, Mapping[str, str]] | type[httpx.HTTPError]
-Played = Answer | Callable[[httpx.Request], httpx.Response]
+VendorAnswer = tuple[int, Any] | tuple[int, Any, Mapping[str, str]] | type[httpx.HTTPError]
+Played = VendorAnswer | Callable[[httpx.Request], httpx.Response]
 
 
 class Vendor(httpx.BaseTransport):
-    """A transport for the provider: ``Acme(vendor)``, or ``Http(transport=vendor)`` within it."""
+    """An httpx transport for the provider: ``Acme(vendor)``, or ``Http(transport=vendor)``."""
 
     def __init__(self, answer: Played | None = None) -> None:
         self.heard: list[httpx.Request] = []
         self._answer: Played = answer if answer is not None else (404, {})
 
     def plays(self, answer: Played) -> None:
-        """Answer so from now on."""
+        """Give this answer from now on."""
         self._answer = answer
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Hear a request, and answer it."""
+        """Keep a request, and answer it."""
         request.read()
         self.heard.append(request)
         answer = self._answer
@@ -38,9 +38,7 @@ class Vendor(httpx.BaseTransport):
         return answer(request)
 
 
-def _response(
-    status: int, body: object, headers: Mapping[str, str] | None = None
-) -> httpx.Response:
+def _response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> httpx.Response:
     if isinstance(body, bytes | str):
         return httpx.Response(status, content=body, headers=headers)
     return httpx.Response(status, json=body, headers=headers)
@@ -52,8 +50,8 @@ HOSTILE: Mapping[str, tuple[Played, Any]] = {
     "nobody listens": (httpx.ConnectError, NotSent),
     "no connection in time": (httpx.ConnectTimeout, NotSent),
     "no answer in time": (httpx.ReadTimeout, OutcomeUnknown),
-    "the line breaks": (httpx.ReadError, OutcomeUnknown),
-    "it hangs up": (httpx.RemoteProtocolError, OutcomeUnknown),
+    "the connection breaks": (httpx.ReadError, OutcomeUnknown),
+    "it closes the connection": (httpx.RemoteProtocolError, OutcomeUnknown),
     "429 with Retry-After": ((429, {}, _LATER), NotSent("", retry_after=7)),
     "429": ((429, {}), NotSent),
     "503 with Retry-After": ((503, "busy", _LATER), NotSent("", retry_after=7)),

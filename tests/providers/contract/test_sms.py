@@ -50,7 +50,7 @@ def test_a_report_request_carries_exactly_the_seeds_key() -> None:
     assert encode_json(body) == b'{"msg_uuids":["abdioioio-akdidui"]}'
 
 
-def test_a_stateless_provider_gets_what_it_needs_with_every_call() -> None:
+def test_a_stateless_provider_gets_what_it_needs_with_every_request() -> None:
     retry = sms.retry_body("r1", "Hi", NUMBER, CONFIG, stateless=True)
     assert retry == {"msg_uuid": "r1", "msg": "Hi", "destination": NUMBER, "config": CONFIG}
     report = sms.report_body(["r1"], CONFIG, stateless=True)
@@ -69,8 +69,8 @@ def test_a_stateless_provider_gets_what_it_needs_with_every_call() -> None:
         (sms.ReportBody, '{"msg_uuids": ["abdioioio-akdidui"]}'),
         (
             envelope.Envelope,
-            '{"success": true, "msg": "Successfully queued", "data": {"msg_uuid": "", "extra_data": '
-            "{}}}",
+            '{"success": true, "msg": "Successfully queued",'
+            ' "data": {"msg_uuid": "", "extra_data": {}}}',
         ),
         (envelope.Envelope, '{"success": true, "msg": "Successfully queued"}'),
         (envelope.Envelope, '{"success": true, "data": [{"msg_uuid": "", "status": "delivered"}]}'),

@@ -1,12 +1,13 @@
-"""Nothing is dialled but what is public, and what the operator allowed."""
+"""Only public addresses are reached, and those that the operator allowed."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -26,11 +27,14 @@ from tests.support.apps import MakeApp, install, work
 from tests.support.loopback import server
 
 PRIVATE = """
-0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 169.254.169.254
-172.16.0.1 172.31.255.255 192.0.0.8 192.0.0.9 192.0.0.170 192.0.2.1 192.88.99.1 192.168.0.1 198.18.0.1
+0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 127.0.0.1
+127.255.255.254 169.254.169.254
+172.16.0.1 172.31.255.255 192.0.0.8 192.0.0.9 192.0.0.170 192.0.2.1 192.88.99.1
+192.168.0.1 198.18.0.1
 198.51.100.1
 203.0.113.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255
-:: ::1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 ::ffff:7f00:1 ::127.0.0.1 64:ff9b::7f00:1 64:ff9b::10.0.0.1
+:: ::1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 ::ffff:7f00:1 ::127.0.0.1
+64:ff9b::7f00:1 64:ff9b::10.0.0.1
 64:ff9b:1::1 100::1 2001::1 2001:10::1 2001:20::1 2001:db8::1 3fff::1
 2002:7f00:1:: 2002:808:808:: fc00::1 fd00:ec2::254
 fe80::1 fe80::1%eth0 fec0::1 ff02::1 ff05::2 5f00::1 4000::1
@@ -57,22 +61,22 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
 def listener() -> Iterator[tuple[int, list[object]]]:
     """Listen on the loopback; yield the port and who came."""
     came: list[object] = []
-    with socket.create_server(("127.0.0.1", 0)) as door:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def accept() -> None:
             while True:
                 try:
-                    came.append(door.accept())
+                    came.append(listening.accept())
                 except OSError:
                     return
 
         threading.Thread(target=accept, daemon=True).start()
-        yield door.getsockname()[1], came
-        door.shutdown(socket.SHUT_RDWR)
+        yield listening.getsockname()[1], came
+        listening.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
-def test_however_it_is_spelled_a_private_server_is_not_dialled(host: str) -> None:
+def test_however_it_is_spelled_a_private_server_is_not_reached(host: str) -> None:
     # httpx calls the last but two unusable, which will do.
     told = "is not public; if it is yours, list it in COMMUNICATION_ALLOW|is unusable"
     with listener() as (port, came), hosts.guarded([]), pytest.raises(NotSent, match=told):
@@ -84,10 +88,10 @@ def test_however_it_is_spelled_a_private_server_is_not_dialled(host: str) -> Non
     "entry",
     ["127.0.0.1", "127.0.0.0/8", "localhost", "LOCALHOST.", "127.0.0.1:{port}", "localhost:{port}"],
 )
-def test_what_the_operator_allowed_is_dialled(entry: str) -> None:
+def test_what_the_operator_allowed_is_reached(entry: str) -> None:
     host = "localhost" if "host" in entry.lower() else "127.0.0.1"
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        port = door.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
         with hosts.guarded([entry.format(port=port)]):
             found = sockets.addresses(host, port)
         assert any(address[0] == "127.0.0.1" for _, address in found)
@@ -99,7 +103,7 @@ def test_what_is_allowed_allows_nothing_else(entry: str) -> None:
         sockets.addresses("127.0.0.1", 80)
 
 
-def test_a_name_with_one_private_address_is_not_dialled_at_all(
+def test_a_name_with_one_private_address_is_not_reached_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = [(socket.AF_INET, 1, 6, "", (one, 80)) for one in ("8.8.8.8", "127.0.0.1")]
@@ -111,7 +115,7 @@ def test_a_name_with_one_private_address_is_not_dialled_at_all(
         sockets.addresses("evil.example", 80)
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_dialled(
+def test_the_address_that_was_checked_is_the_one_that_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -195,12 +199,12 @@ class Vendor(Provider):
 
     name = "vendor"
 
-    def send_sms(self, sms: OutboundSMS, config: dict[str, str]) -> Accepted:  # type: ignore[override]
+    def send_sms(self, sms: OutboundSMS, config: Mapping[str, Any]) -> Accepted:
         classify(Http(deadline=2).post_json(config["url"], {}))
         return Accepted("ref")
 
 
-def test_an_operator_cannot_let_us_call_what_only_we_can_reach(
+def test_an_operator_cannot_make_us_reach_what_only_we_can(
     make_app: MakeApp, upgraded_sqlite_url: str
 ) -> None:
     app = make_app(upgraded_sqlite_url, COMMUNICATION_ALLOW_PRIVATE_HOSTS=[])

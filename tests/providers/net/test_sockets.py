@@ -1,4 +1,4 @@
-"""The one outbound client on the wire: every way a server can misbehave, and its outcome."""
+"""The HTTP client against misbehaving servers: each fault, and its outcome."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_json_is_posted_with_its_type_and_asks_for_no_compression() -> None:
     assert b"idempotency-key: k1" in head.lower()
 
 
-def test_one_connection_serves_many_calls_of_a_thread() -> None:
+def test_one_connection_serves_many_requests_of_a_thread() -> None:
     connections: list[int] = []
 
     def behave(connection: socket.socket) -> None:
@@ -378,7 +378,7 @@ def test_an_answer_that_breaks_off_is_unknown() -> None:
         Http(deadline=3).post_json(url, {})
 
 
-def test_after_an_answer_cut_short_the_next_call_has_a_connection_of_its_own() -> None:
+def test_after_an_answer_cut_short_the_next_request_has_a_connection_of_its_own() -> None:
     connections: list[int] = []
 
     def behave(connection: socket.socket) -> None:

@@ -156,7 +156,7 @@ def test_folders_are_read_in_turn_whatever_their_names(
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_folder_that_is_gone_is_told_after_the_mails_of_the_others(
+def test_a_folder_that_is_gone_is_reported_after_the_mails_of_the_others(
     port: int, box: imaplib.IMAP4, folder: str
 ) -> None:
     put(box, folder, "one")
@@ -570,7 +570,7 @@ def test_a_server_that_falls_silent_does_not_hold_a_worker(command: str) -> None
         fetch(account(port), {}, 100, deadline=0.5)
 
 
-def test_a_server_without_starttls_is_told_nothing() -> None:
+def test_a_server_without_starttls_gets_no_password() -> None:
     heard: list[str] = []
     with server(mailbox({1: MAIL}), heard=heard) as port, pytest.raises(NotSent, match="STARTTLS"):
         fetch(account(port, "starttls"), {}, 100)

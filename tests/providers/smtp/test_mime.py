@@ -120,7 +120,7 @@ def test_a_picture_without_html_to_show_it_is_an_attachment() -> None:
     assert part.get_content_disposition() == "attachment"
 
 
-def test_a_strangers_message_id_that_is_not_ascii_does_not_stop_a_reply() -> None:
+def test_a_message_id_of_others_that_is_not_ascii_does_not_stop_a_reply() -> None:
     message = composed(in_reply_to="<ü@x.example>", references=["<a@x.example>", "<ü@x.example>"])
     assert message["In-Reply-To"] is None
     assert message["References"] == "<a@x.example>"

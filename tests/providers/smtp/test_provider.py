@@ -218,7 +218,7 @@ def test_where_tls_speaks_no_tls_nothing_is_sent() -> None:
         send(port, {"security": "tls"})
 
 
-def test_a_server_without_starttls_is_told_nothing() -> None:
+def test_a_server_without_starttls_gets_no_password() -> None:
     heard: list[bytes] = []
     with server(heard=heard) as port, pytest.raises(NotSent, match="does not offer STARTTLS"):
         send(port, {**LOGIN, "host": "127.0.0.1", "security": "starttls"})
@@ -558,9 +558,7 @@ def test_a_connection_that_died_of_idleness_is_replaced(last: bytes) -> None:
     assert len(mails) == 2
 
 
-def test_a_kept_connection_that_dies_on_the_next_command_is_replaced_without_a_second_ring() -> (
-    None
-):
+def test_a_kept_connection_that_dies_on_the_next_command_is_replaced_and_sends_once() -> None:
     mails: list[bytes] = []
 
     def talk(connection: socket.socket) -> None:

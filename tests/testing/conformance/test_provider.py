@@ -1,6 +1,4 @@
-"""The tests for authors of providers: the bundled providers pass them, and those with a fault do
-not.
-"""
+"""The conformance tests: the bundled providers pass them, and planted faults do not."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.simulator import Simulator
 from flask_communication.providers.smtp import SMTP
 from flask_communication.testing import ProviderConformance
-from tests.support import faulty_providers as faulty
+from tests.support import planted
 from tests.support.mail_servers import PASSWORD, USER, Post, certificate, mailboxes, sink
 from tests.support.seed_provider import served
 
@@ -56,7 +54,7 @@ class TestSimulatorOverTheContract(TestSimulator):
     """The same at the end of two contracts, one of them over a socket."""
 
     @pytest.fixture
-    def provider(self) -> Iterator[Provider]:
+    def provider(self) -> Iterator[Provider]:  # type: ignore[override]
         app = Flask("vendor", root_path="/")
         app.register_blueprint(provider_blueprint(Simulator(), secret=SECRET))
         with served(app) as url:
@@ -93,7 +91,7 @@ class TestRemote(ProviderConformance):
         "nothing": ((200, {"success": True, "data": []}), []),
     }
 
-    def accepts(self, request: httpx.Request) -> httpx.Response:
+    def accepts(self, request: httpx.Request) -> httpx.Response:  # type: ignore[override]
         if request.method == "GET":
             return httpx.Response(404)
         return httpx.Response(
@@ -158,8 +156,8 @@ class TestSMTP(ProviderConformance):
         inbox = {"imap_host": "localhost", "imap_port": imap[0], "imap_security": "starttls"}
         return {**smtp, **inbox, "imap_username": "demouser", "imap_password": "demopass"}
 
-    def test_its_mailbox_has_mails(self, door: Provider, config: Mapping[str, Any]) -> None:
-        found = door.fetch_inbox({}, 10, config)
+    def test_its_mailbox_has_mails(self, reached: Provider, config: Mapping[str, Any]) -> None:
+        found = reached.fetch_inbox({}, 10, config)
         assert (len(found.mails), found.more) == (10, True)
 
 
@@ -183,8 +181,8 @@ class TestSMTPWithoutAMailbox(ProviderConformance):
 
 def failures(pytester: pytest.Pytester, base: str, fault: str, only: str = "test") -> set[str]:
     """Run the tests for a faulty provider and return the names of those that failed."""
-    body = f"class TestIt(faulty.{base}):\n    made = faulty.{fault}\n"
-    pytester.makepyfile(f"from tests.support import faulty_providers as faulty\n\n\n{body}")
+    body = f"class TestIt(planted.{base}):\n    made = planted.{fault}\n"
+    pytester.makepyfile(f"from tests.support import planted\n\n\n{body}")
     ran = pytester.inline_run(
         "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-k", only
     )
@@ -201,7 +199,7 @@ def test_a_sound_provider_passes(pytester: pytest.Pytester, base: str, made: str
 
 
 def base_of(fault: str) -> str:
-    return "Simulated" if issubclass(getattr(faulty, fault), Simulator) else "SoundSMS"
+    return "Simulated" if issubclass(getattr(planted, fault), Simulator) else "SoundSMS"
 
 
 @pytest.mark.parametrize(
@@ -213,11 +211,11 @@ def base_of(fault: str) -> str:
         ("ReturnsTheSecret", "an_acceptance_is_answered_as_the_contract_says"),
         ("ShowsTheSecret", "what_it_shows_of_itself_has_no_secret"),
         ("RaisesValueError", "a_hostile_vendor_has_its_outcome"),
-        ("StumblesOverReports", "a_hostile_vendor_does_not_break_the_other_calls"),
+        ("StumblesOverReports", "a_hostile_vendor_does_not_break_the_other_requests"),
         ("AnswersTooFew", "a_batch_has_one_result_each"),
         ("PromisesABatch", "what_it_promises_it_can_do"),
-        ("ForgetsTheKey", "a_repeated_key_rings_once"),
-        ("RingsTwice", "a_repeated_key_rings_once"),
+        ("ForgetsTheKey", "a_repeated_key_sends_once"),
+        ("RingsTwice", "a_repeated_key_sends_once"),
         ("SwallowsA429", "a_hostile_vendor_has_its_outcome"),
         ("GivesUpOnA429", "a_hostile_vendor_has_its_outcome"),
         ("ForgetsRetryAfter", "a_hostile_vendor_has_its_outcome"),
@@ -239,19 +237,19 @@ def base_of(fault: str) -> str:
         ("ReadsTheSameAgain", "an_inbox_is_read_on_from_its_cursor"),
     ],
 )
-def test_a_fault_is_caught(pytester: pytest.Pytester, fault: str, caught: str) -> None:
+def test_a_planted_fault_is_caught(pytester: pytest.Pytester, fault: str, caught: str) -> None:
     assert failures(pytester, base_of(fault), fault, caught) == {caught}
 
 
 @pytest.mark.parametrize(
     "fault", ["QuotesTheSecret", "RaisesValueError", "SwallowsA429", "ForgetsTheKey"]
 )
-def test_a_fault_is_caught_in_an_email_too(pytester: pytest.Pytester, fault: str) -> None:
+def test_a_planted_fault_is_caught_in_an_email_too(pytester: pytest.Pytester, fault: str) -> None:
     assert failures(pytester, "SoundEmail", fault)
 
 
 def test_an_open_blueprint_is_caught(pytester: pytest.Pytester) -> None:
-    assert failures(pytester, "LetsAnybodyIn", "Sound") == {"an_unsigned_call_is_refused"}
+    assert failures(pytester, "LetsAnybodyIn", "Sound") == {"an_unsigned_request_is_refused"}
 
 
 def test_the_documentations_example_passes(pytester: pytest.Pytester) -> None:
