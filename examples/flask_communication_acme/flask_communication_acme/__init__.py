@@ -7,19 +7,21 @@ from typing import Any
 
 import httpx
 
-from flask_communication.providers.base import (
+from flask_communication.providers import (
     Accepted,
+    Http,
     OutboundSMS,
     OutcomeUnknown,
     Provider,
     Refused,
+    Reply,
     Report,
+    ReportStatus,
+    classify,
 )
-from flask_communication.providers.http import Http, Reply, classify
 
-# Acme's words, and what they are here. What is not listed is ignored until it becomes something
-# else.
-STATUSES = {
+# A status of Acme -> ours. A report with another status is left out until the status changes.
+STATUSES: Mapping[str, ReportStatus] = {
     "DELIVRD": "delivered",
     "UNDELIV": "undelivered",
     "EXPIRED": "undelivered",
@@ -60,12 +62,12 @@ class Acme(Provider):
         return Accepted(str(reply.json["id"]))
 
     def sms_reports(self, refs: Sequence[str], config: Mapping[str, Any]) -> Sequence[Report]:
-        """Fetch what became of messages."""
+        """Fetch the delivery reports of messages."""
         reply = self._post("/v1/reports", {"ids": list(refs)}, config)
         if not isinstance(reply.json, dict):
             raise OutcomeUnknown("Acme's reports cannot be read", http_status=reply.status)
         found = reply.json.get("reports")
-        # What a stranger says may have any shape; what cannot be read is not known yet.
+        # The reply may have any shape; a report that cannot be read is not known yet.
         return [
             Report(str(one["id"]), STATUSES[str(one["state"])], code=one.get("error"))
             for one in (found if isinstance(found, list) else ())
@@ -73,7 +75,7 @@ class Acme(Provider):
         ]
 
     def _post(self, path: str, body: Mapping[str, Any], config: Mapping[str, Any]) -> Reply:
-        # Before anything leaves: any other exception would count as "may have left".
+        # Check before anything leaves: another exception would count as "may have left".
         if not config.get("api_key"):
             raise Refused("the configuration has no api_key")
         address = str(config.get("base_url") or "https://api.acme.example").rstrip("/")

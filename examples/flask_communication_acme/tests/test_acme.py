@@ -1,11 +1,11 @@
-"""Acme's answers, and what they mean; the rest is what every provider should pass."""
+"""Acme's answers and their outcomes, and the tests that every provider should pass."""
 
 from typing import Any
 
 import pytest
 from flask_communication_acme import Acme
 
-from flask_communication.providers.base import Accepted, Denied, OutboundSMS, Refused
+from flask_communication.providers import Accepted, Denied, OutboundSMS, Refused
 from flask_communication.testing import ProviderConformance
 
 
