@@ -51,7 +51,7 @@ class LineField(fields.String):
 
 
 class Base64Field(fields.String):
-    """Base64Field, as base64."""
+    """Bytes, written as base64."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         text = super()._deserialize(value, attr, data, **kwargs)

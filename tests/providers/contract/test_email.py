@@ -1,9 +1,9 @@
-"""Email over the HTTP contract: what one end writes, the other reads."""
+"""Email over the HTTP contract: what one end writes, the other end reads."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +32,7 @@ from flask_communication.providers.contract import email as mail_contract
 from flask_communication.providers.remote import _INBOX_DEADLINE, RemoteProvider
 from flask_communication.providers.smtp import SMTP, imap
 from tests.providers.smtp.test_imap import mailbox, server
-from tests.support.rigs import install, work
+from tests.support.apps import MakeApp, install, work
 from tests.support.seed_provider import served
 
 pytestmark = pytest.mark.usefixtures("any_address")
@@ -147,7 +147,9 @@ def test_each_recipients_outcome_survives_the_journey(remote: RemoteProvider, po
     }
     post.does = Accepted("r1", failed=failed)
     got = remote.send_email(MAIL, CONFIG).failed
-    assert {one: type(why) for one, why in got.items()} == {ANN: Refused, BOB: NotSent}
+    assert isinstance(got[ANN], Refused)
+    assert isinstance(got[BOB], NotSent)
+    assert set(got) == {ANN, BOB}
     assert (got[ANN].code, getattr(got[ANN], "opted_out", None)) == ("5.1.1", True)
     assert getattr(got[BOB], "retry_after", None) == 60
     assert "no such user" in got[ANN].reason
@@ -160,7 +162,8 @@ def test_a_failure_survives_the_journey(
     remote: RemoteProvider, post: Post, raised: Exception
 ) -> None:
     post.does = raised
-    wanted = {Denied: Refused, ValueError: OutcomeUnknown}.get(type(raised), type(raised))
+    arrives: dict[type[Exception], type[Exception]] = {Denied: Refused, ValueError: OutcomeUnknown}
+    wanted = arrives.get(type(raised), type(raised))
     with pytest.raises(ProviderError) as caught:
         remote.send_email(MAIL, CONFIG)
     assert isinstance(caught.value, wanted)
@@ -201,7 +204,7 @@ def test_the_manifest_promises_email_and_the_inbox(remote: RemoteProvider) -> No
 
 
 def test_an_application_sends_and_reads_email_through_its_own_blueprint(
-    make_app: Callable[..., Flask], upgraded_url: str, post: Post
+    make_app: MakeApp, upgraded_url: str, post: Post
 ) -> None:
     app = make_app(upgraded_url)
     app.register_blueprint(provider_blueprint(post))
@@ -242,7 +245,7 @@ def test_the_largest_inbox_fits_into_the_longest_answer(client: FlaskClient, pos
     assert 2 * LARGEST_MAIL <= MOST_MAIL_BYTES
 
 
-def test_a_request_for_mails_has_the_time_that_a_slow_server_takes_and_less_than_a_lease() -> None:
+def test_a_call_for_mails_has_the_time_that_a_slow_server_takes_and_less_than_a_lease() -> None:
     assert len(imap.VISITS) * imap.DEADLINE < _INBOX_DEADLINE < inbox.LEASE
 
 
@@ -279,12 +282,12 @@ def test_who_brings_more_than_fits_is_asked_mail_by_mail(
 ) -> None:
     large = [InboundEmail(str(n), b"x" * 20_000_000) for n in range(3)]
 
-    def fetch(cursor: Mapping[str, Any], limit: int, config: Mapping[str, Any]) -> Inbox:
+    def fetch(cursor: Mapping[str, Any], limit: int, _config: Mapping[str, Any]) -> Inbox:
         read = int(cursor.get("read", 0))
         found = large[read : read + limit]
         return Inbox(found, {"read": read + len(found)}, read + len(found) < len(large))
 
-    post.fetch_inbox = fetch  # type: ignore[method-assign]
+    post.fetch_inbox = fetch  # type: ignore[method-assign,assignment]
     assert remote.fetch_inbox({}, 50, CONFIG) == Inbox(large[:1], {"read": 1}, more=True)
 
 
@@ -347,8 +350,7 @@ def test_an_inbox_body_that_is_wrong_names_the_field(
     client: FlaskClient, changed: dict[str, Any]
 ) -> None:
     answer = client.post("/post/email/inbox/", json=changed)
-    assert answer.json is not None
-    assert (answer.status_code, list(answer.json["errors"])) == (422, list(changed))
+    assert (answer.status_code, list(answer.json["errors"])) == (422, list(changed))  # type: ignore[index]
 
 
 @pytest.mark.parametrize("path", ["send", "retry", "delivery_report", "inbox"])
@@ -370,7 +372,7 @@ def test_what_a_provider_does_not_do_is_not_found(path: str) -> None:
 def saying(data: Any) -> Flask:
     app = Flask("hostile")
     app.add_url_rule(
-        "/<path:path>", view_func=lambda path: jsonify(success=True, data=data), methods=["POST"]
+        "/<path:path>", view_func=lambda **_: jsonify(success=True, data=data), methods=["POST"]
     )
     return app
 

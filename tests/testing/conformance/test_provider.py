@@ -1,4 +1,6 @@
-"""The conformance tests: the bundled providers pass them, and planted faults do not."""
+"""The tests for authors of providers: the bundled providers pass them, and those with a fault do
+not.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from flask_communication.providers.remote import RemoteProvider
 from flask_communication.providers.simulator import Simulator
 from flask_communication.providers.smtp import SMTP
 from flask_communication.testing import ProviderConformance
-from tests.support import planted
+from tests.support import faulty_providers as faulty
 from tests.support.mail_servers import PASSWORD, USER, Post, certificate, mailboxes, sink
 from tests.support.seed_provider import served
 
@@ -54,7 +56,7 @@ class TestSimulatorOverTheContract(TestSimulator):
     """The same at the end of two contracts, one of them over a socket."""
 
     @pytest.fixture
-    def provider(self) -> Iterator[Provider]:  # type: ignore[override]
+    def provider(self) -> Iterator[Provider]:
         app = Flask("vendor", root_path="/")
         app.register_blueprint(provider_blueprint(Simulator(), secret=SECRET))
         with served(app) as url:
@@ -91,7 +93,7 @@ class TestRemote(ProviderConformance):
         "nothing": ((200, {"success": True, "data": []}), []),
     }
 
-    def accepts(self, request: httpx.Request) -> httpx.Response:  # type: ignore[override]
+    def accepts(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             return httpx.Response(404)
         return httpx.Response(
@@ -181,8 +183,8 @@ class TestSMTPWithoutAMailbox(ProviderConformance):
 
 def failures(pytester: pytest.Pytester, base: str, fault: str, only: str = "test") -> set[str]:
     """Run the tests for a faulty provider and return the names of those that failed."""
-    body = f"class TestIt(planted.{base}):\n    made = planted.{fault}\n"
-    pytester.makepyfile(f"from tests.support import planted\n\n\n{body}")
+    body = f"class TestIt(faulty.{base}):\n    made = faulty.{fault}\n"
+    pytester.makepyfile(f"from tests.support import faulty_providers as faulty\n\n\n{body}")
     ran = pytester.inline_run(
         "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-k", only
     )
@@ -199,7 +201,7 @@ def test_a_sound_provider_passes(pytester: pytest.Pytester, base: str, made: str
 
 
 def base_of(fault: str) -> str:
-    return "Simulated" if issubclass(getattr(planted, fault), Simulator) else "SoundSMS"
+    return "Simulated" if issubclass(getattr(faulty, fault), Simulator) else "SoundSMS"
 
 
 @pytest.mark.parametrize(
@@ -237,14 +239,14 @@ def base_of(fault: str) -> str:
         ("ReadsTheSameAgain", "an_inbox_is_read_on_from_its_cursor"),
     ],
 )
-def test_a_planted_fault_is_caught(pytester: pytest.Pytester, fault: str, caught: str) -> None:
+def test_a_fault_is_caught(pytester: pytest.Pytester, fault: str, caught: str) -> None:
     assert failures(pytester, base_of(fault), fault, caught) == {caught}
 
 
 @pytest.mark.parametrize(
     "fault", ["QuotesTheSecret", "RaisesValueError", "SwallowsA429", "ForgetsTheKey"]
 )
-def test_a_planted_fault_is_caught_in_an_email_too(pytester: pytest.Pytester, fault: str) -> None:
+def test_a_fault_is_caught_in_an_email_too(pytester: pytest.Pytester, fault: str) -> None:
     assert failures(pytester, "SoundEmail", fault)
 
 
