@@ -18,14 +18,18 @@ from typing import Any
 from ...errors import NotSent, Refused
 from ...formats.text import mask
 from ..base import LARGEST_MAIL
-from ..net.lines import Wire
+from ..net.lines import Broken, Wire
 from ..net.sockets import Clock
 
 # Enough to list the UIDs of a million mails.
 _LISTING = 16_000_000
+# Lines of an answer; a server may split what it lists.
+_MOST_LINES = 100_000
+# A quoted string has no line breaks, so only a small mail comes as one.
+_LONGEST_QUOTED = 1_000_000
 _UID = re.compile(rb"\bUID (\d{1,10})\b")
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,12})\b")
-_QUOTED = re.compile(rb'\bBODY\[[A-Z]*\] "((?:[^"\\]|\\.)*)"')
+_QUOTED = re.compile(rb'\bBODY\[[A-Z]*\] "((?:[^"\\]++|\\.)*+)"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TEMPORARY = re.compile(r"\[(UNAVAILABLE|INUSE|LIMIT|SERVERBUG|CONTACTADMIN)\]")
 
@@ -66,6 +70,7 @@ class Box(imaplib.IMAP4):
         self._account = account
         self._clock = clock
         self._room = _LISTING
+        self._lines = 0
         super().__init__(account.host, account.port)
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
@@ -81,10 +86,14 @@ class Box(imaplib.IMAP4):
         return self._wire.read(size)
 
     def readline(self) -> bytes:
+        self._lines += 1
+        if self._lines > _MOST_LINES:
+            raise Broken("the server does not stop talking")
         return self._wire.readline()
 
     def send(self, data: Any) -> None:
         self._wire.allow(self._room)
+        self._lines = 0
         self._wire.write(data)
 
     def shutdown(self) -> None:
@@ -259,19 +268,21 @@ def _answers(
     said: Sequence[Any], wanted: frozenset[int]
 ) -> Iterator[tuple[int, bytes, bytes | None]]:
     """Yield UID, text and body of each FETCH reply, which imaplib returns in pieces."""
-    words, body = b"", None
+    pieces: list[bytes] = []
+    body = None
     for piece in said:
         if isinstance(piece, tuple):
-            words, body = words + piece[0] + b" ", piece[1]
+            pieces.append(piece[0])
+            body = piece[1]
             continue
-        words += piece or b""
+        words = b" ".join([*pieces, piece or b""])
         uid = _UID.search(words)
-        if body is None and (quoted := _QUOTED.search(words)):
+        if body is None and len(words) <= _LONGEST_QUOTED and (quoted := _QUOTED.search(words)):
             body = re.sub(rb"\\(.)", rb"\1", quoted[1])
         # A server may tell of other mails at any time.
         if uid is not None and int(uid[1]) in wanted:
             yield int(uid[1]), words, body
-        words, body = b"", None
+        pieces, body = [], None
 
 
 def _received(said: bytes) -> datetime | None:

@@ -558,6 +558,59 @@ def test_a_server_that_does_not_stop_talking_is_left() -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    [b"* 1 X\r\n" * 200_000, b"* 1 FETCH (UID 1 X {0}\r\n" + b" {0}\r\n" * 200_000 + b")\r\n"],
+    ids=["lines", "literals"],
+)
+def test_an_answer_of_countless_pieces_is_left(said: bytes) -> None:
+    sizes = "UID FETCH 1 (UID RFC822.SIZE INTERNALDATE)"
+    with (
+        server(mailbox({1: MAIL}, {sizes: said})) as port,
+        bounded(10, 60_000_000),
+        pytest.raises(NotSent, match="does not stop talking"),
+    ):
+        fetch(account(port), {}, 100)
+
+
+def test_a_quoted_body_of_many_megabytes_is_not_unquoted() -> None:
+    said = b'* 1 FETCH (UID 1 BODY[] "' + b"x" * 8_000_000 + b'")\r\n'
+    with (
+        server(mailbox({1: MAIL}, {"UID FETCH 1 (UID BODY.PEEK[])": said})) as port,
+        bounded(10, 80_000_000),
+    ):
+        inbox = fetch(account(port), {}, 100)
+    assert inbox.mails[0].raw == b"Subject: hello\r\n\r\n"
+    assert "cannot give it" in (inbox.mails[0].flaw or "")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("UID SEARCH UID 1:*", b"* SEARCH 1\r\n* SEARCH 2\r\n"),
+        (
+            "UID FETCH 1,2 (UID RFC822.SIZE INTERNALDATE)",
+            b"* 2 FETCH (FLAGS ($label[1))\r\n"
+            b"* 1 FETCH (UID 1 RFC822.SIZE 25 INTERNALDATE 5)\r\n"
+            b"* 2 FETCH (UID 2 RFC822.SIZE 25 X " + b"(" * 2000 + b")" * 2000 + b")\r\n",
+        ),
+        (
+            "UID FETCH 1,2 (UID BODY.PEEK[])",
+            b"".join(b"* 1 FETCH (UID %d BODY[] {25}\r\n%s)\r\n" % (uid, MAIL) for uid in (1, 2))
+            + b"* 2 FETCH (BODY[] {5}\r\nother)\r\n* 2 FETCH (UID 2 BODY NIL)\r\n",
+        ),
+    ],
+    ids=["a split list", "odd words", "unasked bodies"],
+)
+def test_what_else_a_server_says_changes_no_mail(command: str, said: bytes) -> None:
+    with server(mailbox({1: MAIL, 2: MAIL}, {command: said})) as port:
+        inbox = fetch(account(port), {}, 100)
+    assert [(mail.uid, mail.raw) for mail in inbox.mails] == [
+        ("INBOX/7/1", MAIL),
+        ("INBOX/7/2", MAIL),
+    ]
+
+
+@pytest.mark.parametrize(
     "command", ['EXAMINE "INBOX"', "UID SEARCH UID 1:*", "UID FETCH 1 (UID BODY.PEEK[])"]
 )
 def test_a_server_that_falls_silent_does_not_hold_a_worker(command: str) -> None:
