@@ -24,6 +24,7 @@ View = Callable[..., ResponseReturnValue]
 AnyView = TypeVar("AnyView", bound=View)
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+MULTIPART = "multipart/form-data"
 
 
 def _no_view() -> ResponseReturnValue:
@@ -45,8 +46,10 @@ class Endpoint:
     # The name for url_for, if it is not that of the view.
     name: str = ""
     body: type[Schema] | None = None
-    # The body as multipart/form-data, which brings files too.
+    # The body as a form; one of multipart/form-data brings files too.
     form: type[Schema] | None = None
+    form_type: str = MULTIPART
+    is_body_required: bool = True
     largest_body: int = MAX_BODY
     query: type[Schema] | None = None
     # Whether the view reads the request by itself; body and query are then only described.
@@ -87,7 +90,7 @@ class Endpoint:
             return given
         if self.query is not None:
             given["query"] = loaded_query(self.query)
-        if self.form is not None and request.mimetype == "multipart/form-data":
+        if self.form is not None and request.mimetype == self.form_type:
             given["body"] = loaded_form(self.form, self.largest_body)
         elif self.body is not None:
             given["body"] = loaded(self.body, self.largest_body)

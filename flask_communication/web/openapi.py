@@ -13,7 +13,7 @@ from ..configs.state import current
 from ..configs.tokens import ACTIONS
 from ..storage.models import CHANNELS
 from . import schemas
-from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, Endpoint
+from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, MULTIPART, Endpoint
 
 _MEANINGS = {
     400: "not JSON, or not an object",
@@ -69,9 +69,21 @@ def _document(channels: tuple[str, ...]) -> dict[str, Any]:
     for one in ENDPOINTS:
         spec.path(path=one.openapi_path, operations={one.method.lower(): _operation(one)})
     document: dict[str, Any] = spec.to_dict()
-    for form in {one.form.__name__ for one in ENDPOINTS if one.form}:
-        document["components"]["schemas"][form]["additionalProperties"] = _FILE
+    for one in ENDPOINTS:
+        if one.form is not None:
+            _finish_form(document["components"]["schemas"][one.form.__name__], one.form_type)
     return document
+
+
+def _finish_form(schema: dict[str, Any], form_type: str) -> None:
+    """Describe what a marshmallow schema cannot say of a form: it has no null, but any files."""
+    for kind in schema["properties"].values():
+        if isinstance(kind["type"], list):
+            kind["type"] = [one for one in kind["type"] if one != "null"]
+        if "enum" in kind:
+            kind["enum"] = [one for one in kind["enum"] if one is not None]
+    if form_type == MULTIPART:
+        schema["additionalProperties"] = _FILE
 
 
 def _version() -> str:
@@ -93,7 +105,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         operation["security"] = [{"bearer": []}]
         operation["description"] = f"Needs `{endpoint.action}`: {ACTIONS[endpoint.action]}."
     if endpoint.body is not None:
-        operation["requestBody"] = {"required": True, "content": _body(endpoint)}
+        content = _body(endpoint)
+        operation["requestBody"] = {"required": endpoint.is_body_required, "content": content}
     if parameters := _parameters(endpoint):
         operation["parameters"] = parameters
     return operation
@@ -109,7 +122,7 @@ def _operation_id(endpoint: Endpoint) -> str:
 def _body(endpoint: Endpoint) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": endpoint.body}}
     if endpoint.form is not None:
-        content["multipart/form-data"] = {"schema": endpoint.form}
+        content[endpoint.form_type] = {"schema": endpoint.form}
     return content
 
 

@@ -58,6 +58,12 @@ class WhichConfig(Schema):
     id = fields.String(required=True, error_messages={"required": "which configuration? add ?id="})
 
 
+class WhichConfigElse(Schema):
+    """The configuration that is meant, if the body does not name it."""
+
+    id = fields.String()
+
+
 class _Page(Schema):
     after = fields.String(metadata={"description": "The `next` of the page before."})
     limit = _Limit(metadata={"minimum": 1, "maximum": MOST_A_PAGE})

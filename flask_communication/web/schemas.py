@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate
 
 from ..configs.schema import ConfigCreate as ConfigCreate
 from ..configs.schema import ConfigUpdate as ConfigUpdate
@@ -40,6 +40,18 @@ def status_name() -> fields.String:
     return _one_of(sorted(STATUSES))
 
 
+class _File(fields.Raw):
+    default_error_messages = {"invalid": "must be a file"}
+
+    def _deserialize(self, *args: object, **kwargs: object) -> NoReturn:
+        raise self.make_error("invalid")
+
+
+def _file() -> fields.Raw:
+    """Return a field for a file of a form, which is read from ``request.files``: no text is one."""
+    return _File(metadata={"type": "string", "format": "binary"})
+
+
 def _key() -> fields.Raw:
     """Return a field for the key of a configuration, or its id."""
     kind = {"type": ["string", "integer"]}
@@ -60,6 +72,16 @@ class ConfigDelete(_Body):
     id = fields.Raw(
         required=True, validate=_text_or_number, metadata={"type": ["string", "integer"]}
     )
+    csrf_token = fields.String()
+
+
+class ConfigDeleteForm(Schema):
+    """The configuration to delete, as a form; its other fields are ignored."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    id = fields.String(required=True, error_messages={"required": "which configuration?"})
     csrf_token = fields.String()
 
 
@@ -152,6 +174,8 @@ class EmailForm(_Email):
     cc = fields.List(fields.String())
     bcc = fields.List(fields.String())
     reply_to = fields.List(fields.String())
+    files = fields.List(_file())
+    inline = fields.List(_file())
     csrf_token = fields.String()
 
 
@@ -261,7 +285,7 @@ class Event(Schema):
     """An event of a message, such as a delivery report."""
 
     kind = fields.String()
-    status = fields.String(allow_none=True)
+    status = _one_of(sorted(STATUSES), allow_none=True)
     detail = fields.String(allow_none=True)
     code = fields.String(allow_none=True)
     occurred_at = fields.AwareDateTime(allow_none=True)
@@ -344,7 +368,7 @@ class MessageId(Schema):
     extra_data = fields.Dict()
 
 
-class MessageStatus(Schema):
+class DeliveryReport(Schema):
     """The status of one message."""
 
     msg_uuid = fields.String()
@@ -357,3 +381,5 @@ class Error(Schema):
     success = fields.Boolean(required=True)
     msg = fields.String(required=True)
     errors = fields.Dict()
+    # The details of a health check that failed.
+    data = fields.Dict()

@@ -15,6 +15,8 @@ from .. import access, queries, schemas
 from ..endpoints import Endpoint
 from ..envelope import BadRequest, json_object, loaded, loaded_query, ok
 
+URLENCODED = "application/x-www-form-urlencoded"
+
 
 # The bodies of create and update are validated where they are stored.
 @Endpoint(
@@ -73,6 +75,10 @@ def list_configs(query: dict[str, Any]) -> Response:
     "/config/delete",
     "config.delete",
     body=schemas.ConfigDelete,
+    form=schemas.ConfigDeleteForm,
+    form_type=URLENCODED,
+    is_body_required=False,
+    query=queries.WhichConfigElse,
     reads_itself=True,
     errors=(404,),
 )
@@ -81,7 +87,11 @@ def list_configs(query: dict[str, Any]) -> Response:
     "/config/delete",
     "config.delete",
     name="delete_config_by_delete",
-    query=queries.WhichConfig,
+    body=schemas.ConfigDelete,
+    form=schemas.ConfigDeleteForm,
+    form_type=URLENCODED,
+    is_body_required=False,
+    query=queries.WhichConfigElse,
     reads_itself=True,
     errors=(404,),
 )
@@ -137,7 +147,7 @@ def _page(wanted: str) -> Response:
 
 def _wanted() -> str | int:
     """Return the id of the configuration to delete, from a form, a JSON body, or the query."""
-    if request.mimetype == "application/x-www-form-urlencoded":
+    if request.mimetype == URLENCODED:
         if len(request.form.getlist("id")) != 1:
             raise InvalidConfig({"id": ["which configuration?"]})
         return request.form["id"]

@@ -63,7 +63,7 @@ def retry_email(body: dict[str, Any]) -> Response:
     "/email/delivery_report",
     "message.read",
     body=schemas.Reports,
-    answer=schemas.MessageStatus(many=True),
+    answer=schemas.DeliveryReport(many=True),
 )
 def report_email(body: dict[str, Any]) -> Response:
     """Return the statuses of emails; those that do not exist are left out."""

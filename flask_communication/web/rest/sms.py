@@ -40,7 +40,7 @@ def retry_sms(body: dict[str, Any]) -> Response:
     "/sms/delivery_report",
     "message.read",
     body=schemas.Reports,
-    answer=schemas.MessageStatus(many=True),
+    answer=schemas.DeliveryReport(many=True),
 )
 def report_sms(body: dict[str, Any]) -> Response:
     """Return the statuses of SMS; those that do not exist are left out."""
