@@ -10,6 +10,9 @@
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do p=$$(command -v python$$v) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
 PYTHONS ?= 3.11 3.12 3.13
+# The program of a Python version, also where only pyenv has it.
+python = $(shell for p in python$(1) $$HOME/.pyenv/versions/$(1).*/bin/python; do \
+  p=$$(command -v $$p) && $$p -c 'import ssl, sqlite3' 2>/dev/null && echo $$p && exit; done; echo python$(1))
 
 .PHONY: demo test test-low test-pythons chaos bench lint format changes clean postgresql browser
 
@@ -67,14 +70,14 @@ benchmarks/.venv/made: benchmarks/requirements.txt pyproject.toml setup.cfg
 
 # uv knows how to choose the oldest versions; pip does not.
 .venv-low/tested: pyproject.toml setup.cfg
-	test -x .venv-low/bin/python || python$(firstword $(PYTHONS)) -m venv .venv-low
+	test -x .venv-low/bin/python || $(call python,$(firstword $(PYTHONS))) -m venv .venv-low
 	.venv-low/bin/python -m pip install --quiet uv
 	.venv-low/bin/uv pip install --quiet --python .venv-low/bin/python --resolution lowest-direct \
 	  --editable '.[dev]'
 	touch $@
 
 .venv-3.%/tested: pyproject.toml setup.cfg
-	test -x .venv-3.$*/bin/python || python3.$* -m venv .venv-3.$*
+	test -x .venv-3.$*/bin/python || $(call python,3.$*) -m venv .venv-3.$*
 	.venv-3.$*/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
