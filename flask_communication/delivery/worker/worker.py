@@ -74,10 +74,10 @@ class Worker:
 
     def run(self) -> None:
         """Attend until :meth:`stop`; what goes wrong is logged and tried again."""
-        reader = threading.Thread(
-            target=self._look_in_background, name="communication-background", daemon=True
-        )
-        reader.start()
+        if not self._state.database.shares_one_connection:
+            threading.Thread(
+                target=self._look_in_background, name="communication-background", daemon=True
+            ).start()
         with self._pool() as pool:
             woken = False
             try:
@@ -128,6 +128,9 @@ class Worker:
             target=self._work_in_background, args=(lambda: time.monotonic() >= ends,), daemon=True
         )
         reader.start()
+        if self._state.database.shares_one_connection:
+            # On their one connection two threads would end each other's transactions.
+            reader.join()
         with self._pool() as pool:
             while True:
                 sent += self._attend(pool, lambda: time.monotonic() >= ends)

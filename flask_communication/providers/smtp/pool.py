@@ -81,8 +81,10 @@ class Pool(Generic[Key, Connection]):
     def _sweep(self) -> None:
         with self._lock:
             oldest = self._oldest()
-            for one in (one for one in self._idle if one.since <= oldest):
-                one.connection.leave()
+            old = [one for one in self._idle if one.since <= oldest]
             self._idle = [one for one in self._idle if one.since > oldest]
             self._sweeper = None
             self._watch()
+        # A server may be slow to say farewell: nobody waits for the lock meanwhile.
+        for one in old:
+            one.connection.leave()

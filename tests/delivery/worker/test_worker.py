@@ -9,13 +9,15 @@ import time
 import pytest
 from redis import Redis
 
-from flask_communication import SMS
+from flask_communication import SMS, Email
 from flask_communication.configs.settings import Settings
 from flask_communication.configs.state import state_of
 from flask_communication.delivery.worker.bell import RING_FOR_MS, SILENT_FOR, Bell
 from flask_communication.delivery.worker.worker import Worker
+from flask_communication.storage import migrations
 from tests.support.apps import TO, MakeApp, install, make_due, work
 from tests.support.loopback import server
+from tests.support.postbox import Postbox
 from tests.support.providers import Scripted
 from tests.support.waiting import wait_until
 
@@ -263,3 +265,26 @@ def test_a_ring_is_heard_at_once_and_with_it_comes_a_job(redis_url: str) -> None
         ended.set()
         listener.join(60)
     assert not listener.is_alive()
+
+
+def test_on_one_connection_mailboxes_are_read_before_anything_is_sent(make_app: MakeApp) -> None:
+    app = make_app("sqlite://")
+    provider, postbox = Scripted(), Postbox(b"Subject: Hello\r\n\r\nHello")
+    with app.app_context():
+        migrations.upgrade(state_of(app).database)
+    install(app, provider)
+    install(app, postbox, type="email")
+    sent_before: list[int] = []
+
+    def note() -> None:
+        # Long enough for a sender beside it to have sent.
+        time.sleep(0.3)
+        sent_before.append(len(provider.calls))
+
+    postbox.meanwhile = note
+    with app.app_context():
+        uuid = SMS.send_msg(TO, "Hello")
+        work(app)
+        assert SMS.get(uuid).status == "sent"
+        assert len(Email.messages(status="received").items) == 1
+    assert sent_before == [0]
