@@ -134,5 +134,7 @@ def test_rest_and_the_command_line_know_a_third_channel(app: Flask) -> None:
         uuid = Fax.send(TO, "Hello")
     listed = app.test_client().get("/communication/messages?channel=fax").get_json()
     assert [one["uuid"] for one in listed["data"]] == [uuid]
+    cancelled = app.test_client().post(f"/communication/messages/{uuid}/cancel")
+    assert cancelled.status_code == 200, cancelled.get_json()
     shown = app.test_cli_runner().invoke(args=["communication", "show", uuid])
-    assert f"fax {uuid} is queued" in shown.output
+    assert f"fax {uuid} is cancelled" in shown.output
