@@ -13,12 +13,12 @@ from flask import Blueprint, Flask, request_started
 from .configs.encryption import Vault
 from .configs.registry import Registry
 from .configs.settings import Settings
-from .configs.state import EXTENSION, Authorize, State
+from .configs.state import EXTENSION, Authorize, State, state_of
 from .delivery.channel import Channel
 from .delivery.worker.bell import Bell
 from .delivery.worker.worker import Ticker, Worker
 from .email import channel as email
-from .errors import NotInitialised, SettingError
+from .errors import SettingError
 from .providers import standin
 from .providers.base import Provider
 from .sms import channel as sms
@@ -127,10 +127,11 @@ class Communication:
 
     def upgrade(self, app: Flask) -> None:
         """Create or update our tables, as ``flask communication upgrade`` does."""
-        state = app.extensions.get(EXTENSION)
-        if not isinstance(state, State):
-            raise NotInitialised("call init_app(app) before upgrade(app)")
-        migrations.upgrade(state.database)
+        migrations.upgrade(state_of(app).database)
+
+    def downgrade(self, app: Flask, revision: str) -> None:
+        """Migrate our tables back to a revision, before an older release is installed."""
+        migrations.downgrade(state_of(app).database, revision)
 
 
 def _commands() -> Group:

@@ -40,7 +40,7 @@ def test_a_public_module_exports_exactly_the_names_that_the_documentation_lists(
 
 def test_the_public_modules_include_the_promised_import_paths() -> None:
     providers = ("base", "http", "remote", "blueprint", "simulator", "smtp")
-    promised = {"sms", "email", "testing", "errors", "signals", "jobs"}
+    promised = {"sms", "email", "testing", "errors", "signals", "jobs", "providers"}
     promised |= {f"providers.{name}" for name in providers}
     assert set(ROWS) == {
         "flask_communication",

@@ -18,6 +18,7 @@ from .base import (
     ReportStatus,
 )
 from .http import Http, Reply, basic_auth, classify, retry_after
+from .net.hosts import guarded, unguarded
 
 __all__ = [
     "Accepted",
@@ -39,5 +40,7 @@ __all__ = [
     "ReportStatus",
     "basic_auth",
     "classify",
+    "guarded",
     "retry_after",
+    "unguarded",
 ]

@@ -59,7 +59,7 @@ def test_the_example_of_the_docs_goes_back_and_upgrade_goes_forward_again(
     migrations.upgrade(database)
     page = Path(__file__).parents[2] / "docs" / "upkeep.md"
     (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    exec(example, {"app": app})
+    exec(example, {"app": app, "communication": Communication()})
     assert not migrations.is_current(database)
     migrations.upgrade(database)
     assert migrations.is_current(database)
