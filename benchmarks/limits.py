@@ -111,21 +111,16 @@ def rows() -> None:
     while True:
         with state.database.write() as connection:
             claimed = outbox.claim(connection, CLAIM)
-            known = routes.load(connection, {row.config_id for row in claimed})
+            known = routes.load(connection, {one.config_id for one in claimed})
         if not claimed:
             break
-        orders = [outcomes.Order(row, known[row.config_id], 0.0) for row in claimed]
+        sent = [outcomes.Dispatch(one, known[one.config_id or 0], 0.0) for one in claimed]
         with state.database.write() as connection:
-            outbox.start(connection, [outcomes.starting(order) for order in orders])
-        answers = [Accepted(f"r-{order.key}") for order in orders]
+            outbox.start(connection, [outcomes.starting(one) for one in sent])
+        answers = [Accepted(f"r-{one.claim.key}") for one in sent]
         with state.database.write() as connection:
-            outbox.settle(
-                connection,
-                [
-                    outcomes.ending(order, answer, 0.0)
-                    for order, answer in zip(orders, answers, strict=True)
-                ],
-            )
+            pairs = zip(sent, answers, strict=True)
+            outbox.settle(connection, [outcomes.settlement(*pair, 0.0) for pair in pairs])
         number += len(claimed)
     print(number / (time.monotonic() - begun))
 
