@@ -70,7 +70,7 @@ benchmarks/.venv/made: benchmarks/requirements.txt pyproject.toml setup.cfg
 
 # uv knows how to choose the oldest versions; pip does not.
 .venv-low/tested: pyproject.toml setup.cfg
-	test -x .venv-low/bin/python || $(call python,$(firstword $(PYTHONS))) -m venv .venv-low
+	$(call python,$(firstword $(PYTHONS))) -m venv --clear .venv-low
 	.venv-low/bin/python -m pip install --quiet uv
 	.venv-low/bin/uv pip install --quiet --python .venv-low/bin/python --resolution lowest-direct \
 	  --editable '.[dev]'

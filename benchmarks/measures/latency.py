@@ -35,9 +35,8 @@ from benchmarks.peers import engine, {module} as peer
 print("ready", flush=True)
 for number, line in enumerate(sys.stdin):
     with engine().begin() as connection:
-        body = "Hello from the benchmark"
-        row = f"INSERT INTO work VALUES (:id, '+919999911111', '{body}', 'queued', NULL)"
-        connection.execute(text(row), {{"id": number}})
+        row = "INSERT INTO work VALUES (:id, '+919999911111', :body, 'queued', NULL)"
+        connection.execute(text(row), {{"id": number, "body": "Hello from the benchmark"}})
     peer.put([number])
 """
 
